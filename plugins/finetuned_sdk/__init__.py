@@ -1,0 +1,43 @@
+"""What a plugin author imports: hook markers, job kinds, callbacks, estimates and the worker's context.
+
+A plugin is a module named in the entry-point group ``finetuned``. It declares, it does not work::
+
+    from finetuned_sdk import JobKind, Registry, hookimpl
+
+    @hookimpl
+    def finetuned_register(register: Registry) -> None:
+        register.job_kind(JobKind(name="sft", params=SFTParams, entry="my_plugin.trainer:train", ...))
+
+The daemon imports that module, so it must not import torch. The work itself is named by a string
+(``"package.module:function"``) and imported in the worker process only; it is called as ``run(ctx, params)``
+with a :class:`WorkerContext` and the validated params model.
+"""
+
+from __future__ import annotations
+
+from finetuned_sdk.context import AuditReport, Progress, StopRequest, WorkerContext
+from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError, RowProblem
+from finetuned_sdk.hooks import PROJECT_NAME, hookimpl, hookspec
+from finetuned_sdk.kinds import Callback, Device, Estimate, Host, JobKind, Resources
+from finetuned_sdk.registry import Registry
+
+__all__ = (
+    "PROJECT_NAME",
+    "AuditReport",
+    "BadDatasetError",
+    "Callback",
+    "Device",
+    "Estimate",
+    "Host",
+    "JobError",
+    "JobKind",
+    "Progress",
+    "RefusedError",
+    "Registry",
+    "Resources",
+    "RowProblem",
+    "StopRequest",
+    "WorkerContext",
+    "hookimpl",
+    "hookspec",
+)

@@ -1,0 +1,174 @@
+"""The worker's side of a job: what a trainer is handed and how it reports.
+
+:class:`WorkerContext` is a protocol. The real one writes facts to the attempt's spool
+(``finetuned_sdk.worker``); ``finetuned_sdk.testing.RecordingContext`` keeps them in memory for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+
+class Progress(TypedDict, total=False):
+    """The data of a ``job.progress`` event. Every key is always there; ``None`` where there is no figure."""
+
+    progress: float  # percent, 0 to 100
+    current_step: int
+    total_steps: int | None
+    current_epoch: float | None
+    total_epochs: float | None
+    loss: float | None
+    eval_loss: float | None
+    learning_rate: float | None
+    grad_norm: float | None
+    mean_token_accuracy: float | None
+    samples_per_second: float | None
+    tokens_per_second: float | None
+    data_wait_fraction: float | None  # share of the step spent waiting for data, 0 to 1
+    rss_gb: float | None
+    gpu_memory_allocated_gb: float | None
+    gpu_utilization_percent: float | None
+    eta_seconds: float | None
+
+
+PROGRESS_FIELDS: tuple[str, ...] = tuple(Progress.__annotations__)
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Why a worker is asked to stop at its next step boundary, and whether to save a checkpoint first."""
+
+    reason: str
+    checkpoint: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """What validation found in a dataset that can be trained on. Counts are rows; fractions are 0 to 1.
+
+    ``masked_fraction`` is the share of tokens that carry no loss (prompt, padding excluded);
+    ``truncated_rows`` would be cut at ``max_length``; ``unanswered_rows`` have no token to learn from.
+    """
+
+    dataset: str
+    format: str
+    rows: int
+    tokens: int | None = None
+    masked_fraction: float | None = None
+    truncated_rows: int = 0
+    unanswered_rows: int = 0
+    max_tokens: int | None = None
+    sha256: str | None = None
+    warnings: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-ready data."""
+        return {**asdict(self), "warnings": list(self.warnings), "extra": dict(self.extra)}
+
+
+class WorkerContext(Protocol):
+    """What a job's entry function is given. All methods may be called from any thread of the worker."""
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt: its fencing token."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Facts about the job for the model card: ``kind``, ``name``, ``params`` as submitted, ``retry_of``."""
+
+    @property
+    def work_dir(self) -> Path:
+        """Scratch space of this attempt; a trainer's ``output_dir``. On the file system of the checkpoints."""
+
+    @property
+    def artifact_dir(self) -> Path:
+        """Where results belong before they are published with :meth:`artifact`."""
+
+    @property
+    def resume_from(self) -> Path | None:
+        """The complete checkpoint to go on from, or ``None`` for a fresh start."""
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """The devices that this attempt holds: ``gpu:<uuid>`` or ``cpu:<n>``."""
+
+    @property
+    def allow_remote_code(self) -> bool:
+        """The operator's word on ``trust_remote_code``."""
+
+    @property
+    def callbacks(self) -> tuple[CallbackSpec, ...]:
+        """The callbacks that the job lists, in order; build them with :meth:`load_callbacks`."""
+
+    @property
+    def stop_requested(self) -> StopRequest | None:
+        """Set when the daemon wants the worker to stop at its next step boundary. Cheap: look every step."""
+
+    def load_callbacks(self) -> list[Any]:
+        """Import and create the job's callbacks, in order. Raises ``JobError`` if one cannot be made."""
+
+    def model_path(self, param: str) -> str:
+        """The directory or hub id behind the model reference ``params.<param>``; registered names resolved."""
+
+    def phase(self, name: str) -> None:
+        """Say what the worker is doing: ``loading_model``, ``training``, ``evaluating``, ``saving``, …"""
+
+    def progress(
+        self,
+        *,
+        current_step: int,
+        total_steps: int | None,
+        final: bool = False,
+        **metrics: float | str | bool | None,
+    ) -> None:
+        """Report a step. Known metrics are the fields of :class:`Progress`; others are passed on as they are.
+
+        ``progress``, ``eta_seconds``, ``rss_gb`` and the GPU figures are filled in here. At most ten reports a
+        second are written (the newest wins); ``final=True`` is always written.
+        """
+
+    def advice(self, setting: str, message: str, **figures: float) -> None:
+        """Tell the user which setting to change, and why, in one sentence."""
+
+    def audit(self, report: AuditReport) -> None:
+        """Report what validation found."""
+
+    def evaluation(self, name: str, metrics: Mapping[str, float], *, step: int | None = None) -> None:
+        """Report figures of an evaluation (never rows or answers: those belong in an artifact)."""
+
+    def checkpoint(self, directory: Path, *, step: int, metrics: Mapping[str, float | None]) -> Path:
+        """Make ``directory`` a complete checkpoint and return where it now lies.
+
+        Its files are fsynced, it is renamed into the attempt's ``checkpoints/``, a manifest with sizes and
+        CRC-32s is written last, and only then is it reported. ``directory`` must lie in :attr:`work_dir`.
+        """
+
+    def discard_checkpoint(self, directory: Path) -> None:
+        """Delete a checkpoint that retention no longer keeps. The only complete one is never deleted."""
+
+    def artifact(self, path: Path, *, kind: str) -> None:
+        """Publish a finished file or directory below :attr:`artifact_dir`, with sizes and CRC-32s."""
+
+    def model(self, path: Path, *, name: str, base: str | None, kind: str, **lineage: Any) -> None:
+        """Register a published artifact as a model under ``name`` once the job succeeds. ``kind``: adapter, full, …"""
+
+    def result(self, **values: Any) -> None:
+        """Set fields of the job's ``result``; later calls add to earlier ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackSpec:
+    """One entry of a job's ``callbacks`` as the worker sees it."""
+
+    name: str
+    entry: str
+    params: Mapping[str, Any]

@@ -1,0 +1,103 @@
+"""Declarations: what a job kind is, what it needs, and what the host has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One schedulable slot. ``id`` is ``gpu:<uuid>`` or ``cpu:<n>``; ``memory_bytes`` is its total memory."""
+
+    id: str
+    kind: str
+    name: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What a declaration may know of the machine when it checks, sizes or estimates a job.
+
+    ``models`` maps registered names to directories; ``allow_remote_code`` is the operator's word on
+    ``trust_remote_code``; ``memory_bytes`` and ``disk_free_bytes`` are of the host.
+    """
+
+    devices: tuple[Device, ...] = ()
+    cpu_count: int = 1
+    memory_bytes: int = 0
+    disk_free_bytes: int = 0
+    allow_remote_code: bool = False
+    models: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether any device is a GPU."""
+        return any(device.kind == "gpu" for device in self.devices)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What an attempt holds while it runs: whole devices of whatever kind the host schedules.
+
+    GPUs where there are any, else CPU slots. Zero means the job needs no device.
+    """
+
+    devices: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a job will probably take; ``None`` where it is not known. Seconds and bytes."""
+
+    duration_s: float | None = None
+    device_bytes: int | None = None
+    host_bytes: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobKind:
+    """One kind of work that the daemon can be asked for.
+
+    name        what users write: ``sft``
+    summary     one sentence for ``finetune kinds``
+    params      the pydantic model of its parameters (``extra="forbid"``; every field described)
+    entry       ``"module:function"``, called in the worker as ``function(ctx, params)``
+    validator   ``"module:function"`` of the same shape, run as an attempt of its own, without a device,
+                before the job is queued; raises ``BadDatasetError`` or ``JobError``. ``None`` skips it
+    check       what can be refused without reading data: raises ``RefusedError``
+    resources   how many devices the job holds
+    estimate    what it will take, as far as it can be told without reading data
+    model_params    names of params that are model references (directory, registered name or hub id); the
+                    daemon resolves registered names, the worker asks ``ctx.model_path(name)``
+    """
+
+    name: str
+    summary: str
+    params: type[BaseModel]
+    entry: str
+    validator: str | None = None
+    check: Callable[[Any, Host], None] | None = None
+    resources: Callable[[Any, Host], Resources] | None = None
+    estimate: Callable[[Any, Host], Estimate] | None = None
+    model_params: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callback:
+    """A named trainer callback that a job may list: ``callbacks: [{"name": …, "params": {…}}]``.
+
+    ``entry`` is ``"module:function"``, called in the worker as ``function(ctx, params)``; it returns a
+    ``transformers.TrainerCallback``.
+    """
+
+    name: str
+    summary: str
+    params: type[BaseModel]
+    entry: str
