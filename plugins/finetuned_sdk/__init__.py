@@ -15,11 +15,15 @@ with a :class:`WorkerContext` and the validated params model.
 
 from __future__ import annotations
 
-from finetuned_sdk.context import AuditReport, Progress, StopRequest, WorkerContext
-from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError, RowProblem
-from finetuned_sdk.hooks import PROJECT_NAME, hookimpl, hookspec
-from finetuned_sdk.kinds import Callback, Device, Estimate, Host, JobKind, Resources
-from finetuned_sdk.registry import Registry
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finetuned_sdk.context import AuditReport, Progress, StopRequest, WorkerContext
+    from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError, RowProblem
+    from finetuned_sdk.hooks import PROJECT_NAME, hookimpl, hookspec
+    from finetuned_sdk.kinds import Callback, Device, Estimate, Host, JobKind, Resources
+    from finetuned_sdk.registry import Registry
 
 __all__ = (
     "PROJECT_NAME",
@@ -41,3 +45,39 @@ __all__ = (
     "hookimpl",
     "hookspec",
 )
+
+# The runner of every attempt imports this package for ``bundle`` alone and must start in milliseconds, so
+# the names above are imported when they are first used: pydantic and pluggy cost a tenth of a second.
+_HOMES = {
+    "AuditReport": "context",
+    "Progress": "context",
+    "StopRequest": "context",
+    "WorkerContext": "context",
+    "BadDatasetError": "errors",
+    "JobError": "errors",
+    "RefusedError": "errors",
+    "RowProblem": "errors",
+    "PROJECT_NAME": "hooks",
+    "hookimpl": "hooks",
+    "hookspec": "hooks",
+    "Callback": "kinds",
+    "Device": "kinds",
+    "Estimate": "kinds",
+    "Host": "kinds",
+    "JobKind": "kinds",
+    "Resources": "kinds",
+    "Registry": "registry",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

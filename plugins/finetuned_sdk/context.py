@@ -167,8 +167,13 @@ class WorkerContext(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CallbackSpec:
-    """One entry of a job's ``callbacks`` as the worker sees it."""
+    """One entry of a job's ``callbacks`` as the worker sees it.
+
+    With ``params_model`` (``"module:Class"`` of the callback's pydantic model) ``params`` are validated before
+    the entry gets them; without it the entry is given the mapping.
+    """
 
     name: str
     entry: str
     params: Mapping[str, Any]
+    params_model: str | None = None

@@ -1,0 +1,267 @@
+"""The bundle of one attempt: a directory that holds all that daemon, runner and worker tell each other.
+
+::
+
+    spec.json       what to run; written by the daemon before anything starts
+    runner.json     who runs it; made by link(2), so that exactly one claim wins
+    control.json    what the daemon wants of the worker; polled by the worker
+    spool.ndjson    the worker's facts (``finetuned_sdk.spool``)
+    output.log      stdout and stderr of the worker, rotated by the runner
+    exit.json       how the worker ended; written by the runner when nothing of it is left
+    checkpoints/ artifacts/ work/ tmp/
+
+Standard library only: the runner imports this module and must start in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from finetuned_sdk.context import CallbackSpec
+
+PROTOCOL: Final = 1
+ATTEMPT_VARIABLE: Final = "FINETUNED_ATTEMPT"  # in the environment of all that belongs to an attempt
+RUNNER_VARIABLE: Final = "FINETUNED_RUNNER_PID"  # tells the worker which parent to expect
+STOPPED_EXIT_CODE: Final = 75  # the worker stopped because it was asked to; EX_TEMPFAIL of sysexits.h
+
+_Record = TypeVar("_Record", "Spec", "RunnerIdentity", "ExitRecord", "Control")
+
+
+class BundleError(Exception):
+    """A file of the bundle is missing or does not read as it should."""
+
+    code = "bad_bundle"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What to run. Never holds a secret: those reach the runner by a file descriptor.
+
+    ``entry`` is ``"module:function"`` of the work, ``params_model`` ``"module:Class"`` of the pydantic model
+    that the worker validates ``params`` with. ``models`` maps model parameters to directories or hub ids.
+    ``grace_s`` is how long the worker may take after SIGTERM before it is killed, in seconds.
+    ``fence`` is random: it tells this attempt's processes from all others.
+    """
+
+    job: str
+    attempt: int
+    kind: str
+    entry: str
+    params: Mapping[str, Any]
+    params_model: str
+    interpreter: str
+    purpose: str = "run"  # or "validate"
+    models: Mapping[str, str] = field(default_factory=dict)
+    callbacks: tuple[CallbackSpec, ...] = ()
+    resume_from: str | None = None
+    devices: tuple[str, ...] = ()
+    allow_remote_code: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    nice: int = 0
+    oom_score_adj: int = 500
+    grace_s: float = 10.0
+    fence: str = field(default_factory=lambda: os.urandom(16).hex())
+    protocol: int = PROTOCOL
+
+    @property
+    def tag(self) -> str:
+        """The value of ``FINETUNED_ATTEMPT`` in the attempt's processes."""
+        return f"{self.job}/{self.attempt}/{self.fence}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerIdentity:
+    """A process for good: its pid may be used again, never with the same boot and start time (clock ticks)."""
+
+    boot_id: str
+    pid: int
+    start_time: int
+    process_group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """How the worker ended. ``problem`` says why it could not be started at all.
+
+    ``usage``: ``user_s``, ``system_s``, ``wall_s``, ``max_rss_bytes``. ``at``: microseconds since the epoch.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    oom_killed: bool = False
+    problem: str | None = None
+    usage: Mapping[str, float] = field(default_factory=dict)
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """What the daemon wants. ``counter`` grows with each change, so that a reader sees that one is new."""
+
+    state: Literal["run", "stop"] = "run"
+    counter: int = 0
+    reason: str = ""
+    checkpoint: bool = False
+
+
+class Bundle:
+    """The paths and files of one attempt."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.spec_path = self.path / "spec.json"
+        self.runner_path = self.path / "runner.json"
+        self.exit_path = self.path / "exit.json"
+        self.control_path = self.path / "control.json"
+        self.spool_path = self.path / "spool.ndjson"
+        self.output_path = self.path / "output.log"
+        self.checkpoints = self.path / "checkpoints"
+        self.artifacts = self.path / "artifacts"
+        self.work = self.path / "work"
+        self.tmp = self.path / "tmp"
+
+    def create(self, spec: Spec) -> None:
+        """Make the directory with its specification; made again without harm after a crash."""
+        for directory in (self.checkpoints, self.artifacts, self.work, self.tmp):
+            directory.mkdir(parents=True, exist_ok=True)
+        write_json(self.spec_path, asdict(spec))
+        for directory in (self.path.parent, self.path.parent.parent):
+            sync_directory(directory)
+
+    def read_spec(self) -> Spec:
+        """The specification. Raises ``BundleError`` if it is missing, broken or of a newer protocol."""
+        data = read_json(self.spec_path)
+        if data is None:
+            raise BundleError(f"{self.spec_path} is missing.")
+        if data.get("protocol", 0) > PROTOCOL:
+            raise BundleError(
+                f"{self.spec_path} has protocol {data['protocol']}, this release reads up to {PROTOCOL};"
+                " run it with the release that wrote it."
+            )
+        data["callbacks"] = tuple(CallbackSpec(**callback) for callback in data.get("callbacks", ()))
+        data["devices"] = tuple(data.get("devices", ()))
+        return _record(Spec, data, self.spec_path)
+
+    def claim(self, identity: RunnerIdentity) -> bool:
+        """Become the attempt's runner. ``False``: another one is, or the daemon gave up on this start."""
+        return self._link_runner(asdict(identity))
+
+    def revoke(self) -> bool:
+        """Give up on the start: no runner can claim the bundle any more. ``False``: one has."""
+        return self._link_runner({"revoked": True})
+
+    def read_runner(self) -> RunnerIdentity | None:
+        """Who claimed the bundle; ``None`` if nobody has or the start was revoked."""
+        data = read_json(self.runner_path)
+        return (
+            None if data is None or data.get("revoked") else _record(RunnerIdentity, data, self.runner_path)
+        )
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether the daemon gave up on this start."""
+        return (read_json(self.runner_path) or {}).get("revoked", False) is True
+
+    def read_exit(self) -> ExitRecord | None:
+        """How the worker ended, once nothing of it is left."""
+        data = read_json(self.exit_path)
+        return None if data is None else _record(ExitRecord, data, self.exit_path)
+
+    def write_exit(self, record: ExitRecord) -> None:
+        """Put the worker's end on disk."""
+        write_json(self.exit_path, asdict(record))
+
+    def read_control(self) -> Control:
+        """What the daemon wants now."""
+        data = read_json(self.control_path)
+        return Control() if data is None else _record(Control, data, self.control_path)
+
+    def request_stop(self, reason: str, *, checkpoint: bool) -> None:
+        """Ask the worker to stop at its next step boundary, after a checkpoint if one is wanted."""
+        wanted = Control(
+            state="stop", counter=self.read_control().counter + 1, reason=reason, checkpoint=checkpoint
+        )
+        write_json(self.control_path, asdict(wanted))
+
+    def _link_runner(self, data: Mapping[str, Any]) -> bool:
+        # The temporary file is named for this very thread's call: two claims may be made at once.
+        temporary = self.path / f".runner-{os.getpid()}-{os.urandom(4).hex()}"
+        try:
+            _write(temporary, _encode(data))
+            temporary.chmod(0o640)
+            os.link(temporary, self.runner_path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_directory(self.path)
+        return True
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; ``None`` if there is no file. Raises ``BundleError`` if it is not one."""
+    try:
+        data = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise BundleError(f"{path} holds no JSON object.")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON file so that a reader, or a crash, sees the old content or the new and nothing between."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        _write(temporary, _encode(data))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and new names in a directory last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def now_us() -> int:
+    """Wall-clock time in microseconds since the epoch; for display, never for time-outs."""
+    return time.time_ns() // 1000
+
+
+def _encode(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _record(cls: type[_Record], data: Mapping[str, Any], path: Path) -> _Record:
+    # Unknown keys are left out: an old worker may be told more by a newer daemon.
+    known = {f.name for f in fields(cls)}
+    try:
+        return cls(**{key: value for key, value in data.items() if key in known})
+    except TypeError as error:
+        raise BundleError(f"{path} is incomplete: {error}") from error

@@ -1,0 +1,74 @@
+"""Checkpoints: complete or not there. A checkpoint counts once its manifest holds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finetuned_sdk import manifest
+from finetuned_sdk.bundle import sync_directory
+from finetuned_sdk.manifest import Manifest, ManifestError
+from finetuned_sdk.spool import plain
+
+
+def publish(
+    directory: Path, home: Path, *, step: int, metrics: Mapping[str, float | None]
+) -> tuple[Path, Manifest]:
+    """Move a finished directory into ``home`` and seal it there; where it lies now, and its manifest.
+
+    ``home`` must be on the same file system. The files are on disk before the name is, and the name before
+    the manifest. Raises ``ManifestError`` if the directory holds links.
+    """
+    content = manifest.scan(directory, step=step, metrics=plain(metrics))
+    target = _free_name(home, step)
+    directory.rename(target)
+    sync_directory(home)
+    sync_directory(directory.parent)
+    manifest.write(target, content)
+    return target, content
+
+
+def complete(home: Path, *, checksums: bool = False) -> list[Path]:
+    """The complete checkpoints in ``home``, oldest step first."""
+    if not home.is_dir():
+        return []
+    found = [
+        (step, path) for path in home.iterdir() if (step := _step(path, checksums=checksums)) is not None
+    ]
+    return [path for _, path in sorted(found)]
+
+
+def newest_complete(paths: Iterable[Path]) -> Path | None:
+    """The checkpoint with the highest step among those whose every byte matches its manifest."""
+    # By claimed step first, so that only the one that will be used is read through, as a rule.
+    claimed = [(step, path) for path in paths if (step := _step(path, checksums=False)) is not None]
+    for _, path in sorted(claimed, reverse=True):
+        if _step(path, checksums=True) is not None:
+            return path
+    return None
+
+
+def discard(directory: Path) -> None:
+    """Delete a checkpoint: first what makes it complete, then the rest."""
+    manifest.manifest_path(directory).unlink(missing_ok=True)
+    sync_directory(directory)
+    shutil.rmtree(directory)
+
+
+def _step(path: Path, *, checksums: bool) -> int | None:
+    try:
+        about: Mapping[str, Any] = manifest.verify(path, checksums=checksums).about
+    except ManifestError:
+        return None
+    step = about.get("step")
+    return step if isinstance(step, int) else None
+
+
+def _free_name(home: Path, step: int) -> Path:
+    target, copy = home / f"checkpoint-{step}", 1
+    while target.exists():
+        copy += 1
+        target = home / f"checkpoint-{step}-{copy}"
+    return target

@@ -1,0 +1,231 @@
+"""The context that a job's entry is given in the worker: reports become facts, files become artifacts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from finetuned_sdk import checkpoints, manifest
+from finetuned_sdk.bundle import Bundle, Spec
+from finetuned_sdk.context import AuditReport, CallbackSpec, StopRequest
+from finetuned_sdk.errors import JobError, PluginError
+from finetuned_sdk.worker_progress import INTERVAL, ProgressReporter
+
+
+class FactSink(Protocol):
+    """Where facts go: the spool, or a list in tests."""
+
+    def append(self, fact_type: str, data: Mapping[str, Any]) -> None:
+        """Keep one fact."""
+
+
+class Context:
+    """``finetuned_sdk.context.WorkerContext`` over a bundle and a sink of facts."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        spec: Spec,
+        sink: FactSink,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        progress_interval: float = INTERVAL,
+    ) -> None:
+        self._bundle = bundle
+        self._spec = spec
+        self._sink = sink
+        self._progress = ProgressReporter(
+            lambda report: sink.append("progress", report), clock=clock, interval=progress_interval
+        )
+        self._results: dict[str, Any] = {}
+        self._stop: StopRequest | None = None
+        self._stop_seen = False
+        self._files = threading.Lock()  # one checkpoint or artifact at a time
+
+    @property
+    def job_id(self) -> str:
+        return self._spec.job
+
+    @property
+    def attempt(self) -> int:
+        return self._spec.attempt
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self._spec.metadata
+
+    @property
+    def work_dir(self) -> Path:
+        return self._bundle.work
+
+    @property
+    def artifact_dir(self) -> Path:
+        return self._bundle.artifacts
+
+    @property
+    def resume_from(self) -> Path | None:
+        return None if self._spec.resume_from is None else Path(self._spec.resume_from)
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        return self._spec.devices
+
+    @property
+    def allow_remote_code(self) -> bool:
+        return self._spec.allow_remote_code
+
+    @property
+    def callbacks(self) -> tuple[CallbackSpec, ...]:
+        return self._spec.callbacks
+
+    @property
+    def stop_requested(self) -> StopRequest | None:
+        if self._stop is not None:
+            self._stop_seen = True
+        return self._stop
+
+    def load_callbacks(self) -> list[Any]:
+        return [self._load_callback(spec) for spec in self._spec.callbacks]
+
+    def model_path(self, param: str) -> str:
+        path = self._spec.models.get(param, self._spec.params.get(param))
+        if not isinstance(path, str):
+            raise PluginError(
+                f"The job has no model in its parameter {param!r}; name it there or declare it in model_params."
+            )
+        return path
+
+    def phase(self, name: str) -> None:
+        self._progress.flush()
+        self._sink.append("phase", {"phase": name})
+
+    def progress(
+        self,
+        *,
+        current_step: int,
+        total_steps: int | None,
+        final: bool = False,
+        **metrics: float | str | bool | None,
+    ) -> None:
+        self._progress.report(current_step, total_steps, metrics, final=final)
+
+    def advice(self, setting: str, message: str, **figures: float) -> None:
+        self._sink.append("advice", {"setting": setting, "message": message, "figures": figures})
+
+    def audit(self, report: AuditReport) -> None:
+        self._sink.append("audit", {"report": report.as_dict()})
+
+    def evaluation(self, name: str, metrics: Mapping[str, float], *, step: int | None = None) -> None:
+        self._progress.flush()
+        self._sink.append("evaluation", {"name": name, "metrics": dict(metrics), "step": step})
+
+    def checkpoint(self, directory: Path, *, step: int, metrics: Mapping[str, float | None]) -> Path:
+        _require_below(directory, self.work_dir, "A checkpoint is made in ctx.work_dir")
+        with self._files:
+            target, content = checkpoints.publish(
+                directory, self._bundle.checkpoints, step=step, metrics=metrics
+            )
+        self._progress.flush()
+        self._sink.append(
+            "checkpoint",
+            {"step": step, "path": str(target), "bytes": content.total_bytes, "metrics": dict(metrics)},
+        )
+        return target
+
+    def discard_checkpoint(self, directory: Path) -> None:
+        _require_below(
+            directory, self._bundle.checkpoints, "Only this attempt's checkpoints can be discarded"
+        )
+        with self._files:
+            others = [path for path in checkpoints.complete(self._bundle.checkpoints) if path != directory]
+            if not others:
+                return
+            checkpoints.discard(directory)
+        self._sink.append("checkpoint_discarded", {"path": str(directory)})
+
+    def artifact(self, path: Path, *, kind: str) -> None:
+        _require_below(path, self.artifact_dir, "An artifact is published from ctx.artifact_dir")
+        name = path.relative_to(self.artifact_dir).as_posix()
+        with self._files:
+            content = manifest.seal(path, kind=kind)
+        self._sink.append(
+            "artifact",
+            {
+                "name": name,
+                "kind": kind,
+                "path": str(path),
+                "bytes": content.total_bytes,
+                "files": [asdict(entry) for entry in content.files],
+            },
+        )
+
+    def model(self, path: Path, *, name: str, base: str | None, kind: str, **lineage: Any) -> None:
+        if not manifest.manifest_path(path).is_file():
+            raise PluginError(f"{path} is no published artifact; call ctx.artifact on it before ctx.model.")
+        self._sink.append(
+            "model", {"name": name, "path": str(path), "kind": kind, "base": base, "lineage": lineage}
+        )
+
+    def result(self, **values: Any) -> None:
+        self._results.update(values)
+
+    # ---- the worker's own side -------------------------------------------------------------------------
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """The result so far."""
+        return self._results
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the job's code has seen a stop request: then its return is no success."""
+        return self._stop_seen
+
+    def request_stop(self, reason: str, *, checkpoint: bool) -> None:
+        """Let :attr:`stop_requested` say so."""
+        self._stop = StopRequest(reason, checkpoint)
+
+    def flush_due_progress(self) -> None:
+        """Write the progress report that waits, if it has waited its time."""
+        self._progress.flush_if_due()
+
+    def flush_progress(self) -> None:
+        """Write the progress report that waits."""
+        self._progress.flush()
+
+    def _load_callback(self, spec: CallbackSpec) -> Any:
+        try:
+            create = load_entry(spec.entry)
+            params = validated(spec.params_model, spec.params) if spec.params_model else spec.params
+            return create(self, params)
+        except JobError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"The callback {spec.name!r} cannot be made ({type(error).__name__}: {error});"
+                " correct its params or leave it out."
+            ) from error
+
+
+def load_entry(entry: str) -> Any:
+    """The function or class behind ``"module:name"``. Raises ``PluginError`` if there is none."""
+    module, _, name = entry.partition(":")
+    found = getattr(import_module(module), name, None)
+    if found is None:
+        raise PluginError(f"{module} has no {name}; the plugin that declares {entry!r} must be corrected.")
+    return found
+
+
+def validated(model: str, params: Mapping[str, Any]) -> Any:
+    """The parameters as the pydantic model ``"module:Class"``."""
+    return load_entry(model).model_validate(dict(params))
+
+
+def _require_below(path: Path, home: Path, rule: str) -> None:
+    if path == home or not path.resolve().is_relative_to(home.resolve()):
+        raise PluginError(f"{rule}; {path} is not below {home}.")
