@@ -1,0 +1,58 @@
+"""Rows to events and back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from finetuned_events.errors import InvalidEventError
+from finetuned_events.event import Event
+from finetuned_events.sql import QUERIES
+from finetuned_events.upcast import Upcasters
+
+__all__ = ("MAX_DATA_BYTES", "decode", "encode", "pages")
+
+MAX_DATA_BYTES = 1 << 20
+"""Largest event: figures and names belong here, rows and texts in files."""
+
+_PAGE = 1000  # events a transaction when the whole log is read
+
+
+def encode(data: Mapping[str, Any]) -> bytes:
+    """Return the data as JSON; raises InvalidEventError for what JSON cannot hold."""
+    try:
+        encoded = orjson.dumps(data)
+    except TypeError as error:
+        raise InvalidEventError(f"Event data cannot be written as JSON: {error}.") from error
+
+    if len(encoded) > MAX_DATA_BYTES:
+        raise InvalidEventError(
+            f"Event data has {len(encoded)} bytes, {MAX_DATA_BYTES} are allowed: keep the content in a file."
+        )
+
+    if encoded[:1] != b"{":
+        raise InvalidEventError("Event data must be a mapping.")
+
+    return encoded
+
+
+def decode(row: Sequence[Any], upcasters: Upcasters) -> Event:
+    """Return the event in a row of `select_events`, its data in the newest shape."""
+    seq, stream, version, kind, schema, at, actor, cause, data = row
+    content = orjson.loads(data)
+    if upcasters:
+        schema, content = upcasters.upcast(kind, schema, content)
+
+    return Event(seq, stream, version, kind, schema, at, actor, cause, content)
+
+
+def pages(connection: sqlite3.Connection, upcasters: Upcasters, *, after: int = 0) -> Iterator[list[Event]]:
+    """Yield all events beyond `after` in pages, each read in a short transaction of its own."""
+    query = f"{QUERIES['select_events']} WHERE {QUERIES['where_range']} ORDER BY seq LIMIT ?"
+    while rows := connection.execute(query, (after, 2**63 - 1, _PAGE)).fetchall():
+        events = [decode(row, upcasters) for row in rows]
+        yield events
+        after = events[-1].seq

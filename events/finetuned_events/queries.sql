@@ -1,0 +1,89 @@
+-- insert_events --
+-- Rows of ten parameters follow.
+INSERT INTO events (seq, stream, version, type, schema, at, actor, cause, data, hash) VALUES
+
+-- insert_stream --
+INSERT INTO streams (id, name) VALUES (?, ?)
+
+-- insert_kind --
+INSERT INTO kinds (type, schema) VALUES (?, ?)
+
+-- move_cursor --
+INSERT INTO cursors (follower, position) VALUES (?, ?)
+ON CONFLICT (follower) DO UPDATE SET position = excluded.position
+
+-- fetch_cursor --
+SELECT position FROM cursors WHERE follower = ?
+
+-- fetch_head --
+SELECT seq, hash, at FROM events ORDER BY seq DESC LIMIT 1
+
+-- fetch_hash --
+SELECT hash FROM events WHERE seq = ?
+
+-- fetch_last_stream --
+SELECT coalesce(max(id), 0) FROM streams
+
+-- fetch_stream --
+-- A stream's number and version (0 for one without events).
+SELECT id, coalesce((SELECT max(version) FROM events WHERE stream = streams.id), 0)
+FROM streams WHERE name = ?
+
+-- fetch_kinds --
+SELECT type, schema FROM kinds
+
+-- select_events --
+-- Conditions, an order and a limit follow.
+SELECT
+    seq, (SELECT name FROM streams WHERE id = stream), version, type, schema, at, actor, cause, data
+FROM events
+
+-- select_events_of_stream --
+SELECT
+    seq, (SELECT name FROM streams WHERE id = stream), version, type, schema, at, actor, cause, data
+FROM events INDEXED BY events_by_stream
+
+-- select_raw_events --
+-- For verification: with the stored hash, straight by position.
+SELECT
+    seq, (SELECT name FROM streams WHERE id = stream), version, type, schema, at, actor, cause, data, hash
+FROM events WHERE seq > ? ORDER BY seq LIMIT ?
+
+-- where_range --
+seq > ? AND seq < ?
+
+-- where_stream --
+stream = (SELECT id FROM streams WHERE name = ?)
+
+-- where_prefix --
+-- The plus keeps the scan in order of position.
++stream IN (SELECT id FROM streams WHERE name >= ? AND name < ?)
+
+-- where_types --
+type IN (SELECT value FROM json_each(?))
+
+-- select_broken_streams --
+-- Streams whose versions are not 1, 2, 3, … (the index alone answers).
+SELECT (SELECT name FROM streams WHERE id = stream), count(*), min(version), max(version)
+FROM events GROUP BY stream HAVING min(version) <> 1 OR max(version) <> count(*)
+
+-- select_undeclared_kinds --
+SELECT DISTINCT type, schema FROM events EXCEPT SELECT type, schema FROM kinds
+
+-- fetch_sequence --
+-- The highest position ever used: more than the head means that the end was cut off.
+SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'
+
+-- select_projections --
+SELECT name, version, position, tables FROM projections
+
+-- move_projection --
+UPDATE projections SET position = ? WHERE name = ?
+
+-- replace_projection --
+INSERT INTO projections (name, version, position, tables) VALUES (?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE
+SET version = excluded.version, position = excluded.position, tables = excluded.tables
+
+-- fetch_database_bytes --
+SELECT page_count * page_size FROM pragma_page_count, pragma_page_size

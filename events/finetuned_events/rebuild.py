@@ -1,0 +1,180 @@
+"""Projections made anew from the log in a scratch database, compared with the live tables, and swapped in.
+
+The scratch database is where the projections' own unqualified SQL runs unchanged. It is folded by pages while
+the writer goes on; only the rest, the comparison and the swap need the writer's thread.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Generic
+
+import orjson
+
+from finetuned_events import codec
+from finetuned_events.errors import ProjectionError
+from finetuned_events.projection import Model, Projection, S
+from finetuned_events.sql import QUERIES, statements
+from finetuned_events.upcast import Upcasters
+
+__all__ = ("RebuildReport", "Scratch", "TableReport", "digest", "outdated")
+
+_ROWS = 1000  # rows a step when a table is copied
+
+
+@dataclass(frozen=True, slots=True)
+class TableReport:
+    """One table: how many rows the replay gave, and whether the live table held the same, byte for byte."""
+
+    projection: str
+    table: str
+    rows: int
+    equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What a rebuild found: the position it was made at, its tables, and the projections it put in place."""
+
+    head: int
+    tables: tuple[TableReport, ...]
+    swapped: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every live table was as the log says."""
+        return all(table.equal for table in self.tables)
+
+
+class Scratch(Generic[S]):
+    """A replay of the log into a temporary database that vanishes when it is closed."""
+
+    def __init__(self, model: Model[S], projections: Sequence[Projection[S]], upcasters: Upcasters) -> None:
+        self._projections = projections
+        self._upcasters = upcasters
+        self._position = 0
+        # The empty name: a private file that SQLite keeps in memory while it is small and deletes itself.
+        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        try:
+            for projection in projections:
+                create(self._connection, projection)
+            self._state = model.initial(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Delete the scratch database."""
+        self._connection.close()
+
+    def catch_up(self, source: sqlite3.Connection) -> int:
+        """Fold everything that `source` holds beyond what was folded; return the position reached."""
+        for events in codec.pages(source, self._upcasters, after=self._position):
+            for event in events:
+                self._state.apply(event)
+
+            self._connection.execute("BEGIN")
+            for projection in self._projections:
+                projection.write(self._connection, self._state, events)
+            self._connection.execute("COMMIT")
+            self._state.committed()
+            self._position = events[-1].seq
+
+        return self._position
+
+    def swap(self, live: sqlite3.Connection) -> RebuildReport:
+        """Fold the rest, compare, and replace what differs or is outdated, in one transaction on `live`.
+
+        Nothing else may write to `live` meanwhile.
+        """
+        head = self.catch_up(live)
+        stale = {projection.name for projection in outdated(live, self._projections, head)}
+        live.execute("BEGIN IMMEDIATE")
+        try:
+            reports: list[TableReport] = []
+            swapped: list[str] = []
+            for projection in self._projections:
+                tables = [self._compare(live, projection, table) for table in projection.tables]
+                if projection.name in stale or not all(table.equal for table in tables):
+                    self._replace(live, projection, head)
+                    swapped.append(projection.name)
+                reports += tables
+            live.execute("COMMIT")
+        except BaseException:
+            if live.in_transaction:
+                live.execute("ROLLBACK")
+            raise
+
+        return RebuildReport(head, tuple(reports), tuple(swapped))
+
+    def _compare(self, live: sqlite3.Connection, projection: Projection[S], table: str) -> TableReport:
+        rows, expected = digest(self._connection, table)
+        equal = _exists(live, table) and digest(live, table)[1] == expected
+        return TableReport(projection.name, table, rows, equal)
+
+    def _replace(self, live: sqlite3.Connection, projection: Projection[S], head: int) -> None:
+        former = _stored(live).get(projection.name)
+        for table in {*(former[2] if former else ()), *projection.tables}:
+            live.execute(f'DROP TABLE IF EXISTS "{table}"')
+
+        create(live, projection)
+        for table in projection.tables:
+            rows = self._connection.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - declared by the projection
+            places = ", ".join("?" * len(rows.description))
+            while page := rows.fetchmany(_ROWS):
+                live.executemany(f'INSERT INTO "{table}" VALUES ({places})', page)  # noqa: S608
+
+        tables = orjson.dumps(projection.tables).decode()
+        live.execute(QUERIES["replace_projection"], (projection.name, projection.version, head, tables))
+
+
+def create(connection: sqlite3.Connection, projection: Projection[S]) -> None:
+    """Make the projection's tables; raises ProjectionError if its script does not make those it declares."""
+    for statement in statements(projection.schema):
+        connection.execute(statement)
+
+    for table in projection.tables:
+        if not _exists(connection, table):
+            raise ProjectionError(
+                f"Projection {projection.name!r} declares table {table!r}, its schema lacks it."
+            )
+
+
+def outdated(
+    connection: sqlite3.Connection, projections: Sequence[Projection[S]], head: int
+) -> list[Projection[S]]:
+    """Return the projections whose tables are missing, of another version, or not folded up to `head`."""
+    stored = _stored(connection)
+    return [
+        projection
+        for projection in projections
+        if stored.get(projection.name, (None, None, ()))[:2] != (projection.version, head)
+    ]
+
+
+def digest(connection: sqlite3.Connection, table: str) -> tuple[int, str]:
+    """Return the number of rows and a SHA-256 over all values and their types, in an order of their own."""
+    cursor = connection.execute(f'SELECT * FROM "{table}" LIMIT 0')  # noqa: S608 - declared by the projection
+    order = ", ".join(str(number + 1) for number in range(len(cursor.description)))
+    rows, total = 0, sha256(repr([column[0] for column in cursor.description]).encode())
+    for row in connection.execute(f'SELECT * FROM "{table}" ORDER BY {order}'):  # noqa: S608
+        # repr tells 1 from 1.0 from '1' and ends every value unmistakably.
+        total.update(repr(row).encode("utf-8", "surrogatepass"))
+        rows += 1
+
+    return rows, total.hexdigest()
+
+
+def _exists(connection: sqlite3.Connection, table: str) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?", (table,))
+    return found.fetchone() is not None
+
+
+def _stored(connection: sqlite3.Connection) -> dict[str, tuple[int, int, tuple[str, ...]]]:
+    return {
+        name: (version, position, tuple(orjson.loads(tables)))
+        for name, version, position, tables in connection.execute(QUERIES["select_projections"])
+    }
