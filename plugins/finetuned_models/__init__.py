@@ -1,0 +1,3 @@
+"""Job kinds that bring models in: ``import-gguf`` and ``import-model``."""
+
+from __future__ import annotations
