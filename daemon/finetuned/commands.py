@@ -1,0 +1,130 @@
+"""The way in for everything that changes something. Every door (REST, CLI, …) maps onto these methods."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+
+from finetuned.board import Board
+from finetuned.domain import decisions, facts
+from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
+from finetuned.domain.job import Job
+from finetuned.domain.world import Token
+from finetuned.queries import Queries
+from finetuned.store import Log
+from finetuned.submission import JobRequest, resolve
+from finetuned_sdk import Host, Registry
+
+SCOPES = ("read", "operate", "admin")
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that looks like something else
+
+
+def new_id(prefix: str) -> str:
+    """A random id: 50 bits, readable."""
+    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(10))
+
+
+def secret_hash(secret: str) -> str:
+    """What is kept of a token: 256 random bits need no salt and no stretching."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Commands:
+    """What can be asked of the daemon. Each method returns after its events are on disk.
+
+    ``host`` describes the machine; ``check_room`` raises ``StorageFullError`` when no more work is taken on.
+    """
+
+    log: Log
+    board: Board
+    queries: Queries
+    registry: Registry
+    host: Callable[[], Awaitable[Host]]
+    check_room: Callable[[], Awaitable[None]]
+    new_id: Callable[[str], str] = field(default=new_id)
+
+    async def submit(self, request: JobRequest, *, actor: str) -> Job:
+        """Accept a job. Raises ``InvalidRequestError``, ``StorageFullError`` or ``Rejected``."""
+        return await self._submit(request, actor=actor)
+
+    async def cancel(self, job_id: str, *, actor: str, reason: str | None = None) -> Job:
+        """Ask a job to end. Raises ``NotFoundError``, or ``Rejected`` if it has ended."""
+        await self.log.execute(lambda world: decisions.cancel(world, job_id, actor=actor, reason=reason))
+        return await self.queries.job(job_id)
+
+    async def retry(
+        self, job_id: str, *, actor: str, from_checkpoint: str | None = None, priority: int | None = None
+    ) -> Job:
+        """Submit an ended job again as a new one, from ``from_checkpoint`` (a step, ``latest``) if named."""
+        old = await self.queries.job(job_id)
+        if old.is_live:
+            raise Rejected("job_live", f"Job {job_id} is {old.state}; only an ended job can be tried again.")
+        request = JobRequest(
+            kind=old.kind,
+            params=old.params,
+            priority=old.priority if priority is None else priority,
+            name=old.name,
+            metadata=old.metadata,
+            max_attempts=old.max_attempts,
+        )
+        return await self._submit(
+            request, actor=actor, retry_of=old, resume_from=_checkpoint(old, from_checkpoint)
+        )
+
+    async def delete(self, job_id: str, *, actor: str) -> None:
+        """Hide an ended job and have its files removed. Raises ``Rejected`` while it is live."""
+        await self.log.execute(lambda world: decisions.delete(world, job_id, actor=actor))
+
+    async def delete_model(self, name: str, *, actor: str) -> None:
+        """Free a model's name; its files stay. Raises ``Rejected`` if there is none."""
+        await self.log.execute(lambda world: decisions.delete_model(world, name, actor=actor))
+
+    async def create_token(self, *, scope: str, name: str | None, actor: str) -> tuple[Token, str]:
+        """Make a bearer token. The secret is returned once and never kept."""
+        if scope not in SCOPES:
+            raise InvalidRequestError(
+                f"scope must be one of {', '.join(SCOPES)}; got {scope!r}.", param="scope"
+            )
+        token_id = self.new_id("tok-")
+        secret = f"ft_{token_id[4:]}_{secrets.token_urlsafe(32)}"
+        fact = facts.TokenCreated(id=token_id, scope=scope, sha256=secret_hash(secret), name=name)
+        await self.log.execute(lambda _world: decisions.create_token(fact, actor=actor))
+        world = await self.board.world()
+        return world.tokens[token_id], secret
+
+    async def revoke_token(self, token_id: str, *, actor: str) -> None:
+        """Close a token. Raises ``Rejected`` if there is none."""
+        await self.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
+
+    async def _submit(
+        self, request: JobRequest, *, actor: str, retry_of: Job | None = None, resume_from: str | None = None
+    ) -> Job:
+        await self.check_room()
+        host = await self.host()
+        fact = await anyio.to_thread.run_sync(
+            lambda: resolve(request, self.registry, host, retry_of=retry_of, resume_from=resume_from)
+        )
+        job_id = self.new_id("job-")
+        await self.log.execute(lambda world: decisions.submit(world, job_id, fact, actor=actor))
+        return await self.queries.job(job_id)
+
+
+def _checkpoint(job: Job, wanted: str | None) -> str | None:
+    if wanted is None:
+        return None
+    if not job.checkpoints:
+        raise NotFoundError(f"Job {job.id} has no checkpoint; retry it without one.", param="from_checkpoint")
+    if wanted == "latest":
+        return str(job.checkpoints[-1]["path"])
+    by_step = {str(each["step"]): str(each["path"]) for each in job.checkpoints}
+    if wanted not in by_step:
+        steps = ", ".join(by_step)
+        raise NotFoundError(
+            f"Job {job.id} has no checkpoint at step {wanted}; it has {steps}.", param="from_checkpoint"
+        )
+    return by_step[wanted]

@@ -1,0 +1,165 @@
+"""The daemon put together: the log, the doors, the scheduler and the supervision, under one task group."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import anyio
+import anyio.abc
+
+from finetuned import __version__, devices, followers, plugins
+from finetuned.api.app import Doors, build
+from finetuned.api.server import serve
+from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog
+from finetuned.attempts.supervision import Supervision
+from finetuned.board import Board
+from finetuned.commands import Commands
+from finetuned.config import Config
+from finetuned.domain import decisions
+from finetuned.domain.errors import StartError
+from finetuned.host import HostFacts
+from finetuned.notify import notify
+from finetuned.queries import Queries
+from finetuned.scheduler import Scheduler
+from finetuned.store import Log, open_log
+from finetuned_events import LogLockedError, NotALogError
+from finetuned_sdk import Registry
+
+log = logging.getLogger(__name__)
+
+LOG_FILE = "events.sqlite"
+JOBS_DIR = "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A daemon's parts, wired to each other and not yet running."""
+
+    log: Log
+    board: Board
+    registry: Registry
+    scheduler: Scheduler
+    supervision: Supervision
+    commands: Commands
+    queries: Queries
+
+
+async def run(config: Config, *, ephemeral: bool = False) -> None:
+    """Run a daemon until it is told to stop. ``ephemeral`` takes its attempts along.
+
+    Raises ``StartError`` if it cannot start here.
+    """
+    started = time.monotonic()
+    prepare(config.state_dir)
+    registry, _reports = plugins.load()
+    async with _opened(config.state_dir / LOG_FILE) as events:
+        parts = await assemble(events, registry, config)
+        ready = anyio.Event()
+        doors = Doors(
+            commands=parts.commands, queries=parts.queries, config=config, started=started, ready=ready.is_set
+        )
+        async with anyio.create_task_group() as tasks:
+            async with serve(build(doors), config):
+                await _start(tasks, parts, config)
+                ready.set()
+                log.info(
+                    "Ready after %.2f s: socket %s, TCP %s",
+                    time.monotonic() - started,
+                    config.socket,
+                    config.listen or "off",
+                )
+                notify("READY=1")
+                await _told_to_stop(ephemeral=ephemeral)
+                notify("STOPPING=1")
+            if ephemeral:
+                await parts.supervision.kill_all()
+            tasks.cancel_scope.cancel()
+        await events.execute(lambda _world: decisions.daemon_stopped())
+
+
+def prepare(state_dir: Path) -> None:
+    """Make the state directory, for its owner only. Raises ``StartError`` if that cannot be."""
+    try:
+        (state_dir / JOBS_DIR).mkdir(mode=0o750, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"The state directory {state_dir} cannot be made ({error.strerror}); set FINETUNED_STATE_DIR to one that can."
+        ) from None
+
+
+async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
+    """Wire a daemon's parts over an open log."""
+    board = Board(events)
+    scheduler = Scheduler(events, board)
+    queries = Queries(
+        events, board, registry, in_backoff=scheduler.in_backoff, jobs_dir=config.state_dir / JOBS_DIR
+    )
+    facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
+    commands = Commands(events, board, queries, registry, host=facts.host, check_room=facts.check_room)
+    settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
+    port = DaemonAttemptLog(events, board, registry, settings)
+    supervision = Supervision(port, config.state_dir / JOBS_DIR)
+    return Parts(events, board, registry, scheduler, supervision, commands, queries)
+
+
+async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> None:
+    found = devices.detect(cpu_slots=config.cpu_slots, nvml=devices.load_nvml())
+    await parts.log.execute(
+        lambda world: [
+            *decisions.daemon_started(__version__, os.getpid()),
+            *decisions.devices_detected(world, [asdict(device) for device in found]),
+        ]
+    )
+    head = parts.log.head
+    await tasks.start(parts.supervision.run)
+    tasks.start_soon(lambda: followers.dispatch(parts.log, parts.supervision, after=head))
+    tasks.start_soon(followers.follow, parts.log, followers.FileRemover(config.state_dir / JOBS_DIR))
+    tasks.start_soon(parts.scheduler.run)
+
+
+@asynccontextmanager
+async def _opened(path: Path) -> AsyncIterator[Log]:
+    async with AsyncExitStack() as stack:
+        try:
+            events = await stack.enter_async_context(open_log(path))
+        except LogLockedError:
+            raise StartError(
+                f"Another daemon runs on {path.parent}; stop it, or give this one a state directory of its own"
+                " (FINETUNED_STATE_DIR)."
+            ) from None
+        except NotALogError as error:
+            raise StartError(
+                f"{error} Move the file away, or set FINETUNED_STATE_DIR to another directory."
+            ) from None
+        if events.read_only is not None:
+            raise StartError(
+                f"{events.read_only} Upgrade finetuned, or set FINETUNED_STATE_DIR to another directory."
+            )
+        yield events
+
+
+async def _told_to_stop(*, ephemeral: bool) -> None:
+    async with anyio.create_task_group() as waiting:
+        if ephemeral:
+            waiting.start_soon(_parent_gone, waiting.cancel_scope.cancel)
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            async for number in received:
+                log.info("Stopping on %s", signal.Signals(number).name)
+                break
+        waiting.cancel_scope.cancel()
+
+
+async def _parent_gone(stop: Callable[[], None]) -> None:
+    """An ephemeral daemon goes when whoever started it is gone, however that came about."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await anyio.sleep(0.5)
+    log.info("Stopping: the process that started this daemon is gone")
+    stop()

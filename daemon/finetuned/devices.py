@@ -1,0 +1,103 @@
+"""The devices that this host schedules: its GPUs by NVML, else slots of its CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from finetuned_sdk import Device
+
+CORES_PER_SLOT = 4
+DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+
+
+class Nvml(Protocol):
+    """The part of ``pynvml`` that is used here; the boundary at which tests put a fake."""
+
+    NVMLError: type[Exception]
+
+    def nvmlInit(self) -> None: ...  # noqa: N802 - NVML's own names
+    def nvmlShutdown(self) -> None: ...  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: object) -> str: ...  # noqa: N802
+    def nvmlDeviceGetName(self, handle: object) -> str: ...  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: object) -> MemoryInfo: ...  # noqa: N802
+
+
+class MemoryInfo(Protocol):
+    """NVML's answer about memory, in bytes."""
+
+    @property
+    def total(self) -> int: ...
+
+
+def load_nvml(marks: Sequence[str] = DRIVER_MARKS) -> Nvml | None:
+    """``pynvml`` where a driver is loaded, else ``None``: most hosts without a GPU never import it."""
+    if not any(Path(mark).exists() for mark in marks):
+        return None
+    import pynvml  # noqa: PLC0415 - see above
+
+    nvml: Nvml = pynvml
+    return nvml
+
+
+def detect(*, cpu_slots: int | None, nvml: Nvml | None) -> list[Device]:
+    """All GPUs if NVML finds any, else ``cpu_slots`` slots (default: one for every four cores)."""
+    gpus = list(_gpus(nvml)) if nvml is not None else []
+    return gpus or _cpu(cpu_slots)
+
+
+def _gpus(nvml: Nvml) -> Iterator[Device]:
+    with contextlib.suppress(nvml.NVMLError):
+        nvml.nvmlInit()
+        try:
+            for index in range(nvml.nvmlDeviceGetCount()):
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                yield Device(
+                    id=f"gpu:{nvml.nvmlDeviceGetUUID(handle)}",
+                    kind="gpu",
+                    name=nvml.nvmlDeviceGetName(handle),
+                    memory_bytes=nvml.nvmlDeviceGetMemoryInfo(handle).total,
+                )
+        finally:
+            nvml.nvmlShutdown()
+
+
+def _cpu(slots: int | None) -> list[Device]:
+    count = slots if slots is not None else max(1, usable_cores() // CORES_PER_SLOT)
+    memory = host_memory_bytes() // count
+    return [
+        Device(id=f"cpu:{n}", kind="cpu", name=f"CPU slot {n}", memory_bytes=memory) for n in range(count)
+    ]
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: not those of the machine when it is confined to fewer."""
+    return len(os.sched_getaffinity(0))
+
+
+def host_memory_bytes() -> int:
+    """The host's physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def environment(devices: Sequence[str], *, slots: int) -> dict[str, str]:
+    """What a worker's environment must say so that it uses these devices and no others.
+
+    On a CPU slot the cores are shared out among the slots, and OpenMP waits without spinning: spinning on a core
+    that another process has taken made single steps ten times slower.
+    """
+    gpus = [device.removeprefix("gpu:") for device in devices if device.startswith("gpu:")]
+    if gpus:
+        return {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // max(1, slots)))
+    return {
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
+    }

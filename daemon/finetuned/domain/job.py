@@ -1,0 +1,236 @@
+"""A job as the fold of its events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finetuned.domain import facts
+from finetuned.domain.states import LIVE, TERMINAL, JobState, transition
+
+Json = Any
+
+KEPT_ADVICE = 20  # newest pieces of advice that a job shows
+KEPT_EVALUATIONS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try at a job: its number is the fencing token. Times are microseconds since the epoch (UTC)."""
+
+    number: int
+    purpose: str  # validate or run
+    devices: list[str]
+    starting_at: int
+    resume_from: str | None = None
+    pid: int | None = None
+    started_at: int | None = None
+    ended_at: int | None = None
+    outcome: str | None = None
+    cause: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    line: int = 0  # the highest spool line that is in the log: the cursor of ingestion
+    result: dict[str, Json] | None = None
+    error: dict[str, Json] | None = None
+    models: list[dict[str, Json]] | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its end has not been proven yet."""
+        return self.ended_at is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything the log says about one job. Times are microseconds since the epoch (UTC)."""
+
+    id: str
+    seq: int  # of job.submitted: its place among jobs
+    version: int  # of its stream
+    kind: str
+    name: str | None
+    state: JobState
+    params: dict[str, Json]
+    priority: int
+    metadata: dict[str, Json]
+    devices: int
+    validates: bool
+    max_attempts: int
+    models: dict[str, str]
+    callbacks: list[dict[str, Json]]
+    estimate: dict[str, Json] | None
+    retry_of: str | None
+    resume_from: str | None
+    submitted_by: str
+    created_at: int
+    updated_at: int
+    started_at: int | None = None
+    paused_at: int | None = None
+    finished_at: int | None = None
+    delay_s: float = 0.0  # backoff before the next attempt may start
+    queued_reason: str | None = None
+    phase: str | None = None
+    progress: dict[str, Json] | None = None
+    cancel_reason: str | None = None
+    deleted: bool = False
+    error: dict[str, Json] | None = None
+    result: dict[str, Json] | None = None
+    attempts: tuple[Attempt, ...] = ()
+    checkpoints: tuple[dict[str, Json], ...] = ()
+    artifacts: tuple[dict[str, Json], ...] = ()
+    audits: tuple[dict[str, Json], ...] = ()
+    evaluations: tuple[dict[str, Json], ...] = ()
+    advice: tuple[dict[str, Json], ...] = ()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the job can still change its state."""
+        return self.state in LIVE
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The newest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def live_attempt(self) -> Attempt | None:
+        """The newest attempt while its end has not been proven."""
+        newest = self.attempt
+        return newest if newest is not None and newest.is_live else None
+
+    @property
+    def next_attempt(self) -> int:
+        """The next fencing number: validation is attempt 0, the first run of a job is attempt 1."""
+        newest = self.attempt
+        if newest is not None:
+            return newest.number + 1
+        return 0 if self.state is JobState.VALIDATING else 1
+
+    @property
+    def runs(self) -> tuple[Attempt, ...]:
+        """The attempts at the work itself, without validation."""
+        return tuple(attempt for attempt in self.attempts if attempt.purpose == "run")
+
+
+def submitted(job_id: str, fact: facts.JobSubmitted, *, seq: int, at: int, actor: str) -> Job:
+    """The job that ``job.submitted`` brings into being."""
+    return Job(
+        id=job_id,
+        seq=seq,
+        version=1,
+        state=JobState.VALIDATING if fact.validates else JobState.QUEUED,
+        submitted_by=actor,
+        created_at=at,
+        updated_at=at,
+        queued_reason=None if fact.validates else "submitted",
+        **fact.to_data(),
+    )
+
+
+def evolve(job: Job, fact: facts.Fact, *, at: int) -> Job:
+    """The job after ``fact``. Raises ``IllegalTransitionError`` for a fact that its state does not allow."""
+    job = replace(job, version=job.version + 1, updated_at=at)
+    match fact:
+        case facts.JobProgress():
+            return replace(job, progress=fact.figures)
+        case facts.JobPhase():
+            return replace(job, phase=fact.phase)
+        case facts.JobAdvice():
+            return replace(job, advice=(*job.advice, fact.to_data())[-KEPT_ADVICE:])
+        case facts.DatasetAudited():
+            return replace(job, audits=(*job.audits, fact.report))
+        case facts.EvaluationRecorded():
+            return replace(job, evaluations=(*job.evaluations, fact.to_data())[-KEPT_EVALUATIONS:])
+        case facts.CheckpointSaved():
+            return replace(job, checkpoints=(*job.checkpoints, fact.to_data()))
+        case facts.CheckpointDiscarded():
+            return replace(job, checkpoints=tuple(c for c in job.checkpoints if c["path"] != fact.path))
+        case facts.ArtifactPublished():
+            return replace(job, artifacts=(*job.artifacts, fact.to_data()))
+        case facts.JobDeleted():
+            return replace(job, deleted=True)
+    if fact.type.startswith("attempt."):
+        return _evolve_attempt(job, fact, at)
+    return _evolve_state(job, fact, at)
+
+
+def _evolve_state(job: Job, fact: facts.Fact, at: int) -> Job:
+    job = replace(job, state=transition(fact.type, job.state))
+    match fact:
+        case facts.JobQueued():
+            return replace(
+                job,
+                queued_reason=fact.reason,
+                delay_s=fact.delay_s,
+                paused_at=None,
+                phase=None,
+                resume_from=fact.resume_from or job.resume_from,
+            )
+        case facts.JobCancelRequested():
+            return replace(job, cancel_reason=fact.reason)
+        case facts.JobPaused():
+            return replace(job, paused_at=at, phase=None)
+        case facts.JobSucceeded():
+            return replace(job, finished_at=at, result=fact.result, phase=None)
+        case facts.JobFailed():
+            error = {"code": fact.code, "message": fact.message}
+            return replace(job, finished_at=at, error=error, phase=None)
+        case facts.JobCancelled():
+            return replace(job, finished_at=at, phase=None)
+    return job
+
+
+def _evolve_attempt(job: Job, fact: facts.Fact, at: int) -> Job:
+    match fact:
+        case facts.AttemptStarting():
+            attempt = Attempt(
+                number=fact.attempt,
+                purpose=fact.purpose,
+                devices=fact.devices,
+                starting_at=at,
+                resume_from=fact.resume_from,
+            )
+            state = transition(fact.type, job.state)
+            return replace(job, state=state, delay_s=0.0, attempts=(*job.attempts, attempt))
+        case facts.AttemptStarted():
+            job = replace(job, state=transition(fact.type, job.state))
+            if job.attempts[-1].purpose == "run" and job.started_at is None:
+                job = replace(job, started_at=at)
+            return _newest(job, started_at=at)
+        case facts.AttemptLaunched():
+            return _newest(job, pid=fact.pid)
+        case facts.AttemptResult():
+            return _newest(job, result=fact.values)
+        case facts.AttemptModel():
+            produced = fact.to_data()
+            del produced["attempt"]
+            return _newest(job, models=[*(job.attempts[-1].models or []), produced])
+        case facts.AttemptError():
+            error = {"code": fact.code, "message": fact.message, "retryable": fact.retryable}
+            return _newest(job, error=error)
+        case facts.AttemptEnded():
+            return _newest(
+                job,
+                ended_at=at,
+                outcome=fact.outcome,
+                cause=fact.cause,
+                exit_code=fact.exit_code,
+                signal=fact.signal,
+            )
+    return job
+
+
+def _newest(job: Job, **changes: Any) -> Job:
+    return replace(job, attempts=(*job.attempts[:-1], replace(job.attempts[-1], **changes)))
+
+
+def at_line(job: Job, line: int) -> Job:
+    """The job after spool line ``line`` of its newest attempt was ingested."""
+    newest = job.attempt
+    if newest is None or line <= newest.line:
+        return job
+    return _newest(job, line=line)
+
+
+__all__ = ("TERMINAL", "Attempt", "Job", "JobState", "at_line", "evolve", "submitted")

@@ -1,0 +1,129 @@
+"""Who is next, and who waits for what.
+
+Order: one point of priority is worth ``PRIORITY_SECONDS`` of waiting. Since every job's age grows at the same
+rate, comparing aged priorities is comparing ``queued since - priority * PRIORITY_SECONDS``: a key that never
+changes. So nobody starves (enough waiting beats any fixed priority), equals are first in, first out, and a job
+that comes back from a backoff finds its old place.
+
+A job in backoff is passed over and holds nothing. The first job that is ready but does not fit keeps the free
+devices for itself: later jobs do not slip past it, so a job that needs many devices is not starved by small ones.
+Only jobs that need no device at all pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from finetuned.domain.job import Job
+from finetuned.domain.states import JobState
+from finetuned.domain.world import Slot
+
+PRIORITY_SECONDS = 600
+MAX_VALIDATIONS = 2  # validation attempts hold no device, but they do take a core each
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt that may start now, and the devices it gets."""
+
+    job: Job
+    purpose: str
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a job waits; ``position`` counts from 1 among queued jobs and is ``None`` for others."""
+
+    reason: str
+    position: int | None = None
+
+
+def order(job: Job) -> tuple[int, int]:
+    """The job's place in the queue: smaller goes first. Microseconds, then the submit order."""
+    return (job.created_at - job.priority * PRIORITY_SECONDS * 1_000_000, job.seq)
+
+
+def in_order(jobs: Iterable[Job], state: JobState) -> list[Job]:
+    """The jobs of one state, next first."""
+    return sorted((job for job in jobs if job.state is state), key=order)
+
+
+def plan(
+    jobs: Iterable[Job], slots: Iterable[Slot], *, in_backoff: AbstractSet[str] = frozenset()
+) -> list[Claim]:
+    """The attempts that may start now, in order. Pure: the caller records them."""
+    live = list(jobs)
+    return [*_plan_validations(live, in_backoff), *_plan_runs(live, slots, in_backoff)]
+
+
+def _plan_validations(jobs: list[Job], in_backoff: AbstractSet[str]) -> list[Claim]:
+    validating = in_order(jobs, JobState.VALIDATING)
+    under_way = sum(job.live_attempt is not None for job in validating)
+    ready = [job for job in validating if job.live_attempt is None and job.id not in in_backoff]
+    return [Claim(job, "validate", ()) for job in ready[: max(0, MAX_VALIDATIONS - under_way)]]
+
+
+def _plan_runs(jobs: list[Job], slots: Iterable[Slot], in_backoff: AbstractSet[str]) -> list[Claim]:
+    free = sorted(slot.id for slot in slots if slot.holder is None)
+    claims: list[Claim] = []
+    if not free and all(job.devices for job in jobs if job.state is JobState.QUEUED):
+        return []
+    blocked = False
+    for job in in_order(jobs, JobState.QUEUED):
+        blocked = blocked or (job.id not in in_backoff and job.devices > len(free))
+        if job.id in in_backoff or (blocked and job.devices):
+            continue
+        claims.append(Claim(job, "run", tuple(free[: job.devices])))
+        del free[: job.devices]
+    return claims
+
+
+def waits(
+    jobs: Iterable[Job], slots: Iterable[Slot], *, in_backoff: AbstractSet[str] = frozenset()
+) -> dict[str, Wait]:
+    """Why each live job that does not run is waiting, by job id."""
+    live, all_slots = list(jobs), list(slots)
+    found = {job.id: Wait(reason) for job in live if (reason := _unqueued_reason(job)) is not None}
+    blocked_by: Job | None = None
+    for position, job in enumerate(in_order(live, JobState.QUEUED), start=1):
+        if job.id in in_backoff:
+            reason = f"backing off before the next attempt: {job.queued_reason}"
+        elif blocked_by is not None and job.devices:
+            reason = f"behind {blocked_by.id}, which is next"
+        else:
+            reason = _device_reason(job, all_slots)
+            blocked_by = blocked_by or (job if job.devices else None)
+        found[job.id] = Wait(reason, position)
+    return found
+
+
+def _unqueued_reason(job: Job) -> str | None:
+    match job.state:
+        case JobState.VALIDATING if job.live_attempt is None:
+            return "waiting for its data to be checked"
+        case JobState.VALIDATING:
+            return "its data are being checked"
+        case JobState.STARTING:
+            return "its trainer is starting"
+        case JobState.PAUSING:
+            return "saving a checkpoint before it pauses"
+        case JobState.PAUSED:
+            return "paused; `finetune resume` goes on"
+        case JobState.CANCELLING:
+            return "its processes are being stopped"
+    return None
+
+
+def _device_reason(job: Job, slots: list[Slot]) -> str:
+    held = [slot for slot in slots if slot.holder is not None]
+    free = len(slots) - len(held)
+    if job.devices > len(slots):
+        return f"needs {job.devices} devices; this host has {len(slots)}"
+    if job.devices <= free:
+        return "next; about to start"
+    holders = ", ".join(sorted({slot.holder[0] for slot in held if slot.holder}))
+    noun = "device" if job.devices == 1 else "devices"
+    return f"needs {job.devices} {noun}; {free} of {len(slots)} free, held by {holders}"

@@ -1,0 +1,66 @@
+"""The scheduler: starts what may start, whenever something changed or a backoff has passed.
+
+It keeps no cursor: what to start follows from the present state alone, so a restart loses nothing. The decision
+itself is made on the log's writer, where the claim of the devices and the attempt's start are one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from finetuned.board import Board
+from finetuned.domain import decisions, queue
+from finetuned.domain.states import JobState
+from finetuned.domain.world import World
+from finetuned.store import Log
+
+
+class Scheduler:
+    """Follows the log and claims devices for the next jobs. ``clock`` is monotonic seconds."""
+
+    def __init__(self, log: Log, board: Board, *, clock: Callable[[], float] = anyio.current_time) -> None:
+        self._log = log
+        self._board = board
+        self._clock = clock
+        self._planned = -1  # the generation of the world that was planned last
+        self._until: dict[tuple[str, int], float] = {}  # (job, attempts so far) -> end of its backoff
+        self._held: frozenset[str] = frozenset()
+
+    def in_backoff(self) -> frozenset[str]:
+        """The jobs that wait for their backoff to pass."""
+        return self._held
+
+    async def run(self) -> None:
+        """Schedule until cancelled."""
+        while True:
+            head = self._log.head
+            await self.step()
+            with anyio.move_on_after(self._until_next()):
+                await self._log.wait(head)
+
+    async def step(self) -> None:
+        """Start everything that may start now."""
+        world = await self._board.world()
+        held = self._hold_back(world)
+        if world.generation == self._planned and held == self._held:
+            return
+        self._planned, self._held = world.generation, held
+        if queue.plan(world.live_jobs(), world.slots.values(), in_backoff=held):
+            await self._log.execute(lambda writers: decisions.schedule(writers, in_backoff=held))
+
+    def _hold_back(self, world: World) -> frozenset[str]:
+        now = self._clock()
+        delayed = {
+            (job.id, len(job.attempts)): job.delay_s
+            for job in world.live_jobs()
+            if job.delay_s and job.state is JobState.QUEUED
+        }
+        self._until = {key: self._until.get(key, now + delay) for key, delay in delayed.items()}
+        return frozenset(job_id for (job_id, _), end in self._until.items() if end > now)
+
+    def _until_next(self) -> float:
+        now = self._clock()
+        ends = [end - now for end in self._until.values() if end > now]
+        return min(ends, default=float("inf"))

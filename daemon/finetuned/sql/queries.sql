@@ -1,0 +1,45 @@
+-- upsert_job --
+-- Write a job as it is after the batch.
+INSERT INTO jobs (id, seq, updated_seq, state, live, deleted, kind, name, priority, retry_of, document)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    updated_seq = excluded.updated_seq, state = excluded.state, live = excluded.live, deleted = excluded.deleted,
+    priority = excluded.priority, document = excluded.document;
+
+-- select_job --
+-- One job by id, live or ended.
+SELECT document FROM jobs WHERE id = ?;
+
+-- select_jobs --
+-- A page of jobs, newest first: before a seq, of a state, a kind, a name (each off when NULL), at most so many.
+SELECT document FROM jobs
+WHERE seq < ?1 AND deleted = 0
+  AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR name = ?4)
+ORDER BY seq DESC LIMIT ?5;
+
+-- select_deleted_jobs --
+-- The ids of deleted jobs, whose files should be gone.
+SELECT id FROM jobs WHERE deleted = 1;
+
+-- clear_devices --
+DELETE FROM devices;
+
+-- insert_device --
+INSERT INTO devices (id, document) VALUES (?, ?);
+
+-- upsert_model --
+INSERT INTO models (name, document) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET document = excluded.document;
+
+-- delete_model --
+DELETE FROM models WHERE name = ?;
+
+-- upsert_token --
+INSERT INTO tokens (id, document) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document;
+
+-- select_world --
+-- Everything alive, with the position it stands at, in one snapshot.
+SELECT 'seq' AS what, COALESCE(MAX(seq), 0) AS document FROM events
+UNION ALL SELECT 'job', document FROM jobs WHERE live = 1
+UNION ALL SELECT 'device', document FROM devices
+UNION ALL SELECT 'model', document FROM models
+UNION ALL SELECT 'token', document FROM tokens;

@@ -1,0 +1,166 @@
+"""What a user asks for when submitting a job, checked against the kinds that plugins declare."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from finetuned.domain import facts
+from finetuned.domain.errors import InvalidRequestError
+from finetuned.domain.job import Job
+from finetuned_sdk import Host, JobKind, RefusedError, Registry
+
+Json = Any
+
+PRIORITY_LIMIT = 1_000
+DEFAULT_MAX_ATTEMPTS = 3
+
+
+class JobRequest(BaseModel):
+    """The body of ``POST /v1/jobs``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: str = Field(description="the kind of work, as `finetune kinds` lists them")
+    params: dict[str, Json] = Field(default_factory=dict, description="the kind's own parameters")
+    priority: int = Field(
+        default=0,
+        ge=-PRIORITY_LIMIT,
+        le=PRIORITY_LIMIT,
+        description="higher goes first; one point is worth ten minutes of waiting",
+    )
+    name: str | None = Field(default=None, max_length=200, description="a name for people")
+    metadata: dict[str, Json] = Field(
+        default_factory=dict, description="your own keys; the daemon only keeps them"
+    )
+    max_attempts: int = Field(
+        default=DEFAULT_MAX_ATTEMPTS,
+        ge=1,
+        le=100,
+        description="runs that may crash before the job is given up",
+    )
+
+
+def parse_request(body: object) -> JobRequest:
+    """The request behind a JSON body. Raises ``InvalidRequestError`` that names the field and the remedy."""
+    try:
+        return JobRequest.model_validate(body)
+    except ValidationError as error:
+        raise invalid(error, JobRequest.model_fields, prefix="") from None
+
+
+def resolve(
+    request: JobRequest,
+    registry: Registry,
+    host: Host,
+    *,
+    retry_of: Job | None = None,
+    resume_from: str | None = None,
+) -> facts.JobSubmitted:
+    """Check everything about a request that can be checked without reading data.
+
+    Reads the file system (is the model there?), so call it off the event loop. Raises
+    ``InvalidRequestError`` with the parameter and the remedy.
+    """
+    kind = registry.job_kinds.get(request.kind)
+    if kind is None:
+        raise InvalidRequestError(
+            f"There is no job kind {request.kind!r}.{nearest(request.kind, registry.job_kinds)} `finetune kinds` lists them.",
+            param="kind",
+            code="unknown_kind",
+        )
+    params = _params(kind, request.params)
+    try:
+        if kind.check is not None:
+            kind.check(params, host)
+        devices = kind.resources(params, host).devices if kind.resources else 1
+        estimate = asdict(kind.estimate(params, host)) if kind.estimate else None
+    except RefusedError as refused:
+        param = f"params.{refused.param}" if refused.param else None
+        raise InvalidRequestError(refused.message, param=param, code=refused.code) from None
+    return facts.JobSubmitted(
+        kind=kind.name,
+        name=request.name,
+        params=request.params,
+        priority=request.priority,
+        metadata=request.metadata,
+        devices=devices,
+        validates=kind.validator is not None,
+        max_attempts=request.max_attempts,
+        models=_models(kind, params, host.models),
+        callbacks=_callbacks(params, registry),
+        estimate=estimate,
+        retry_of=retry_of.id if retry_of else None,
+        resume_from=resume_from,
+    )
+
+
+def _params(kind: JobKind, given: Mapping[str, Json]) -> BaseModel:
+    try:
+        return kind.params.model_validate(given)
+    except ValidationError as error:
+        raise invalid(error, kind.params.model_fields, prefix="params.") from None
+
+
+def _models(kind: JobKind, params: BaseModel, registered: Mapping[str, Path]) -> dict[str, str]:
+    named: dict[str, str | None] = {param: getattr(params, param, None) for param in kind.model_params}
+    return {param: str(registered[name]) for param, name in named.items() if name and name in registered}
+
+
+def _callbacks(params: BaseModel, registry: Registry) -> list[dict[str, Json]]:
+    resolved = []
+    for index, item in enumerate(getattr(params, "callbacks", None) or []):
+        listed = item.model_dump() if isinstance(item, BaseModel) else dict(item)
+        where = f"params.callbacks.{index}"
+        callback = registry.callbacks.get(listed.get("name", ""))
+        if callback is None:
+            raise InvalidRequestError(
+                f"There is no callback {listed.get('name')!r}.{nearest(str(listed.get('name')), registry.callbacks)}",
+                param=f"{where}.name",
+                code="unknown_callback",
+            )
+        try:
+            checked = callback.params.model_validate(listed.get("params") or {})
+        except ValidationError as error:
+            raise invalid(error, callback.params.model_fields, prefix=f"{where}.params.") from None
+        resolved.append(
+            {"name": callback.name, "entry": callback.entry, "params": checked.model_dump(mode="json")}
+        )
+    return resolved
+
+
+def invalid(error: ValidationError, known: Iterable[str], *, prefix: str) -> InvalidRequestError:
+    """The first of pydantic's complaints as one sentence with the remedy."""
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"])
+    param = f"{prefix}{path}" if path else prefix.rstrip(".") or None
+    if first["type"] == "extra_forbidden":
+        message = f"{param} is not a known parameter.{nearest(str(first['loc'][-1]), known)}"
+        return InvalidRequestError(message, param=param, code="unknown_parameter")
+    if first["type"] == "missing":
+        return InvalidRequestError(
+            f"{param} is missing; give it a value.", param=param, code="missing_parameter"
+        )
+    what = f"{param}: " if param else "The body: "
+    more = len(error.errors()) - 1
+    tail = f" ({more} more problem{'s' if more > 1 else ''} in this request.)" if more else ""
+    text = first["msg"][:1].lower() + first["msg"][1:]
+    return InvalidRequestError(
+        f"{what}{text}; got {_shown(first['input'])}.{tail}", param=param, code="invalid_params"
+    )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`` Did you mean …?`` for a misspelt name, or nothing."""
+    matches = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

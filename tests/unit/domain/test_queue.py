@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.domain.worlds import Scene
+
+from finetuned.domain import queue
+
+
+def holders(scene: Scene) -> dict[str, str]:
+    return {slot.id: slot.holder[0] for slot in scene.world.slots.values() if slot.holder}
+
+
+def test_equals_are_first_in_first_out() -> None:
+    scene = Scene()
+    for name in ("a", "b", "c"):
+        scene.submit(name)
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "a"}
+    scene.run_to_success("a")
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "b"}
+
+
+def test_a_higher_priority_goes_first() -> None:
+    scene = Scene()
+    scene.submit("low")
+    scene.submit("high", priority=1)
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "high"}
+
+
+def test_enough_waiting_beats_a_higher_priority() -> None:
+    scene = Scene()
+    scene.submit("old")
+    scene.now += (queue.PRIORITY_SECONDS + 1) * 1_000_000
+    scene.submit("urgent", priority=1)
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "old"}
+
+
+def test_a_job_in_backoff_is_passed_over_and_keeps_its_place() -> None:
+    scene = Scene()
+    for name in ("a", "b", "c"):
+        scene.submit(name)
+    scene.schedule(in_backoff=frozenset({"a"}))
+    assert holders(scene) == {"cpu:0": "b"}
+    scene.run_to_success("b")
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "a"}
+
+
+def test_small_jobs_do_not_starve_one_that_needs_every_device() -> None:
+    scene = Scene(devices=2)
+    scene.submit("running")
+    scene.schedule()
+    scene.submit("wide", devices=2)
+    scene.submit("small")
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "running"}
+    scene.run_to_success("running")
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "wide", "cpu:1": "wide"}
+
+
+def test_a_job_that_needs_no_device_starts_although_all_are_held() -> None:
+    scene = Scene()
+    scene.submit("running")
+    scene.schedule()
+    scene.submit("waiting")
+    scene.submit("light", devices=0)
+    scene.schedule()
+    assert scene.state("light") == "starting"
+    assert scene.state("waiting") == "queued"
+
+
+def test_only_so_many_validations_run_at_once() -> None:
+    scene = Scene(devices=8)
+    for name in "abcd":
+        scene.submit(name, validates=True)
+    scene.schedule()
+    scene.schedule()
+    under_way = [job.id for job in scene.world.live_jobs() if job.live_attempt is not None]
+    assert len(under_way) == queue.MAX_VALIDATIONS
+
+
+def test_every_waiting_job_says_why_and_queued_ones_their_position() -> None:
+    scene = Scene()
+    scene.submit("running")
+    scene.schedule()
+    scene.start("running")
+    for name in ("next", "behind", "burnt"):
+        scene.submit(name)
+    scene.submit("checked", validates=True)
+    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values(), in_backoff=frozenset({"burnt"}))
+    assert waits["next"] == queue.Wait("needs 1 device; 0 of 1 free, held by running", 1)
+    assert waits["behind"] == queue.Wait("behind next, which is next", 2)
+    assert waits["burnt"].reason.startswith("backing off")
+    assert waits["checked"] == queue.Wait("waiting for its data to be checked")
+    assert "running" not in waits
+
+
+def test_a_job_that_asks_for_more_than_is_left_of_the_host_says_so() -> None:
+    scene = Scene(devices=2)
+    scene.submit("wide", devices=2)
+    scene.fold([])
+    slots = [slot for slot in scene.world.slots.values() if slot.id == "cpu:0"]
+    assert queue.waits(scene.world.live_jobs(), slots)["wide"].reason == "needs 2 devices; this host has 1"
+
+
+@given(
+    jobs=st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3), st.booleans()), max_size=12),
+    devices=st.integers(1, 4),
+)
+def test_a_plan_never_gives_a_device_twice_and_never_starts_what_is_held_back(
+    jobs: list[tuple[int, int, bool]], devices: int
+) -> None:
+    scene = Scene(devices=devices)
+    held = set()
+    for number, (priority, wanted, held_back) in enumerate(jobs):
+        scene.submit(f"job-{number}", priority=priority, devices=min(wanted, devices))
+        if held_back:
+            held.add(f"job-{number}")
+    claims = queue.plan(scene.world.live_jobs(), scene.world.slots.values(), in_backoff=held)
+    given_out = [device for claim in claims for device in claim.devices]
+    assert len(given_out) == len(set(given_out))
+    assert all(len(claim.devices) == claim.job.devices for claim in claims)
+    assert not {claim.job.id for claim in claims} & held
