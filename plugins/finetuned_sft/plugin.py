@@ -1,0 +1,136 @@
+"""The declaration of the ``sft`` job kind. Imported by the daemon: no torch, transformers or pyarrow here."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.util import find_spec
+from pathlib import Path
+
+from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry, Resources, hookimpl
+from finetuned_sft import dataset
+from finetuned_sft.estimate import estimate
+from finetuned_sft.params import SFTParams
+
+TRAIN_MODULES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+
+# What report_to may name, and a module that shows that it is installed.
+TRACKERS = {
+    "clearml": ("clearml",),
+    "comet_ml": ("comet_ml",),
+    "mlflow": ("mlflow",),
+    "swanlab": ("swanlab",),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+}
+
+
+@hookimpl
+def finetuned_register(register: Registry) -> None:
+    """Declare the ``sft`` kind."""
+    register.job_kind(
+        JobKind(
+            name="sft",
+            summary="Supervised fine-tuning of a language model: LoRA, QLoRA or every weight.",
+            params=SFTParams,
+            entry="finetuned_sft.trainer:train",
+            validator="finetuned_sft.validation:validate",
+            check=check,
+            resources=resources,
+            estimate=estimate,
+            model_params=("model", "adapter"),
+        )
+    )
+
+
+def resources(_params: SFTParams, _host: Host) -> Resources:
+    """One device: the trainer computes in one process."""
+    return Resources(devices=1)
+
+
+def check(params: SFTParams, host: Host) -> None:
+    """Refuse what cannot work, without reading a row. Raises ``RefusedError`` that names the parameter."""
+    _check_installed(params)
+    _check_model(params.model, "model", "config.json", host)
+    if params.adapter is not None:
+        _check_model(params.adapter, "adapter", "adapter_config.json", host)
+    _check_dataset(params.dataset, params.dataset_split, "dataset")
+    if params.eval_dataset is not None:
+        _check_dataset(params.eval_dataset, "test", "eval_dataset")
+    if params.trust_remote_code and not host.allow_remote_code:
+        raise RefusedError(
+            "This daemon does not run code from model repositories; ask its operator to set allow_remote_code, or "
+            "drop trust_remote_code.",
+            param="trust_remote_code",
+            code="remote_code_not_allowed",
+        )
+    if params.fp16 and not host.has_gpu:
+        raise RefusedError("fp16 needs a GPU and there is none; drop fp16.", param="fp16")
+
+
+def _check_installed(params: SFTParams) -> None:
+    missing = [name for name in TRAIN_MODULES if find_spec(name) is None]
+    if missing:
+        raise RefusedError(
+            f"Training needs {', '.join(missing)}; install finetuned[train] where the daemon runs.",
+            param="kind",
+            code="missing_dependency",
+        )
+    if params.method == "qlora" and find_spec("bitsandbytes") is None:
+        raise RefusedError(
+            "qlora needs bitsandbytes, which is not installed for this machine; install it, or use method=lora.",
+            param="method",
+            code="missing_dependency",
+        )
+    for name in params.report_to:
+        modules = TRACKERS.get(name)
+        if modules is None:
+            raise RefusedError(
+                f"There is no tracker {name!r}; known are {', '.join(TRACKERS)}.", param="report_to"
+            )
+        if not any(find_spec(module) for module in modules):
+            raise RefusedError(
+                f"The tracker {name} is not installed; pip install {modules[0]} where the daemon runs.",
+                param="report_to",
+                code="missing_dependency",
+            )
+
+
+def _check_model(name: str, param: str, marker: str, host: Host) -> None:
+    """A registered name, a directory that holds ``marker``, or what may be a hub id."""
+    if name in host.models:
+        return
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / marker).is_file():
+            raise RefusedError(
+                f"{name} has no {marker}, so it is no {param} directory; give the directory that save_pretrained wrote.",
+                param=param,
+                code="model_not_found",
+            )
+        return
+    if path.is_file():
+        raise RefusedError(
+            f"{name} is a file; give a model directory. A GGUF file becomes one with: finetune models import-gguf.",
+            param=param,
+            code="model_not_found",
+        )
+    if dataset.HUB_ID.match(name) and not path.parent.is_dir():
+        return
+    near = difflib.get_close_matches(name, list(host.models), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise RefusedError(
+        f"There is no {param} {name}: no directory, no registered model (finetune models lists them) and no hub id "
+        f"(owner/name).{hint}",
+        param=param,
+        code="model_not_found",
+    )
+
+
+def _check_dataset(name: str, split: str, param: str) -> None:
+    try:
+        paths = dataset.files(name, split)
+    except JobError as error:
+        raise RefusedError(error.message, param=param, code=error.code) from error
+    if paths and all(path.stat().st_size == 0 for path in paths):
+        raise RefusedError(f"{name} is empty; add rows.", param=param, code="bad_dataset")

@@ -1,0 +1,216 @@
+"""The callback that tells the daemon how the training goes, publishes checkpoints and heeds stop requests."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from finetuned_sdk import JobError, WorkerContext
+from finetuned_sft.metering import StepMeter
+
+WAIT_TOO_LONG = 0.10  # share of the steps' time spent waiting for data
+ADVICE_STEPS = 20  # steps that are looked at before advice is given
+NOT_A_NUMBER_LIMIT = 3  # reports in a row; fp16 recovers from one or two
+
+# What a log line of the trainer is called in a progress report; the rest keeps its name.
+NAMES = {"epoch": "current_epoch"}
+
+
+class Reporter(TrainerCallback):
+    """Progress at every log, checkpoints as they are written, a stop at the next step boundary."""
+
+    def __init__(
+        self,
+        ctx: WorkerContext,
+        meter: StepMeter,
+        *,
+        workers: int,
+        cpu_count: int,
+        save_total_limit: int | None,
+    ) -> None:
+        self.ctx = ctx
+        self.meter = meter
+        self.workers = workers
+        self.cpu_count = cpu_count
+        self.save_total_limit = save_total_limit
+        self.checkpoints: list[Path] = []
+        self._tokens = 0
+        self._not_a_number = 0
+        self._wait = WaitWatch()
+        self._latest: dict[str, float | None] = {}
+
+    def on_train_begin(
+        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        if self.ctx.resume_from is not None and state.best_global_step:
+            state.best_model_checkpoint = _checkpoint_at(self.ctx.resume_from.parent, state.best_global_step)
+        self.ctx.phase("training")
+        self.meter.restart()
+
+    def on_step_end(
+        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        request = self.ctx.stop_requested
+        if request is not None:
+            control.should_training_stop = True
+            control.should_save = control.should_save or request.checkpoint
+
+    def on_log(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_kwargs: Any,
+    ) -> None:
+        logs = dict(logs or {})
+        if "loss" in logs:
+            figures = self._step_figures(logs, state)
+            self._fail_if_diverged(logs["loss"], state.global_step)
+        elif "eval_loss" in logs:
+            figures = {}
+        else:  # the summary at the end
+            return
+        for name, value in logs.items():
+            self._latest[NAMES.get(name, name)] = _finite(value)
+        self._latest.update(figures)
+        metrics: dict[str, Any] = self._latest
+        self.ctx.progress(current_step=state.global_step, total_steps=state.max_steps, **metrics)
+
+    def _step_figures(self, logs: dict[str, Any], state: TrainerState) -> dict[str, float | None]:
+        elapsed, waited, rows = self.meter.elapsed(), self.meter.waited, self.meter.rows
+        tokens, self._tokens = logs.get("num_tokens", 0) - self._tokens, logs.get("num_tokens", 0)
+        self.meter.restart()
+        wait_fraction = min(1.0, waited / elapsed)
+        self._advise(self._wait.add(waited, elapsed))
+        epoch = logs.get("epoch") or 0.0
+        return {
+            "total_epochs": round(epoch * state.max_steps / state.global_step, 2) if epoch else None,
+            "samples_per_second": rows / elapsed,
+            "tokens_per_second": tokens / elapsed,
+            "data_wait_fraction": wait_fraction,
+        }
+
+    def _advise(self, waiting: float | None) -> None:
+        if waiting is None or waiting <= WAIT_TOO_LONG:
+            return
+        spare = max(1, self.cpu_count - 1)
+        if self.workers < spare:
+            setting, wanted = "dataloader_num_workers", f"dataloader_num_workers={spare}"
+        else:
+            setting, wanted = (
+                "dataloader_prefetch_factor",
+                "a larger dataloader_prefetch_factor, or packing=true",
+            )
+        self.ctx.advice(
+            setting,
+            f"{waiting:.0%} of each step is spent waiting for data ({self.workers} loader processes on "
+            f"{self.cpu_count} cores); set {wanted}.",
+            data_wait_fraction=waiting,
+        )
+
+    def _fail_if_diverged(self, loss: float, step: int) -> None:
+        self._not_a_number = 0 if math.isfinite(loss) else self._not_a_number + 1
+        if self._not_a_number >= NOT_A_NUMBER_LIMIT:
+            raise JobError(
+                f"The loss is no longer a number (step {step}); lower learning_rate or max_grad_norm, or use bf16 "
+                "instead of fp16, and retry from an earlier checkpoint.",
+                code="loss_diverged",
+            )
+
+    def on_evaluate(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_kwargs: Any,
+    ) -> None:
+        figures = {name: value for name, value in (metrics or {}).items() if name.startswith("eval_")}
+        self.ctx.evaluation("eval", figures, step=state.global_step)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        started = time.perf_counter()
+        step = state.global_step
+        evaluated = next(
+            (log["eval_loss"] for log in state.log_history if log["step"] == step and "eval_loss" in log),
+            None,
+        )
+        published = self.ctx.checkpoint(
+            Path(args.output_dir, f"checkpoint-{step}"),
+            step=step,
+            metrics={"loss": self._latest.get("loss"), "eval_loss": _finite(evaluated)},
+        )
+        if state.best_global_step == step:
+            state.best_model_checkpoint = str(published)
+        self.checkpoints.append(published)
+        self._discard_old(state.best_model_checkpoint)
+        self.ctx.phase("training")
+        self.meter.spent_apart(time.perf_counter() - started)
+
+    def _discard_old(self, best: str | None) -> None:
+        if self.save_total_limit is None:
+            return
+        spare = [path for path in self.checkpoints if str(path) != best]
+        for path in spare[: -self.save_total_limit]:
+            self.ctx.discard_checkpoint(path)
+            self.checkpoints.remove(path)
+
+
+class WaitWatch:
+    """The share of time spent waiting over the last :data:`ADVICE_STEPS` reports, said once."""
+
+    def __init__(self) -> None:
+        self._window: list[tuple[float, float]] = []
+        self._first = True
+        self._said = False
+
+    def add(self, waited: float, elapsed: float) -> float | None:
+        """The share once the window is full; ``None`` before that and after it has been above the limit."""
+        if self._first:  # the loader's processes start in the first step
+            self._first = False
+            return None
+        self._window = [*self._window[-(ADVICE_STEPS - 1) :], (waited, elapsed)]
+        if self._said or len(self._window) < ADVICE_STEPS:
+            return None
+        share = sum(w for w, _ in self._window) / sum(e for _, e in self._window)
+        self._said = share > WAIT_TOO_LONG
+        return share
+
+
+class ResumableEarlyStopping(EarlyStoppingCallback):
+    """Early stopping that goes on counting where the checkpoint left off."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.get(type(self).__name__, {})
+        self.early_stopping_patience_counter = saved.get("attributes", {}).get(
+            "early_stopping_patience_counter", 0
+        )
+
+
+def _checkpoint_at(directory: Path, step: int) -> str | None:
+    """The checkpoint of that step below ``directory``, by its own trainer state, or ``None`` if it is gone."""
+    for state_file in sorted(directory.glob("*/trainer_state.json")):
+        if json.loads(state_file.read_text())["global_step"] == step:
+            return str(state_file.parent)
+    return None
+
+
+def _finite(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

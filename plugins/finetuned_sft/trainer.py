@@ -1,0 +1,221 @@
+"""Supervised fine-tuning: the work of an ``sft`` job, top to bottom.
+
+Runs in a worker process. ``train`` loads the tokenizer, the rows and the model, hands them to TRL's
+``SFTTrainer``, and publishes what comes out. Rows are tokenized by the same code that validated them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import datasets
+import torch
+from trl import SFTConfig
+
+from finetuned_sdk import WorkerContext
+from finetuned_sft import dataset, model_card, tokenization
+from finetuned_sft.metering import MeteredSFTTrainer, StepMeter
+from finetuned_sft.model import load_adapter, load_model, load_tokenizer, lora_config, merge_adapter
+from finetuned_sft.params import SAVE_EVERY_AT_MOST, Resolved, SFTParams, every, resolve, total_steps
+from finetuned_sft.prepared import prepare
+from finetuned_sft.reporting import Reporter, ResumableEarlyStopping
+from finetuned_sft.validation import detect_format
+
+
+def train(ctx: WorkerContext, params: SFTParams) -> None:
+    """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
+    gpu = any(device.startswith("gpu:") for device in ctx.device_ids)
+    cpu_count = len(os.sched_getaffinity(0))
+    settings = resolve(
+        params, cpu_count=cpu_count, gpu=gpu, bf16_supported=gpu and torch.cuda.is_bf16_supported()
+    )
+    base = ctx.model_path("model")
+    datasets.disable_progress_bars()
+
+    ################
+    # Dataset
+    ################
+    ctx.phase("preparing_data")
+    tokenizer = load_tokenizer(base, params)
+    train_dataset = load_rows(
+        params.dataset, params.dataset_split, ctx.work_dir / "train.arrow", params, tokenizer
+    )
+    eval_dataset = None
+    if params.eval_dataset is not None:
+        eval_dataset = load_rows(params.eval_dataset, "test", ctx.work_dir / "eval.arrow", params, tokenizer)
+    elif params.eval_split > 0:
+        parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
+        train_dataset, eval_dataset = parts["train"], parts["test"]
+
+    ################
+    # Model
+    ################
+    ctx.phase("loading_model")
+    model = load_model(base, params, settings, gpu=gpu)
+    peft_config = None
+    if params.adapter is not None:
+        model = load_adapter(model, ctx.model_path("adapter"))
+    elif params.method != "full":
+        peft_config = lora_config(settings, params)
+
+    ################
+    # Training
+    ################
+    meter = StepMeter()
+    reporter = Reporter(
+        ctx,
+        meter,
+        workers=settings.dataloader_num_workers,
+        cpu_count=cpu_count,
+        save_total_limit=settings.save_total_limit,
+    )
+    callbacks = [reporter, *ctx.load_callbacks()]
+    if params.early_stopping_patience is not None:
+        callbacks.append(ResumableEarlyStopping(params.early_stopping_patience))
+
+    trainer = MeteredSFTTrainer(
+        ctx,
+        meter,
+        model=model,
+        args=sft_config(ctx.work_dir, ctx.job_id, params, settings, gpu=gpu),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        callbacks=callbacks,
+    )
+    steps = total_steps(params, len(trainer.train_dataset))
+    trainer.args.eval_steps = every(settings.eval_steps, steps) if params.evaluates else None
+    trainer.args.save_steps = every(settings.save_steps, steps)
+    if params.save_steps is None and not settings.load_best_model_at_end:
+        trainer.args.save_steps = min(trainer.args.save_steps, SAVE_EVERY_AT_MOST)
+
+    trainer.train(resume_from_checkpoint=str(ctx.resume_from) if ctx.resume_from else None)
+    if ctx.stop_requested is not None:
+        return
+
+    publish(ctx, params, trainer, rows=len(train_dataset), best=settings.load_best_model_at_end)
+
+
+def publish(
+    ctx: WorkerContext, params: SFTParams, trainer: MeteredSFTTrainer, *, rows: int, best: bool
+) -> None:
+    """Save the model with tokenizer and card, register it, and set the job's result."""
+    ctx.phase("saving")
+    state = trainer.state
+    figures = {
+        "train_loss": mean_loss(state.log_history),
+        "eval_loss": state.best_metric if best else last(state.log_history, "eval_loss"),
+    }
+    lineage = model_card.Lineage(
+        job_id=ctx.job_id,
+        base_model=params.model,
+        adapter=params.adapter,
+        method=params.method,
+        dataset=params.dataset,
+        dataset_sha256=dataset.sha256(params.dataset, params.dataset_split),
+        dataset_rows=rows,
+        params=params.model_dump(mode="json", exclude_defaults=True),
+        libraries=model_card.installed_libraries(),
+    )
+    name = params.output_name or f"{Path(params.model).name}-{ctx.job_id}"
+    kind = "full" if params.method == "full" else "adapter"
+    directory = ctx.artifact_dir / ("model" if kind == "full" else "adapter")
+
+    def register(path: Path, name: str, kind: str) -> None:
+        trainer.processing_class.save_pretrained(path)
+        (path / "README.md").write_text(model_card.render(name, kind, lineage, figures), encoding="utf-8")
+        ctx.artifact(path, kind=kind)
+        ctx.model(path, name=name, base=params.model, kind=kind, **lineage.as_dict())
+
+    trainer.save_model(str(directory))
+    (directory / "training_args.bin").unlink()  # a pickle; the card says the same in plain text
+    register(directory, name, kind)
+    if params.merge_adapter:
+        merged = ctx.artifact_dir / "merged"
+        merge_adapter(ctx.model_path("model"), directory, merged, params)
+        register(merged, f"{name}-merged", "merged")
+
+    ctx.result(
+        **figures,
+        model=name,
+        adapter_path=str(directory) if kind == "adapter" else None,
+        model_path=str(directory) if kind == "full" else None,
+        merged_path=str(merged) if params.merge_adapter else None,
+        steps=state.global_step,
+        best_step=state.best_global_step if best else None,
+    )
+
+
+def load_rows(
+    path: str, split: str, file: Path, params: SFTParams, tokenizer: tokenization.Tokenizer
+) -> datasets.Dataset:
+    """Tokenized and masked rows in ``file``, ready for the trainer."""
+    form = params.dataset_format or detect_format(path, split)
+    rule = tokenization.loss_rule(params, form, tokenizer)
+    rows = tokenization.tokenized_rows(path, split, rule, tokenizer)
+    return prepare(rows, file, source=path, max_length=params.max_length)
+
+
+def sft_config(
+    output_dir: Path, run_name: str, params: SFTParams, settings: Resolved, *, gpu: bool
+) -> SFTConfig:
+    """TRL's configuration. What is not set here is TRL's default."""
+    return SFTConfig(
+        output_dir=str(output_dir),
+        run_name=run_name,
+        seed=params.seed,
+        # Data: tokenized, masked and cut already; only packing is left to TRL.
+        max_length=params.max_length,
+        packing=params.packing,
+        dataset_kwargs=None if params.packing else {"skip_prepare_dataset": True},
+        # Training
+        max_steps=params.max_steps or -1,
+        num_train_epochs=params.num_train_epochs,
+        per_device_train_batch_size=params.per_device_train_batch_size,
+        per_device_eval_batch_size=settings.per_device_eval_batch_size,
+        gradient_accumulation_steps=params.gradient_accumulation_steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=params.lr_scheduler_type,
+        warmup_steps=params.warmup_steps,
+        weight_decay=params.weight_decay,
+        max_grad_norm=params.max_grad_norm,
+        optim=settings.optim,
+        neftune_noise_alpha=params.neftune_noise_alpha,
+        # Device
+        use_cpu=not gpu,
+        bf16=settings.bf16,
+        fp16=settings.fp16,
+        activation_checkpointing=settings.gradient_checkpointing,
+        # Data loading
+        dataloader_num_workers=settings.dataloader_num_workers,
+        dataloader_prefetch_factor=settings.dataloader_prefetch_factor,
+        dataloader_persistent_workers=settings.dataloader_num_workers > 0,
+        dataloader_pin_memory=gpu,
+        # Evaluation, saving, logging: the intervals are set in whole steps once their number is known.
+        eval_strategy="steps" if params.evaluates else "no",
+        eval_steps=settings.eval_steps if params.evaluates else None,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        load_best_model_at_end=settings.load_best_model_at_end,
+        metric_for_best_model="eval_loss" if params.evaluates else None,
+        greater_is_better=False if params.evaluates else None,
+        logging_steps=params.logging_steps,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=params.report_to or "none",
+    )
+
+
+def mean_loss(log_history: list[dict[str, float]]) -> float | None:
+    """The mean loss over all steps, also those before a resume; each log covers the steps since the one before."""
+    logs = [(log["step"], log["loss"]) for log in log_history if "loss" in log]
+    starts = [0, *(step for step, _ in logs)]
+    total = sum(loss * (step - start) for (step, loss), start in zip(logs, starts, strict=False))
+    return total / logs[-1][0] if logs else None
+
+
+def last(log_history: list[dict[str, float]], name: str) -> float | None:
+    """The newest value of a figure in the trainer's log."""
+    return next((log[name] for log in reversed(log_history) if name in log), None)

@@ -1,0 +1,231 @@
+"""Validation: every row is read, rendered and masked before the job may have a device. Needs no torch.
+
+Bad rows end the job with their numbers. What can be trained on is audited: tokens, the share of them that is
+masked, rows that are cut, rows that have no answer left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetuned_sdk import AuditReport, BadDatasetError, JobError, RowProblem, WorkerContext
+from finetuned_sft import dataset, formats, tokenization
+from finetuned_sft.params import FormatName, SFTParams
+from finetuned_sft.tokenization import IGNORED, LossRule, TokenizedRow, Tokenizer
+
+PROBLEMS_KEPT = 100
+REMEDY = "Correct these rows and submit the job again."
+MANY_CUT = 0.05  # share of rows; from here on the job gets advice
+MANY_DUPLICATES = 0.1
+
+
+def validate(ctx: WorkerContext, params: SFTParams) -> None:
+    """Read every row of the job's datasets. Raises ``BadDatasetError`` or ``JobError``, else reports an audit."""
+    ctx.phase("validating")
+    tokenizer = load_tokenizer(ctx.model_path("model"), params)
+    seen = _audit_dataset(ctx, params, tokenizer, params.dataset, params.dataset_split, frozenset())
+    if params.eval_dataset is not None:
+        _audit_dataset(ctx, params, tokenizer, params.eval_dataset, "test", seen)
+
+
+def load_tokenizer(path: str, params: SFTParams) -> Tokenizer:
+    """The tokenizer without torch, from ``tokenizer.json``; models that have none take the slow way."""
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        if not Path(path).is_dir() or Path(path, "tokenizer.json").is_file():
+            tokenizer: Tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
+        else:
+            from transformers import AutoTokenizer  # imports torch
+
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=params.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"The tokenizer of {params.model} cannot be loaded: {str(error).strip().splitlines()[0]}. Check that the "
+            "directory is complete, or that this machine may reach the hub.",
+            code="tokenizer_unloadable",
+        ) from error
+    return tokenizer
+
+
+def detect_format(path: str, split: str) -> FormatName:
+    """The form of a dataset by its first readable row. Raises ``BadDatasetError`` if it looks like none."""
+    problems = []
+    for item in dataset.read_rows(path, split):
+        if isinstance(item, RowProblem):
+            problems.append(item)
+            if len(problems) < PROBLEMS_KEPT:
+                continue
+            break
+        form = formats.detect(item.data)
+        if form is not None:
+            return form
+        keys = ", ".join(f'"{key}"' for key in item.data) or "no keys"
+        known = "; ".join(f"{name} ({keys})" for name, keys in formats.KEYS.items())
+        raise BadDatasetError(
+            path,
+            [item.problem(f"has {keys}")],
+            remedy=f"Use one of these forms, or name it with dataset_format: {known}.",
+        )
+    if problems:
+        raise BadDatasetError(path, problems, remedy=REMEDY)
+    raise BadDatasetError(path, [RowProblem(1, "there are no rows")], remedy="Add rows.")
+
+
+@dataclass
+class Tally:
+    """What has been counted of a dataset."""
+
+    max_length: int
+    rows: int = 0
+    tokens: int = 0
+    learned: int = 0
+    longest: int = 0
+    truncated: int = 0
+    unanswered: list[int] = field(default_factory=list)
+    unanswered_total: int = 0
+    seams_moved: int = 0
+    untemplated: int = 0
+    unstopped: int = 0
+    duplicates: int = 0
+    leaked: int = 0
+    hashes: set[int] = field(default_factory=set)
+
+    def add(self, row: TokenizedRow, *, stops: frozenset[int], elsewhere: frozenset[int]) -> None:
+        """Count one row; ``stops`` are the tokens that end an answer, ``elsewhere`` the training rows' hashes."""
+        length = len(row.input_ids)
+        labels = row.labels[: self.max_length]
+        learned = sum(1 for label in labels if label != IGNORED)
+        self.rows += 1
+        self.tokens += len(labels)
+        self.learned += learned
+        self.longest = max(self.longest, length)
+        self.truncated += length > self.max_length
+        self.seams_moved += row.seam_moved
+        self.untemplated += row.untemplated
+        if not learned:
+            self.unanswered_total += 1
+            if len(self.unanswered) < PROBLEMS_KEPT:
+                self.unanswered.append(row.number)
+        elif stops and length <= self.max_length:
+            self.unstopped += not stops.intersection(label for label in labels[-3:] if label != IGNORED)
+        key = hash(tuple(row.input_ids))
+        self.duplicates += key in self.hashes
+        self.leaked += key in elsewhere
+        self.hashes.add(key)
+
+
+def _audit_dataset(
+    ctx: WorkerContext,
+    params: SFTParams,
+    tokenizer: Tokenizer,
+    path: str,
+    split: str,
+    training: frozenset[int],
+) -> frozenset[int]:
+    form = params.dataset_format or detect_format(path, split)
+    rule = tokenization.loss_rule(params, form, tokenizer)
+    tally = _tally(path, split, rule, tokenizer, params.max_length, training)
+    if tally.unanswered_total == tally.rows:
+        raise BadDatasetError(
+            path,
+            [RowProblem(number, "no token to learn from is left") for number in tally.unanswered],
+            total=tally.unanswered_total,
+            remedy=f"Raise max_length ({params.max_length}; the longest row has {tally.longest} tokens).",
+        )
+    held_out = int(-(-tally.rows * params.eval_split // 1))
+    if not training and params.eval_split > 0 and held_out >= tally.rows:
+        raise JobError(
+            f"eval_split={params.eval_split} of {tally.rows} rows leaves none to train on; lower it or add rows.",
+            code="bad_dataset",
+        )
+    warnings = _warnings(params, tally, tokenizer)
+    ctx.audit(
+        AuditReport(
+            dataset=path,
+            format=form,
+            rows=tally.rows,
+            tokens=tally.tokens,
+            masked_fraction=1 - tally.learned / tally.tokens,
+            truncated_rows=tally.truncated,
+            unanswered_rows=tally.unanswered_total,
+            max_tokens=tally.longest,
+            sha256=dataset.sha256(path, split),
+            warnings=tuple(warnings.values()),
+            extra={"duplicate_rows": tally.duplicates},
+        )
+    )
+    for setting, message in warnings.items():
+        ctx.advice(setting, message)
+    return frozenset(tally.hashes)
+
+
+def _tally(
+    path: str, split: str, rule: LossRule, tokenizer: Tokenizer, max_length: int, training: frozenset[int]
+) -> Tally:
+    stops = _stop_tokens(tokenizer)
+    tally, total = Tally(max_length), 0
+    problems: list[RowProblem] = []
+    for item in tokenization.tokenized_rows(path, split, rule, tokenizer):
+        if isinstance(item, TokenizedRow):
+            tally.add(item, stops=stops, elsewhere=training)
+            continue
+        total += 1
+        if len(problems) < PROBLEMS_KEPT:
+            problems.append(item)
+    if problems:
+        raise BadDatasetError(path, problems, total=total, remedy=REMEDY)
+    if not tally.rows:
+        raise BadDatasetError(path, [RowProblem(1, "there are no rows")], remedy="Add rows.")
+    return tally
+
+
+def _warnings(params: SFTParams, tally: Tally, tokenizer: Tokenizer) -> dict[str, str]:
+    """What to look at before the training: the settings to change, each with the reason."""
+    rows, found = tally.rows, {}
+    if tally.unanswered_total:
+        found["max_length"] = (
+            f"{tally.unanswered_total} of {rows} rows have no answer left within max_length={params.max_length} "
+            f"and are left out; the longest row has {tally.longest} tokens."
+        )
+    elif tally.truncated > MANY_CUT * rows:
+        found["max_length"] = (
+            f"{tally.truncated} of {rows} rows are cut at max_length={params.max_length}, so the model does not "
+            f"see their ends; the longest row has {tally.longest} tokens."
+        )
+    templated = tokenization.chat_template(tokenizer) is not None
+    if templated and tally.untemplated and params.apply_chat_template is None and params.adapter is None:
+        found["apply_chat_template"] = (
+            "Plain prompts and completions are trained without the model's chat template; set "
+            "apply_chat_template=true (or write messages) if the model will be used as a chat, else false."
+        )
+    if tally.unstopped > rows / 2:
+        found["chat_template"] = (
+            f"{tally.unstopped} of {rows} rows do not end in a stop token that is learned, so the model may not "
+            "learn to stop; correct the model's chat template."
+        )
+    if tally.leaked:
+        found["eval_dataset"] = (
+            f"{tally.leaked} of {rows} held-out rows are trained on as well, so eval_loss says less than it seems."
+        )
+    if tally.seams_moved:
+        found["dataset"] = (
+            f"In {tally.seams_moved} of {rows} rows the prompt's last tokens change when the answer follows, so "
+            "the model is trained on other prompts than it will be asked; end prompts without a space, or use "
+            "messages."
+        )
+    elif tally.duplicates > MANY_DUPLICATES * rows:
+        found["dataset"] = f"{tally.duplicates} of {rows} rows are the same as an earlier one."
+    step_rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
+    if rows < step_rows and not params.packing:
+        found["gradient_accumulation_steps"] = (
+            f"There are {rows} rows, fewer than one optimizer step takes ({step_rows}); lower "
+            "gradient_accumulation_steps or per_device_train_batch_size."
+        )
+    return found
+
+
+def _stop_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that may end a turn: the added vocabulary, which the merges do not make."""
+    return frozenset(tokenizer.get_added_vocab().values())
