@@ -113,6 +113,10 @@ class WorkerContext(Protocol):
     def stop_requested(self) -> StopRequest | None:
         """Set when the daemon wants the worker to stop at its next step boundary. Cheap: look every step."""
 
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """This attempt's complete checkpoints, oldest step first; their manifests hold step and metrics."""
+
     def load_callbacks(self) -> list[Any]:
         """Import and create the job's callbacks, in order. Raises ``JobError`` if one cannot be made."""
 
