@@ -10,10 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from finetuned_sdk import checkpoints, manifest
 from finetuned_sdk.bundle import Bundle, Spec
 from finetuned_sdk.context import AuditReport, CallbackSpec, StopRequest
-from finetuned_sdk.errors import JobError, PluginError
+from finetuned_sdk.errors import JobError, PluginError, RefusedError
 from finetuned_sdk.worker_progress import INTERVAL, ProgressReporter
 
 
@@ -88,6 +90,10 @@ class Context:
         if self._stop is not None:
             self._stop_seen = True
         return self._stop
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        return tuple(checkpoints.complete(self._bundle.checkpoints))
 
     def load_callbacks(self) -> list[Any]:
         return [self._load_callback(spec) for spec in self._spec.callbacks]
@@ -222,8 +228,13 @@ def load_entry(entry: str) -> Any:
 
 
 def validated(model: str, params: Mapping[str, Any]) -> Any:
-    """The parameters as the pydantic model ``"module:Class"``."""
-    return load_entry(model).model_validate(dict(params))
+    """The parameters as the pydantic model ``"module:Class"``. Raises ``RefusedError`` if they do not fit."""
+    try:
+        return load_entry(model).model_validate(dict(params))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        param = ".".join(str(part) for part in first["loc"])
+        raise RefusedError(f"{param}: {first['msg']}.", param=param) from error
 
 
 def _require_below(path: Path, home: Path, rule: str) -> None:

@@ -1,0 +1,3 @@
+"""Attempts: how work runs. Nothing is imported here, so that the runner starts in milliseconds."""
+
+from __future__ import annotations

@@ -1,0 +1,60 @@
+"""How the supervisor speaks to the log. The domain implements :class:`AttemptLog`; nothing here knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from finetuned_sdk.bundle import RunnerIdentity, Spec
+from finetuned_sdk.spool import BadLine, Fact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveAttempt:
+    """An attempt that has begun and whose end is not in the log.
+
+    ``line`` is the last line of its spool that is in the log. ``stop`` is the reason when its cancellation
+    was requested.
+    """
+
+    job: str
+    number: int
+    purpose: str
+    line: int
+    stop: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an attempt ended; nothing of it is alive.
+
+    ``lost`` says why when nothing proves how it ended; ``problem`` names what spoils a success: a manifest
+    that does not hold, or a worker that could not be started.
+    """
+
+    exit_code: int | None = None
+    signal: int | None = None
+    lost: str | None = None
+    problem: str | None = None
+    oom_killed: bool = False
+    usage: Mapping[str, float] = field(default_factory=dict)
+
+
+class AttemptLog(Protocol):
+    """The log as attempts see it. Every method returns after its events are on disk."""
+
+    async def live(self) -> list[LiveAttempt]:
+        """All attempts that have begun and not ended."""
+
+    async def spec(self, job: str, attempt: int) -> Spec:
+        """What to run. Asked for only while the attempt has no bundle."""
+
+    async def launched(self, job: str, attempt: int, runner: RunnerIdentity) -> None:
+        """The attempt's runner is up. Said again after a restart of the daemon: record it once."""
+
+    async def record(self, job: str, attempt: int, lines: Sequence[Fact | BadLine]) -> None:
+        """Commit lines of the spool; the highest line number is the attempt's new ``line``."""
+
+    async def ended(self, job: str, attempt: int, ending: Ending) -> None:
+        """The attempt has ended; all its lines were recorded before."""

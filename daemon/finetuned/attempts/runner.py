@@ -1,0 +1,247 @@
+"""The runner: the small parent of one attempt's worker. ``python -m finetuned.attempts.runner BUNDLE``.
+
+It claims the bundle, starts the worker, keeps its output, and when the worker ends, or SIGTERM asks for its
+end, kills whatever is left below it, reaps it all and writes ``exit.json``. It owes the daemon nothing: the
+daemon may die, come back and find everything in the bundle. Standard library only, to start in milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from finetuned.attempts import identity
+from finetuned.attempts.output import OutputLog, Redactor
+from finetuned_sdk.bundle import ATTEMPT_VARIABLE, RUNNER_VARIABLE, Bundle, ExitRecord, Spec, now_us
+
+REVOKED_EXIT_CODE: Final = 3  # the bundle is another runner's, or the daemon gave up on it
+SWEEP_INTERVAL: Final = 0.05  # seconds between two rounds of killing, doubled up to:
+SWEEP_INTERVAL_MAX: Final = 1.0
+WRITE_INTERVAL: Final = 1.0  # seconds between two tries at exit.json on a full disk
+READ_SIZE: Final = 1 << 16
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one attempt: ``BUNDLE [SECRETS_FD]``, the latter a JSON object of environment variables to mask."""
+    path, *rest = sys.argv[1:] if arguments is None else arguments
+    with contextlib.suppress(PermissionError):  # the launcher has done it already
+        os.setsid()
+    bundle = Bundle(path)
+    wakeup = _catch_signals()
+    if not bundle.claim(identity.own()):
+        return REVOKED_EXIT_CODE
+    runner = Runner(bundle, bundle.read_spec(), _read_secrets(rest), wakeup)
+    record = runner.run()
+    while True:
+        try:
+            bundle.write_exit(record)
+        except OSError:  # a full disk; nobody else can tell how the worker ended
+            time.sleep(WRITE_INTERVAL)
+        else:
+            return 0
+
+
+class Runner:
+    """One worker from its start to the end of the last process below it."""
+
+    def __init__(self, bundle: Bundle, spec: Spec, secrets: dict[str, str], wakeup: int) -> None:
+        self._bundle = bundle
+        self._spec = spec
+        self._secrets = secrets
+        self._wakeup = wakeup
+        self._log = OutputLog(bundle.output_path)
+        self._redactor = Redactor(secrets.values())
+        self._output: int | None = None
+        self._worker: int | None = None
+        self._status: int | None = None  # as wait(2) gives it
+        self._kill_at: float | None = None  # monotonic; set when the end was asked for
+        self._sweep_pause = SWEEP_INTERVAL
+
+    def run(self) -> ExitRecord:
+        """Start the worker and see everything through to the end."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        oom_kills, started = _oom_kills(), time.monotonic()
+        try:
+            self._start()
+        except OSError as error:
+            problem = f"The worker cannot be started with {self._spec.interpreter}: {error.strerror}."
+            return ExitRecord(exit_code=None, signal=None, problem=problem, at=now_us())
+        while self._reap():
+            if _terminate_requested() and self._kill_at is None:
+                self._terminate()
+            if self._is_over():
+                self._sweep()
+            self._wait()
+        self._finish_output()
+        return self._record(_oom_kills() > oom_kills, time.monotonic() - started)
+
+    def _start(self) -> None:
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.chdir(self._bundle.work)
+        spec = self._spec
+        try:
+            # Its own process group, in the runner's session: the group is for SIGTERM, and by the session
+            # the daemon finds what a dead runner left.
+            self._worker = os.posix_spawn(
+                spec.interpreter,
+                [spec.interpreter, "-P", "-m", "finetuned_sdk.worker", str(self._bundle.path)],
+                self._environment(),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, write_end, 1),
+                    (os.POSIX_SPAWN_DUP2, write_end, 2),
+                ],
+                setpgroup=0,
+                setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        finally:
+            os.close(write_end)
+        self._output = read_end
+        self._lower_rank(self._worker)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PYTHONUNBUFFERED": "1",
+            **self._spec.environment,
+            **self._secrets,
+            "TMPDIR": str(self._bundle.tmp),
+            ATTEMPT_VARIABLE: self._spec.tag,
+            RUNNER_VARIABLE: str(os.getpid()),
+        }
+
+    def _lower_rank(self, pid: int) -> None:
+        """The worker yields to the daemon: in time (nice) and when memory runs out."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, pid, self._spec.nice)
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/oom_score_adj").write_text(str(self._spec.oom_score_adj), encoding="ascii")
+
+    def _wait(self) -> None:
+        readers = [self._wakeup] if self._output is None else [self._wakeup, self._output]
+        ready, _, _ = select.select(readers, [], [], self._timeout())
+        if self._wakeup in ready:
+            os.read(self._wakeup, READ_SIZE)
+        if self._output in ready:
+            self._read_output()
+
+    def _timeout(self) -> float | None:
+        if self._is_over():
+            self._sweep_pause = min(2 * self._sweep_pause, SWEEP_INTERVAL_MAX)
+            return self._sweep_pause
+        return None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
+
+    def _is_over(self) -> bool:
+        """Whether nothing below the runner has any right to live."""
+        return self._status is not None or (self._kill_at is not None and time.monotonic() >= self._kill_at)
+
+    def _terminate(self) -> None:
+        self._kill_at = time.monotonic() + self._spec.grace_s
+        if self._worker is not None and self._status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._worker, signal.SIGTERM)
+
+    def _sweep(self) -> None:
+        for pid in identity.descendants(os.getpid()):
+            identity.kill(pid)
+
+    def _reap(self) -> bool:
+        """Collect whoever ended; whether anybody is left. Orphans come here: the runner is a subreaper."""
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return True
+                if pid == self._worker:
+                    self._status = status
+        except ChildProcessError:
+            return False
+
+    def _read_output(self) -> bool:
+        """Take what the pipe holds now; whether there may be more."""
+        assert self._output is not None
+        try:
+            data = os.read(self._output, READ_SIZE)
+        except BlockingIOError:
+            return False
+        if not data:
+            os.close(self._output)
+            self._output = None
+            return False
+        self._log.write(self._redactor.feed(data))
+        return True
+
+    def _finish_output(self) -> None:
+        while self._output is not None and self._read_output():
+            pass
+        self._log.write(self._redactor.finish())
+        self._log.close()
+
+    def _record(self, oom_killed: bool, wall_s: float) -> ExitRecord:
+        assert self._status is not None
+        code = os.waitstatus_to_exitcode(self._status)
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return ExitRecord(
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            # The kernel's counter is the machine's: it means ours only if a SIGKILL was not the runner's.
+            oom_killed=oom_killed and code == -signal.SIGKILL and self._kill_at is None,
+            usage={
+                "user_s": round(usage.ru_utime, 3),
+                "system_s": round(usage.ru_stime, 3),
+                "wall_s": round(wall_s, 3),
+                "max_rss_bytes": usage.ru_maxrss * 1024,
+            },
+            at=now_us(),
+        )
+
+
+_terminations: list[int] = []  # what the signal handler saw
+
+
+def _terminate_requested() -> bool:
+    return bool(_terminations)
+
+
+def _catch_signals() -> int:
+    """Have SIGTERM and SIGCHLD wake the main loop: the descriptor to read."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: _terminations.append(number))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return read_end
+
+
+def _read_secrets(arguments: list[str]) -> dict[str, str]:
+    if not arguments:
+        return {}
+    with os.fdopen(int(arguments[0]), encoding="utf-8") as file:
+        return {str(name): str(value) for name, value in json.load(file).items()}
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since boot."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""One attempt seen from the daemon: started if it is not, followed, stopped if asked, and ended with proof.
+
+The supervisor looks at what is there and goes on from it, so a fresh launch and a re-attachment after the
+daemon's death are the same code.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio import to_thread
+
+from finetuned.attempts import identity
+from finetuned.attempts.launcher import Executor
+from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt
+from finetuned.attempts.tail import SpoolTail
+from finetuned.attempts.watch import ProcessWatch
+from finetuned_sdk import manifest
+from finetuned_sdk.bundle import Bundle, BundleError, ExitRecord, RunnerIdentity, Spec
+from finetuned_sdk.manifest import ManifestError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How patient a supervisor is, in seconds."""
+
+    start: float = 30.0  # for a runner to claim its bundle
+    start_poll: float = 0.01  # between two looks for the claim, doubled up to poll
+    poll: float = 0.05  # between two looks at a spool that grows, doubled up to …
+    poll_idle: float = 0.25  # … between two looks at one that does not
+    sweep: float = 0.05  # between two rounds of killing leftovers, doubled up to …
+    sweep_max: float = 1.0
+
+
+DEFAULT_TIMING: Final = Timing()
+
+
+class Supervisor:
+    """Sees one attempt through to its end."""
+
+    def __init__(
+        self,
+        attempt: LiveAttempt,
+        bundle: Bundle,
+        log: AttemptLog,
+        executor: Executor,
+        *,
+        timing: Timing = DEFAULT_TIMING,
+    ) -> None:
+        self.attached = anyio.Event()  # set once it is known who runs the attempt
+        self._job = attempt.job
+        self._number = attempt.number
+        self._bundle = bundle
+        self._log = log
+        self._executor = executor
+        self._timing = timing
+        self._tail = SpoolTail(bundle.spool_path, line=attempt.line)
+        self._news = anyio.Event()
+        self._stop_asked = anyio.Event()
+        self._stop_reason = ""
+        if attempt.stop is not None:
+            self.request_stop(attempt.stop)
+
+    def request_stop(self, reason: str) -> None:
+        """Have the attempt ended: its worker is asked, its process group told, and then all of it killed."""
+        self._stop_reason = reason
+        self._stop_asked.set()
+
+    def hint(self) -> None:
+        """There may be something new in the spool."""
+        self._news.set()
+
+    async def run(self) -> Ending:
+        """Return when the attempt's end is in the log. May be cancelled at any point and begun anew."""
+        runner, problem = await self._find_or_start()
+        if runner is None:
+            ending = Ending(lost=problem)
+        else:
+            await self._log.launched(self._job, self._number, runner)
+            self.attached.set()
+            await self._follow(runner)
+            ending = await self._conclude(runner)
+        await self._log.ended(self._job, self._number, ending)
+        self.attached.set()
+        self._executor.reap()
+        return ending
+
+    # ---- start -----------------------------------------------------------------------------------------
+
+    async def _find_or_start(self) -> tuple[RunnerIdentity | None, str]:
+        """Whoever runs the attempt; or ``None`` and why, when it is certain that nobody ever will."""
+        claimed, runner = await to_thread.run_sync(self._look_for_claim)
+        if claimed:
+            return runner, "its start was given up"
+        if self._stop_asked.is_set():
+            return await self._give_up("it was stopped before it started")
+        try:
+            # Also when a bundle is there already: a runner may have been started before the daemon died, or
+            # not. Of two runners one wins the claim.
+            await self._executor.launch(self._bundle, await self._spec())
+        except OSError as error:
+            return await self._give_up(f"its runner could not be started: {error}")
+        pause = self._timing.start_poll
+        with anyio.move_on_after(self._timing.start):
+            while True:
+                claimed, runner = await to_thread.run_sync(self._look_for_claim)
+                if claimed:
+                    return runner, "its start was given up"
+                await anyio.sleep(pause)
+                pause = min(2 * pause, self._timing.poll)
+        return await self._give_up(f"its runner did not start within {self._timing.start:g} s")
+
+    async def _spec(self) -> Spec:
+        if await to_thread.run_sync(self._bundle.spec_path.exists):
+            return await to_thread.run_sync(self._bundle.read_spec)
+        return await self._log.spec(self._job, self._number)
+
+    async def _give_up(self, reason: str) -> tuple[RunnerIdentity | None, str]:
+        if await to_thread.run_sync(self._revoke):
+            return None, reason
+        # A runner was faster: it has the bundle, and the attempt goes on.
+        return await to_thread.run_sync(self._bundle.read_runner), "its start was given up"
+
+    def _revoke(self) -> bool:
+        self._bundle.path.mkdir(parents=True, exist_ok=True)
+        return self._bundle.revoke()
+
+    def _look_for_claim(self) -> tuple[bool, RunnerIdentity | None]:
+        runner = self._bundle.read_runner()
+        return runner is not None or self._bundle.is_revoked, runner
+
+    # ---- run -------------------------------------------------------------------------------------------
+
+    async def _follow(self, runner: RunnerIdentity) -> None:
+        """Record the spool until the runner is dead and the spool read to its end."""
+        with ProcessWatch(runner) as watch:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._notice_death, watch)
+                tasks.start_soon(self._enforce_stop, watch)
+                await self._ingest(watch)
+                tasks.cancel_scope.cancel()
+
+    async def _ingest(self, watch: ProcessWatch) -> None:
+        pause = self._timing.poll
+        while True:
+            dead = watch.is_dead  # before the spool is read: what a dead runner's worker wrote is all there
+            if await self._record_batch():
+                pause = self._timing.poll
+                continue
+            if dead:
+                return
+            news = self._news
+            with anyio.move_on_after(pause):
+                await news.wait()
+            if news.is_set():
+                self._news = anyio.Event()
+            pause = min(2 * pause, self._timing.poll_idle)
+
+    async def _record_batch(self) -> bool:
+        lines = await to_thread.run_sync(self._tail.read)
+        if lines:
+            await self._log.record(self._job, self._number, lines)
+        return bool(lines)
+
+    async def _notice_death(self, watch: ProcessWatch) -> None:
+        await watch.wait()
+        self.hint()
+
+    async def _enforce_stop(self, watch: ProcessWatch) -> None:
+        await self._stop_asked.wait()
+        try:
+            await to_thread.run_sync(self._write_stop_request)
+        except OSError as error:  # a full disk; the signal says the same
+            logger.warning("job %s: control.json cannot be written: %s", self._job, error)
+        watch.signal(signal.SIGTERM)
+
+    def _write_stop_request(self) -> None:
+        self._bundle.request_stop(self._stop_reason, checkpoint=False)
+
+    # ---- end -------------------------------------------------------------------------------------------
+
+    async def _conclude(self, runner: RunnerIdentity) -> Ending:
+        """What is known of the end of an attempt whose runner is dead."""
+        try:
+            record = await to_thread.run_sync(self._bundle.read_exit)
+            lost = "its runner died before it could say how the work ended"
+        except BundleError as error:
+            record, lost = None, str(error)
+        if record is not None:
+            return await self._ending(record)
+        if runner.boot_id != identity.boot_id():
+            lost = "the machine was restarted while it ran"
+        await self._clear_leftovers(runner)
+        while await self._record_batch():  # what they wrote until they died
+            pass
+        return Ending(lost=lost, usage=self._usage({}))
+
+    async def _ending(self, record: ExitRecord) -> Ending:
+        problem = record.problem
+        if record.exit_code == 0:
+            problem = await to_thread.run_sync(self._find_problem, abandon_on_cancel=True)
+        return Ending(
+            exit_code=record.exit_code,
+            signal=record.signal,
+            problem=problem,
+            oom_killed=record.oom_killed,
+            usage=self._usage(record.usage),
+        )
+
+    def _usage(self, usage: Mapping[str, float]) -> dict[str, float]:
+        return {**usage, **({"skipped_progress": self._tail.skipped} if self._tail.skipped else {})}
+
+    async def _clear_leftovers(self, runner: RunnerIdentity) -> None:
+        """Kill what the dead runner left, and return only when none of it is alive."""
+        tag, pause = await to_thread.run_sync(self._tag), self._timing.sweep
+        while await to_thread.run_sync(identity.kill_leftovers, tag, runner):
+            await anyio.sleep(pause)
+            pause = min(2 * pause, self._timing.sweep_max)
+
+    def _tag(self) -> str:
+        try:
+            return self._bundle.read_spec().tag
+        except BundleError:
+            return f"{self._job}/{self._number}/"
+
+    def _find_problem(self) -> str | None:
+        """The first thing that the worker published and that is not as it was published."""
+        try:
+            for path in self._tail.artifacts:
+                manifest.verify(Path(path))
+            for path in self._tail.checkpoints:  # read through when one of them is resumed from
+                manifest.verify(Path(path), checksums=False)
+        except ManifestError as error:
+            return error.message
+        return None

@@ -1,0 +1,124 @@
+"""For tests: the log's side of the attempts, in memory, and specifications of fake work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+
+from finetuned.attempts.ports import Ending, LiveAttempt
+from finetuned_sdk.bundle import RunnerIdentity, Spec
+from finetuned_sdk.spool import BadLine, Fact
+
+
+def fake_spec(job: str = "job-1", attempt: int = 1, **changes: Any) -> Spec:
+    """An attempt at the job kind ``finetuned_sdk.fake``; changes are fields of ``Spec``."""
+    spec = Spec(
+        job=job,
+        attempt=attempt,
+        kind="fake",
+        entry="finetuned_sdk.fake:run",
+        params={},
+        params_model="finetuned_sdk.fake:FakeParams",
+        interpreter=sys.executable,
+        metadata={"kind": "fake", "name": None, "params": {}, "retry_of": None},
+    )
+    return replace(spec, **changes)
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the log has of one attempt."""
+
+    spec: Spec
+    attempt: LiveAttempt
+    runners: list[RunnerIdentity] = field(default_factory=list)
+    lines: list[Fact | BadLine] = field(default_factory=list)
+    ending: Ending | None = None
+
+    @property
+    def facts(self) -> list[Fact]:
+        """The lines that hold."""
+        return [line for line in self.lines if isinstance(line, Fact)]
+
+
+class MemoryAttemptLog:
+    """``finetuned.attempts.ports.AttemptLog`` that forgets when the test ends.
+
+    It refuses what the real one refuses: lines out of order, a second end, lines after the end.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, int], Entry] = {}
+        self._changed = anyio.Event()
+
+    def start(self, spec: Spec) -> Entry:
+        """Begin an attempt, as ``attempt.starting`` does."""
+        attempt = LiveAttempt(job=spec.job, number=spec.attempt, purpose=spec.purpose, line=0, stop=None)
+        entry = self.entries[spec.job, spec.attempt] = Entry(spec, attempt)
+        return entry
+
+    def cancel(self, job: str, attempt: int, reason: str = "asked to") -> None:
+        """Request the end of an attempt."""
+        entry = self.entries[job, attempt]
+        entry.attempt = replace(entry.attempt, stop=reason)
+
+    async def until_ended(self, job: str, attempt: int) -> Ending:
+        """Wait for the end of an attempt."""
+        while (ending := self.entries[job, attempt].ending) is None:
+            await self.until_changed()
+        return ending
+
+    async def until_fact(self, job: str, attempt: int, fact_type: str) -> Fact:
+        """Wait for the first fact of a type."""
+        while True:
+            for fact in self.entries[job, attempt].facts:
+                if fact.type == fact_type:
+                    return fact
+            await self.until_changed()
+
+    async def until_changed(self) -> None:
+        """Wait until something is recorded."""
+        await self._changed.wait()
+
+    async def live(self) -> list[LiveAttempt]:
+        """All attempts without an end."""
+        return [entry.attempt for entry in self.entries.values() if entry.ending is None]
+
+    async def spec(self, job: str, attempt: int) -> Spec:
+        """What to run."""
+        return self.entries[job, attempt].spec
+
+    async def launched(self, job: str, attempt: int, runner: RunnerIdentity) -> None:
+        """Note the runner, once."""
+        runners = self.entries[job, attempt].runners
+        if runner not in runners:
+            runners.append(runner)
+        self._notify()
+
+    async def record(self, job: str, attempt: int, lines: Sequence[Fact | BadLine]) -> None:
+        """Keep lines and move the cursor. Raises ``ValueError`` for a line that is there already."""
+        entry = self.entries[job, attempt]
+        if entry.ending is not None:
+            raise ValueError(f"attempt {attempt} of job {job} has ended; nothing can be recorded any more")
+        for line in lines:
+            if line.line <= entry.attempt.line:
+                raise ValueError(f"line {line.line} of attempt {attempt} of job {job} was recorded already")
+            entry.attempt = replace(entry.attempt, line=line.line)
+            entry.lines.append(line)
+        self._notify()
+
+    async def ended(self, job: str, attempt: int, ending: Ending) -> None:
+        """Note the end. Raises ``ValueError`` for a second one."""
+        entry = self.entries[job, attempt]
+        if entry.ending is not None:
+            raise ValueError(f"attempt {attempt} of job {job} has ended already")
+        entry.ending = ending
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

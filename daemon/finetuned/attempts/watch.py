@@ -1,0 +1,55 @@
+"""Waiting for the death of a process that may not be our child."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from finetuned.attempts import identity
+from finetuned_sdk.bundle import RunnerIdentity
+
+
+class ProcessWatch:
+    """Holds a pidfd of exactly one process; a process that is gone already counts as dead."""
+
+    def __init__(self, runner: RunnerIdentity) -> None:
+        self._descriptor = identity.open_process(runner)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        exc_traceback: TracebackType | None,
+    ) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process has ended."""
+        if self._descriptor is None:
+            return True
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+
+    async def wait(self) -> None:
+        """Return once the process has ended."""
+        if self._descriptor is not None:
+            await anyio.wait_readable(self._descriptor)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens if the process has ended."""
+        if self._descriptor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptor, number)
