@@ -158,8 +158,10 @@ async def _told_to_stop(*, ephemeral: bool) -> None:
 
 async def _parent_gone(stop: Callable[[], None]) -> None:
     """An ephemeral daemon goes when whoever started it is gone, however that came about."""
-    parent = os.getppid()
-    while os.getppid() == parent:
-        await anyio.sleep(0.5)
+    descriptor = os.pidfd_open(os.getppid())
+    try:
+        await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
     log.info("Stopping: the process that started this daemon is gone")
     stop()

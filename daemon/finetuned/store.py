@@ -17,6 +17,7 @@ from finetuned.domain import facts
 from finetuned.domain.job import Job
 from finetuned.domain.world import Model, Slot, Token, World
 from finetuned_events import Event, EventLog
+from finetuned_events.sql import named
 
 Log = EventLog[World]
 
@@ -34,13 +35,7 @@ def open_log(path: Path) -> AbstractAsyncContextManager[Log]:
 @cache
 def queries() -> dict[str, str]:
     """The named statements of ``sql/queries.sql``."""
-    text = resources.files("finetuned").joinpath("sql/queries.sql").read_text()
-    named: dict[str, str] = {}
-    for stanza in text.split("\n-- ")[0:]:
-        name, separator, statement = stanza.removeprefix("-- ").partition(" --\n")
-        if separator:
-            named[name] = statement.strip()
-    return named
+    return named(resources.files("finetuned").joinpath("sql/queries.sql").read_text())
 
 
 class WorldProjection:

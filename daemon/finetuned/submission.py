@@ -129,7 +129,12 @@ def _callbacks(params: BaseModel, registry: Registry) -> list[dict[str, Json]]:
         except ValidationError as error:
             raise invalid(error, callback.params.model_fields, prefix=f"{where}.params.") from None
         resolved.append(
-            {"name": callback.name, "entry": callback.entry, "params": checked.model_dump(mode="json")}
+            {
+                "name": callback.name,
+                "entry": callback.entry,
+                "params": checked.model_dump(mode="json"),
+                "params_model": f"{callback.params.__module__}:{callback.params.__qualname__}",
+            }
         )
     return resolved
 

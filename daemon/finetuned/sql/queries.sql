@@ -17,10 +17,6 @@ WHERE seq < ?1 AND deleted = 0
   AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR name = ?4)
 ORDER BY seq DESC LIMIT ?5;
 
--- select_deleted_jobs --
--- The ids of deleted jobs, whose files should be gone.
-SELECT id FROM jobs WHERE deleted = 1;
-
 -- clear_devices --
 DELETE FROM devices;
 

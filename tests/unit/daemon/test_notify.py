@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from finetuned.notify import notify
+
+
+def test_nothing_is_sent_without_a_service_manager() -> None:
+    assert not notify("READY=1", {})
+
+
+def test_the_service_manager_hears_what_is_said(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "n"))
+        assert notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "n")})
+        assert manager.recv(100) == b"READY=1"
+
+
+def test_an_abstract_socket_is_reached_too() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("")  # the kernel picks an abstract name
+        name = manager.getsockname().decode().replace("\0", "@", 1)
+        assert notify("STOPPING=1", {"NOTIFY_SOCKET": name})
+        assert manager.recv(100) == b"STOPPING=1"

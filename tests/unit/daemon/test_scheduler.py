@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.unit.domain.worlds import end, submission
+
+from finetuned.board import Board
+from finetuned.domain import decisions
+from finetuned.scheduler import Scheduler
+from finetuned.store import Log, open_log
+
+SLOTS = [{"id": "cpu:0", "kind": "cpu", "name": "slot", "memory_bytes": 1}]
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[Log]:
+    async with open_log(tmp_path / "log") as opened:
+        await opened.execute(lambda world: decisions.devices_detected(world, SLOTS))
+        yield opened
+
+
+async def submit(log: Log, job_id: str) -> None:
+    await log.execute(lambda world: decisions.submit(world, job_id, submission(), actor="a"))
+
+
+async def crash(log: Log, job_id: str, attempt: int) -> None:
+    how = end(exit_code=None, signal=9)
+    await log.execute(
+        lambda world: decisions.ended(world, job_id, attempt, how, resume_from=None, jitter=1.0)
+    )
+
+
+async def state(board: Board, job_id: str) -> str:
+    return (await board.world()).jobs[job_id].state.value
+
+
+async def test_a_job_that_is_submitted_while_it_runs_is_started(log: Log) -> None:
+    board = Board(log)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Scheduler(log, board).run)
+        await submit(log, "job-1")
+        with anyio.fail_after(5):
+            while await state(board, "job-1") != "starting":
+                await log.wait(log.head)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_job_waits_its_backoff_out_on_the_monotonic_clock(log: Log) -> None:
+    clock = Clock()
+    board = Board(log)
+    scheduler = Scheduler(log, board, clock=clock)
+    await submit(log, "job-1")
+    await scheduler.step()
+    await crash(log, "job-1", 1)
+
+    await scheduler.step()
+    assert scheduler.in_backoff() == {"job-1"}
+    assert await state(board, "job-1") == "queued"
+    clock.now += 4.9
+    await scheduler.step()
+    assert await state(board, "job-1") == "queued"
+    clock.now += 0.2
+    await scheduler.step()
+    assert await state(board, "job-1") == "starting"
+    assert scheduler.in_backoff() == set()
+
+
+async def test_the_device_of_a_job_in_backoff_is_given_to_the_next(log: Log) -> None:
+    board = Board(log)
+    scheduler = Scheduler(log, board, clock=Clock())
+    await submit(log, "job-1")
+    await scheduler.step()
+    await submit(log, "job-2")
+    await crash(log, "job-1", 1)
+    await scheduler.step()
+    assert await state(board, "job-2") == "starting"
+
+
+async def test_a_scheduler_with_nothing_new_to_plan_leaves_the_log_alone(log: Log) -> None:
+    board = Board(log)
+    scheduler = Scheduler(log, board)
+    await submit(log, "job-1")
+    await scheduler.step()
+    commits = (await log.statistics()).commits
+    await scheduler.step()
+    assert (await log.statistics()).commits == commits
