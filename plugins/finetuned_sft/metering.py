@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import trl
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 
 from finetuned_sdk import WorkerContext
 
@@ -63,6 +66,15 @@ class MeteredSFTTrainer(trl.SFTTrainer):
         self.ctx.phase("saving")
         super()._save_checkpoint(*args, **kwargs)
         self.meter.spent_apart(time.perf_counter() - started)
+
+    def restore(self, checkpoint: str) -> None:
+        """Take over a run whose last step is done: transformers would train one step more."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
+            self._load_best_model()
+        self.callback_handler.on_train_end(self.args, self.state, control)
 
     def _send_telemetry(self) -> None:
         """TRL reports trainer, model family and GPU to the hub; what runs here is the owner's business."""

@@ -6,6 +6,7 @@ Runs in a worker process. ``train`` loads the tokenizer, the rows and the model,
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -91,7 +92,10 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     if params.save_steps is None and not settings.load_best_model_at_end:
         trainer.args.save_steps = min(trainer.args.save_steps, SAVE_EVERY_AT_MOST)
 
-    trainer.train(resume_from_checkpoint=str(ctx.resume_from) if ctx.resume_from else None)
+    if ctx.resume_from is not None and last_step(ctx.resume_from) >= steps:
+        trainer.restore(str(ctx.resume_from))
+    else:
+        trainer.train(resume_from_checkpoint=str(ctx.resume_from) if ctx.resume_from else None)
     if ctx.stop_requested is not None:
         return
 
@@ -206,6 +210,12 @@ def sft_config(
         disable_tqdm=True,
         report_to=params.report_to or "none",
     )
+
+
+def last_step(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    step: int = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+    return step
 
 
 def mean_loss(log_history: list[dict[str, float]]) -> float | None:

@@ -1,0 +1,453 @@
+"""The trainer, end to end in this process, on a tiny random Llama."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetuned_sdk import JobError
+from finetuned_sdk.context import PROGRESS_FIELDS
+from finetuned_sdk.testing import RecordingContext
+from finetuned_sft.params import SFTParams
+
+from .conftest import MakeContext, MakeRows, MakeTokenizer, chat, exchange
+
+Run = Callable[..., RecordingContext]
+MakeParams = Callable[..., SFTParams]
+
+pytestmark = [
+    pytest.mark.torch,
+    # peft still asks transformers by the old name.
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
+
+
+@pytest.fixture
+def make_params(tiny_model: str, make_rows: MakeRows) -> MakeParams:
+    def make(**changes: Any) -> SFTParams:
+        base: dict[str, Any] = {
+            "model": tiny_model,
+            "dataset": changes.pop("dataset", None) or make_rows("train.jsonl", map(chat, range(32))),
+            "max_steps": 6,
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": 1e-2,
+            "max_length": 64,
+            "warmup_steps": 0,
+        }
+        return SFTParams.model_validate(base | changes)
+
+    return make
+
+
+@pytest.fixture
+def run(make_context: MakeContext) -> Run:
+    """Trains and gives back the context with everything that was reported."""
+
+    def run_(params: SFTParams, **kwargs: Any) -> RecordingContext:
+        from finetuned_sft.trainer import train
+
+        ctx = make_context(params, **kwargs)
+        train(ctx, params)
+        return ctx
+
+    return run_
+
+
+def series(ctx: RecordingContext, name: str = "loss") -> list[float]:
+    return [report[name] for report in ctx.of_type("progress")]
+
+
+def checkpoint_at(ctx: RecordingContext, step: int) -> Path:
+    return next(Path(fact["path"]) for fact in ctx.of_type("checkpoint") if fact["step"] == step)
+
+
+def adapter_weights(ctx: RecordingContext) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    weights: dict[str, Any] = load_file(ctx.artifact_dir / "adapter" / "adapter_model.safetensors")
+    return weights
+
+
+def test_a_lora_run_learns_and_reports_every_step(run: Run, make_params: MakeParams) -> None:
+    ctx = run(make_params(max_steps=12))
+    losses = series(ctx)
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] - 0.2
+    report = ctx.of_type("progress")[-1]
+    assert set(PROGRESS_FIELDS) <= set(report)
+    assert report["progress"] == 100.0
+    assert (report["current_step"], report["total_steps"]) == (12, 12)
+    assert (report["current_epoch"], report["total_epochs"]) == (1.5, 1.5)
+    for name in ("learning_rate", "grad_norm", "mean_token_accuracy", "rss_gb"):
+        assert report[name] >= 0
+    assert report["samples_per_second"] > 0
+    assert report["tokens_per_second"] > report["samples_per_second"]
+    assert 0 <= report["data_wait_fraction"] <= 1
+
+
+def test_the_phases_follow_the_run(run: Run, make_params: MakeParams) -> None:
+    ctx = run(make_params(max_steps=2, eval_split=0.2, eval_steps=2))
+    phases = [fact["phase"] for fact in ctx.of_type("phase")]
+    changes = [phase for phase, before in zip(phases, ["", *phases], strict=False) if phase != before]
+    assert changes[:3] == ["preparing_data", "loading_model", "training"]
+    assert "evaluating" in changes
+    assert changes[-1] == "saving"
+
+
+def test_the_result_is_published_with_tokenizer_and_card_and_registered(
+    run: Run, make_params: MakeParams
+) -> None:
+    import hashlib
+
+    params = make_params(output_name="bugs-v1", max_steps=2)
+    ctx = run(params)
+    (artifact,) = ctx.of_type("artifact")
+    names = {entry["path"] for entry in artifact["files"]}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
+    (model,) = ctx.of_type("model")
+    digest = hashlib.sha256(Path(params.dataset).read_bytes()).hexdigest()
+    assert (model["name"], model["kind"], model["base"]) == ("bugs-v1", "adapter", params.model)
+    assert model["lineage"]["dataset_sha256"] == digest
+    card = (ctx.artifact_dir / "adapter" / "README.md").read_text()
+    for expected in ("bugs-v1", ctx.job_id, digest, "transformers", '"learning_rate": 0.01'):
+        assert expected in card
+    assert ctx.results["model"] == "bugs-v1"
+    assert ctx.results["adapter_path"] == artifact["path"]
+    assert ctx.results["train_loss"] == pytest.approx(sum(series(ctx)) / 2)
+
+
+def test_prompt_tokens_carry_no_loss_in_the_batches_that_are_trained_on(
+    run: Run,
+    make_params: MakeParams,
+    make_rows: MakeRows,
+    tokenizer_factory: MakeTokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from finetuned_sft.metering import MeteredSFTTrainer
+
+    batches = []
+    original = MeteredSFTTrainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
+        batches.append({key: value.clone() for key, value in inputs.items() if hasattr(value, "clone")})
+        return original(self, model, inputs, *args)
+
+    monkeypatch.setattr(MeteredSFTTrainer, "training_step", training_step)
+    two_turns = {"messages": chat(1)["messages"] + chat(2)["messages"]}
+    run(make_params(dataset=make_rows("two.jsonl", [two_turns] * 4), max_steps=1))
+    (batch,) = batches
+    tokenizer = tokenizer_factory()
+    for ids, labels in zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True):
+        learned = [label for label in labels if label != -100]
+        assert [label for label in learned if label not in ids] == []
+        answers = "".join(f"{exchange(number)[1]}<|im_end|>\n" for number in (1, 2))
+        assert tokenizer.decode(learned) == answers
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(run: Run, make_params: MakeParams) -> None:
+    import torch
+
+    # Five steps to an epoch of 20 rows, so that the resumed part crosses one; dropout, so that random states count.
+    params = make_params(max_steps=8, save_steps=3, save_total_limit=9, lora_dropout=0.1)
+    whole = run(params)
+    resumed = run(params, resume_from=checkpoint_at(whole, 3))
+    for name in ("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "current_epoch"):
+        assert series(resumed, name) == series(whole, name)[3:]
+    assert resumed.results["train_loss"] == whole.results["train_loss"]
+    ours, theirs = adapter_weights(resumed), adapter_weights(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_stop_request_saves_a_checkpoint_and_ends_without_a_result(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = make_params(save_steps=100)
+    report = RecordingContext.progress
+
+    def stop_at_two(self: RecordingContext, **figures: Any) -> None:
+        report(self, **figures)
+        if figures["current_step"] == 2:
+            self.request_stop("pause", checkpoint=True)
+
+    whole = run(params)
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordingContext, "progress", stop_at_two)
+        stopped = run(params)
+    assert series(stopped) == series(whole)[:3]  # seen at the boundary after the third step
+    assert [fact["step"] for fact in stopped.of_type("checkpoint")] == [3]
+    assert not stopped.results
+    assert not stopped.of_type("model")
+    resumed = run(params, resume_from=checkpoint_at(stopped, 3))
+    assert series(resumed) == series(whole)[3:]
+
+
+def test_a_stop_without_checkpoint_leaves_none(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: RecordingContext, **_: Any) -> None:
+        self.request_stop("cancel", checkpoint=False)
+
+    monkeypatch.setattr(RecordingContext, "progress", stop)
+    ctx = run(make_params(save_steps=100))
+    assert not ctx.of_type("checkpoint")
+    assert not ctx.results
+
+
+def test_resuming_from_the_last_step_only_publishes(run: Run, make_params: MakeParams) -> None:
+    params = make_params(max_steps=3)
+    whole = run(params)
+    again = run(params, resume_from=checkpoint_at(whole, 3))
+    assert series(again) == []
+    assert again.results["train_loss"] == whole.results["train_loss"]
+    assert again.of_type("model")
+
+
+def test_checkpoints_are_kept_to_the_limit(run: Run, make_params: MakeParams) -> None:
+    ctx = run(make_params(save_steps=1, save_total_limit=2))
+    assert [path.name for path in ctx.checkpoints] == ["checkpoint-5", "checkpoint-6"]
+
+
+def test_full_tuning_changes_every_weight_and_publishes_a_whole_model(
+    run: Run, make_params: MakeParams, tiny_model: str
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    ctx = run(make_params(method="full", learning_rate=1e-3, weight_decay=0.1))
+    assert series(ctx)[-1] < series(ctx)[0]
+    (model,) = ctx.of_type("model")
+    assert model["kind"] == "full"
+    trained = load_file(Path(model["path"]) / "model.safetensors")
+    base = load_file(Path(tiny_model) / "model.safetensors")
+    assert trained.keys() == base.keys()
+    assert all(not torch.equal(trained[name], base[name]) for name in base)
+    assert ctx.results["adapter_path"] is None
+
+
+def test_qlora_trains_adapters_on_a_model_in_four_bits(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    from finetuned_sft.metering import MeteredSFTTrainer
+
+    kinds: set[str] = set()
+    original = MeteredSFTTrainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
+        kinds.update(type(module).__name__ for module in model.modules())
+        return original(self, model, inputs, *args)
+
+    monkeypatch.setattr(MeteredSFTTrainer, "training_step", training_step)
+    ctx = run(make_params(method="qlora"))
+    assert "Linear4bit" in kinds
+    assert series(ctx)[-1] < series(ctx)[0]
+    assert ctx.of_type("model")[0]["lineage"]["method"] == "qlora"
+
+
+def test_training_goes_on_from_an_earlier_adapter(run: Run, make_params: MakeParams) -> None:
+    first = run(make_params(max_steps=8))
+    second = run(make_params(adapter=first.results["adapter_path"], max_steps=2))
+    assert series(second)[0] < series(first)[0] - 0.1
+    assert second.of_type("model")[0]["lineage"]["adapter"] == first.results["adapter_path"]
+    assert adapter_weights(second).keys() == adapter_weights(first).keys()
+
+
+def test_the_merged_model_answers_as_the_adapter_does(
+    run: Run, make_params: MakeParams, tiny_model: str
+) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ctx = run(make_params(merge_adapter=True))
+    merged = AutoModelForCausalLM.from_pretrained(ctx.results["merged_path"])
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapted = PeftModel.from_pretrained(base, ctx.results["adapter_path"])
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad():
+        assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-5)
+    assert [fact["kind"] for fact in ctx.of_type("model")] == ["adapter", "merged"]
+
+
+@pytest.fixture
+def worsening(make_params: MakeParams, make_rows: MakeRows) -> SFTParams:
+    """Parameters of a run whose held-out rows are answered otherwise, so that eval_loss soon only rises."""
+    question = chat(1)["messages"][0]
+    contrary = {"messages": [question, {"role": "assistant", "content": "@@@@ ####"}]}
+    return make_params(
+        max_steps=40,
+        learning_rate=0.05,
+        eval_dataset=make_rows("contrary.jsonl", [contrary] * 4),
+        eval_steps=1,
+        early_stopping_patience=3,
+        save_total_limit=40,
+    )
+
+
+def test_early_stopping_ends_the_run_and_goes_back_to_the_best_checkpoint(
+    run: Run, worsening: SFTParams
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    ctx = run(worsening)
+    losses = [fact["metrics"]["eval_loss"] for fact in ctx.of_type("evaluation")]
+    best = losses.index(min(losses)) + 1
+    assert len(losses) == best + 3 < 40
+    assert ctx.results["best_step"] == best
+    assert ctx.results["eval_loss"] == min(losses)
+    saved = load_file(checkpoint_at(ctx, best) / "adapter_model.safetensors")
+    assert all(torch.equal(saved[name], value) for name, value in adapter_weights(ctx).items())
+
+
+def test_early_stopping_goes_on_counting_after_a_resume(run: Run, worsening: SFTParams) -> None:
+    whole = run(worsening)
+    last = len(whole.of_type("evaluation"))
+    resumed = run(worsening, resume_from=checkpoint_at(whole, last - 1))
+    assert [fact["step"] for fact in resumed.of_type("evaluation")] == [last]
+    assert resumed.results["best_step"] == whole.results["best_step"]
+    assert resumed.results["eval_loss"] == whole.results["eval_loss"]
+
+
+def test_an_eval_split_is_held_out_and_evaluated(run: Run, make_params: MakeParams) -> None:
+    ctx = run(make_params(eval_split=0.25, eval_steps=3))
+    assert [fact["step"] for fact in ctx.of_type("evaluation")] == [3, 6]
+    assert ctx.results["eval_loss"] == ctx.of_type("evaluation")[-1]["metrics"]["eval_loss"]
+    assert ctx.of_type("progress")[-1]["eval_loss"] == ctx.results["eval_loss"]
+    assert ctx.of_type("model")[0]["lineage"]["dataset_rows"] == 24
+
+
+def test_packing_gives_each_row_the_loss_that_it_has_alone(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attention must stop at the rows' borders, also where no flash attention is installed."""
+    rate = {"learning_rate": 1e-12, "max_steps": 1, "lora_dropout": 0.0}
+    plain = run(make_params(per_device_train_batch_size=32, **rate))
+    packed = run(make_params(per_device_train_batch_size=64, packing=True, max_length=256, **rate))
+    assert series(packed)[0] == pytest.approx(series(plain)[0], rel=1e-4)
+    assert packed.of_type("progress")[0]["current_epoch"] == 1.0
+
+
+def test_one_times_eight_is_eight_times_one(run: Run, make_params: MakeParams, make_rows: MakeRows) -> None:
+    # Rows of unlike lengths: a mean of means would differ.
+    long = {"messages": [*chat(3)["messages"], *chat(4)["messages"]]}
+    rows = make_rows("mixed.jsonl", [long if n % 3 else chat(n) for n in range(32)])
+    common = {"dataset": rows, "lora_dropout": 0.0, "max_steps": 4}
+    eight = run(make_params(per_device_train_batch_size=8, gradient_accumulation_steps=1, **common))
+    ones = run(make_params(per_device_train_batch_size=1, gradient_accumulation_steps=8, **common))
+    assert series(ones) == pytest.approx(series(eight), rel=1e-5)
+    assert series(ones, "grad_norm") == pytest.approx(series(eight, "grad_norm"), rel=1e-3)
+
+
+def test_the_seed_decides_the_run(run: Run, make_params: MakeParams) -> None:
+    first, same, other = (run(make_params(max_steps=2, seed=seed)) for seed in (1, 1, 2))
+    assert series(first) == series(same)
+    assert series(first) != series(other)
+
+
+def test_a_starved_run_is_told_which_setting_to_change(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling as Collator
+
+    collate = Collator.torch_call
+
+    def slow(self: Any, examples: Any) -> Any:
+        time.sleep(0.03)  # the work that starves the device
+        return collate(self, examples)
+
+    monkeypatch.setattr(Collator, "torch_call", slow)
+    ctx = run(make_params(max_steps=24, save_steps=100, dataloader_num_workers=0))
+    (advice,) = ctx.of_type("advice")
+    assert advice["setting"] == "dataloader_num_workers"
+    assert "dataloader_num_workers" in advice["message"]
+    assert advice["figures"]["data_wait_fraction"] > 0.1
+
+
+def test_batches_are_made_by_processes_of_their_own_by_default(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetuned_sft.metering import MeteredSFTTrainer
+
+    seen = []
+    original = MeteredSFTTrainer.get_train_dataloader
+
+    def get_train_dataloader(self: Any) -> Any:
+        loader = original(self)
+        seen.append((loader.num_workers, loader.prefetch_factor, loader.persistent_workers))
+        return loader
+
+    monkeypatch.setattr(MeteredSFTTrainer, "get_train_dataloader", get_train_dataloader)
+    run(make_params(max_steps=1))
+    ((workers, prefetch, persistent),) = seen
+    assert workers >= 1
+    assert prefetch >= 1
+    assert persistent
+
+
+def test_a_loss_that_is_no_number_ends_the_job(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetuned_sft.metering import MeteredSFTTrainer
+
+    original = MeteredSFTTrainer.compute_loss
+    monkeypatch.setattr(MeteredSFTTrainer, "compute_loss", lambda *a, **k: original(*a, **k) * float("nan"))
+    with pytest.raises(JobError, match="learning_rate") as caught:
+        run(make_params())
+    assert caught.value.code == "loss_diverged"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "what colour is the lamp", "completion": " the lamp is red"},
+        {"instruction": "what colour is the lamp", "output": "red"},
+        {"conversations": [{"from": "human", "value": "what"}, {"from": "gpt", "value": "red"}]},
+        {"text": "the lamp is red"},
+    ],
+    ids=["prompt_completion", "alpaca", "sharegpt", "text"],
+)
+def test_each_form_of_rows_trains(
+    run: Run, make_params: MakeParams, make_rows: MakeRows, row: dict[str, Any]
+) -> None:
+    ctx = run(make_params(dataset=make_rows("rows.jsonl", [row] * 8), max_steps=3))
+    assert series(ctx)[-1] < series(ctx)[0]
+
+
+def test_callbacks_of_the_job_take_part(run: Run, make_params: MakeParams) -> None:
+    from finetuned_sdk.context import CallbackSpec
+
+    spec = CallbackSpec(
+        name="checkpoint",
+        entry="finetuned_callbacks.checkpoint:create",
+        params={"best": 1, "last": 1, "metric": "eval_loss"},
+        params_model="finetuned_callbacks.params:CheckpointParams",
+    )
+    params = make_params(
+        eval_split=0.25,
+        eval_steps=1,
+        save_steps=1,
+        callbacks=[{"name": "checkpoint", "params": {"best": 1, "last": 1}}],
+    )
+    ctx = run(params, callbacks=[spec])
+    losses = [fact["metrics"]["eval_loss"] for fact in ctx.of_type("evaluation")]
+    best = losses.index(min(losses)) + 1
+    assert {path.name for path in ctx.checkpoints} == {f"checkpoint-{best}", "checkpoint-6"}
+
+
+def test_a_checkpoint_of_an_hf_trainer_is_whole_when_it_is_reported(
+    run: Run, make_params: MakeParams
+) -> None:
+    ctx = run(make_params(max_steps=2, save_steps=1))
+    for fact in ctx.of_type("checkpoint"):
+        state = json.loads((Path(fact["path"]) / "trainer_state.json").read_text())
+        assert state["global_step"] == fact["step"]
+        assert fact["metrics"]["loss"] == series(ctx)[fact["step"] - 1]
