@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Iterator
 from functools import cache
@@ -52,13 +53,22 @@ def open_process(identity: RunnerIdentity) -> int | None:
     return descriptor
 
 
-def is_alive(identity: RunnerIdentity) -> bool:
-    """Whether exactly this process exists; a zombie still does."""
-    descriptor = open_process(identity)
+def is_alive(process: RunnerIdentity) -> bool:
+    """Whether exactly this process lives; one that has ended and was not reaped yet does not."""
+    descriptor = open_process(process)
     if descriptor is None:
         return False
-    os.close(descriptor)
-    return True
+    try:
+        return not has_ended(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def has_ended(descriptor: int) -> bool:
+    """Whether the process of a pidfd has ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def descendants(pid: int) -> list[int]:

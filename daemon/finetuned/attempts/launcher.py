@@ -52,6 +52,11 @@ class LocalExecutor:
         self._secrets = dict(secrets or {})
         self._children: set[int] = set()
 
+    @property
+    def running(self) -> frozenset[int]:
+        """The runners that were started here and not reaped yet."""
+        return frozenset(self._children)
+
     async def launch(self, bundle: Bundle, spec: Spec) -> None:
         """Make the bundle if it is not there and start a runner. Raises ``OSError`` if that is impossible."""
         await anyio.to_thread.run_sync(self._launch, bundle, spec)

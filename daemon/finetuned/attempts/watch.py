@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 from types import TracebackType
 from typing import Self
@@ -37,11 +36,7 @@ class ProcessWatch:
     @property
     def is_dead(self) -> bool:
         """Whether the process has ended."""
-        if self._descriptor is None:
-            return True
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
-        return bool(poll.poll(0))
+        return self._descriptor is None or identity.has_ended(self._descriptor)
 
     async def wait(self) -> None:
         """Return once the process has ended."""

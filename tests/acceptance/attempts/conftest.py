@@ -1,0 +1,104 @@
+"""Real runners and workers over an in-memory log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from finetuned.attempts import identity
+from finetuned.attempts.launcher import Executor, LocalExecutor
+from finetuned.attempts.ports import Ending
+from finetuned.attempts.supervision import Supervision
+from finetuned.attempts.supervisor import Timing
+from finetuned.attempts.testing import Entry, MemoryAttemptLog, fake_spec
+from finetuned_sdk.bundle import Bundle, RunnerIdentity, Spec
+
+QUICK = Timing(start=20.0, poll=0.01, poll_idle=0.05)
+
+
+class CheckingLog(MemoryAttemptLog):
+    """Looks, at the moment an attempt is said to have ended, whether anything of it is alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive_at_end: list[int] = []
+
+    async def ended(self, job: str, attempt: int, ending: Ending) -> None:
+        entry = self.entries[job, attempt]
+        self.alive_at_end += identity.leftovers(f"{job}/{attempt}/", None)
+        self.alive_at_end += [runner.pid for runner in entry.runners if identity.is_alive(runner)]
+        await super().ended(job, attempt, ending)
+
+
+class House:
+    """A state directory, a log that survives, and daemons that come and go."""
+
+    def __init__(self, path: Path) -> None:
+        self.jobs = path / "jobs"
+        self.log = CheckingLog()
+        self.executor: Executor = LocalExecutor()
+
+    def start(self, **changes: Any) -> Entry:
+        return self.log.start(fake_spec(**changes))
+
+    @contextlib.asynccontextmanager
+    async def daemon(self, timing: Timing = QUICK) -> AsyncIterator[Supervision]:
+        """A daemon's life; at its end the attempts are left as a SIGKILL would leave them."""
+        supervision = Supervision(self.jobs, self.log, self.executor, timing=timing)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(supervision.run)
+            yield supervision
+            tasks.cancel_scope.cancel()
+
+    async def run(self, **changes: Any) -> Entry:
+        """One attempt from its start to its end."""
+        entry = self.start(**changes)
+        async with self.daemon():
+            await self.log.until_ended(entry.spec.job, entry.spec.attempt)
+        return entry
+
+    def bundle(self, spec: Spec) -> Bundle:
+        return Bundle(self.jobs / spec.job / "attempts" / str(spec.attempt))
+
+    def processes(self, spec: Spec) -> list[int]:
+        """What is alive of the work of an attempt."""
+        return identity.leftovers(f"{spec.job}/{spec.attempt}/", None)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Look again and again until a condition holds that other processes bring about."""
+        with anyio.fail_after(20):
+            while not condition():  # noqa: ASYNC110 - no event comes from there
+                await anyio.sleep(0.01)
+
+    async def until_family(self, spec: Spec, size: int) -> None:
+        """Wait until so many processes of an attempt are alive."""
+        await self.until(lambda: len(self.processes(spec)) >= size)
+
+    def clear(self) -> None:
+        for path in self.jobs.glob("*/attempts/*"):
+            runner = Bundle(path).read_runner()
+            tag = f"{path.parent.parent.name}/{path.name}/"
+            deadline = time.monotonic() + 20
+            while not self._is_clear(tag, runner):
+                assert time.monotonic() < deadline, f"{tag} cannot be killed"
+                time.sleep(0.01)
+
+    def _is_clear(self, tag: str, runner: RunnerIdentity | None) -> bool:
+        if runner is not None and identity.is_alive(runner):
+            identity.kill(runner.pid)
+        left = identity.kill_leftovers(tag, runner)
+        self.executor.reap()
+        return not left and (runner is None or not identity.is_alive(runner))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.clear()
