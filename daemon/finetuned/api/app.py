@@ -1,0 +1,32 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+import anyio
+from aiohttp import web
+
+from finetuned.api import errors
+from finetuned.api.doors import DOORS, FEED, STOPPING, Doors
+from finetuned.api.feed import Feed
+from finetuned.api.routes import OPEN_ROUTES, ROUTES, guarded
+
+__all__ = ("Doors", "build")
+
+
+def build(doors: Doors) -> web.Application:
+    """The application over ``doors``; :func:`finetuned.api.server.serve` opens its sockets and runs its feed."""
+    config = doors.config
+    app = web.Application(middlewares=[errors.middleware], client_max_size=config.max_body_bytes)
+    app[DOORS] = doors
+    app[STOPPING] = anyio.Event()
+    app[FEED] = Feed(
+        doors.queries,
+        heartbeat_s=config.sse_heartbeat_s,
+        coalesce_s=config.sse_coalesce_s,
+        write_timeout_s=config.sse_write_timeout_s,
+    )
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, guarded(route))
+    for open_route in OPEN_ROUTES:
+        app.router.add_route(open_route.method, open_route.path, open_route.handler)
+    return app

@@ -1,0 +1,163 @@
+"""Who asks, and what they may do.
+
+On the Unix socket the kernel says who connected (``SO_PEERCRED``: the credentials at ``connect``; unix(7)); on TCP
+a bearer token does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Protocol
+
+from aiohttp import hdrs, web
+
+from finetuned.commands import secret_hash
+from finetuned.config import Config
+from finetuned.domain.errors import AuthenticationError, PermissionDeniedError
+from finetuned.queries import Queries
+
+SO_PEERGROUPS = 59  # not in Python's socket module; asm-generic/socket.h
+OVERFLOW_UID = 65534  # what the kernel shows for a uid of a foreign user namespace
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_MOST_GROUPS_BYTES = 1024  # Python reads no longer option
+
+
+class Scope(IntEnum):
+    """What a caller may do; a higher scope includes the lower ones."""
+
+    READ = 1  #: look at everything but tokens
+    OPERATE = 2  #: submit, cancel, retry and delete jobs; delete models
+    ADMIN = 3  #: tokens, and the log's own files
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who connected to the Unix socket, as the kernel says."""
+
+    uid: int
+    gid: int
+    groups: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: ``uid:1000`` or ``token:tok-…`` as the log records it, and the scope."""
+
+    actor: str
+    scope: Scope
+
+
+class HostRefusedError(PermissionDeniedError):
+    """The Host header names something else: DNS rebinding, or a name that the operator has not allowed."""
+
+    code: ClassVar[str] = "host_not_allowed"
+    status: ClassVar[int] = 421
+
+
+class Socket(Protocol):
+    """What is asked of a connection's socket."""
+
+    @property
+    def family(self) -> int: ...
+
+    def getsockopt(self, level: int, option: int, length: int, /) -> bytes: ...
+
+
+def peer_of(connection: Socket) -> Peer:
+    """The credentials of the process that connected."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, gid = _CREDENTIALS.unpack(raw)
+    try:
+        listed = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _MOST_GROUPS_BYTES)
+    except OSError:  # more than 256 groups, or a kernel before 4.13: the primary group has to do
+        return Peer(uid, gid)
+    groups = struct.unpack(f"{len(listed) // 4}I", listed)
+    return Peer(uid, gid, frozenset(groups))
+
+
+def scope_of_peer(peer: Peer, *, uid: int, gid: int) -> Scope | None:
+    """What ``peer`` may do to a daemon that runs as ``uid`` and ``gid``; ``None`` for nothing at all."""
+    if peer.uid == OVERFLOW_UID:
+        return None
+    if peer.uid in {0, uid}:
+        return Scope.ADMIN
+    if gid == peer.gid or gid in peer.groups:
+        return Scope.OPERATE
+    return None
+
+
+async def identify(request: web.Request, queries: Queries) -> Caller:
+    """Who asks. Raises ``AuthenticationError`` or ``PermissionDeniedError``."""
+    connection = _socket_of(request)
+    if connection.family == socket.AF_UNIX:
+        return identify_peer(peer_of(connection))
+    secret = _bearer(request)
+    token = await queries.token_by_hash(secret_hash(secret))
+    if token is None:
+        raise AuthenticationError(
+            "This token is unknown or revoked; make one with `finetune tokens create --scope operate`."
+        )
+    return Caller(f"token:{token.id}", Scope[token.scope.upper()])
+
+
+def identify_peer(peer: Peer) -> Caller:
+    """The caller behind a connection to the Unix socket. Raises ``PermissionDeniedError``."""
+    scope = scope_of_peer(peer, uid=os.geteuid(), gid=os.getegid())
+    if scope is None:
+        raise PermissionDeniedError(
+            f"uid {peer.uid} may not use this daemon; join the group with gid {os.getegid()}, or ask for a token "
+            "and use FINETUNED_URL."
+        )
+    return Caller(f"uid:{peer.uid}", scope)
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """Raise ``PermissionDeniedError`` if the caller's scope does not include ``scope``."""
+    if caller.scope < scope:
+        raise PermissionDeniedError(
+            f"This needs scope {scope.name.lower()} and {caller.actor} has {caller.scope.name.lower()}; "
+            f"ask an administrator for a token with scope {scope.name.lower()}."
+        )
+
+
+def check_host(request: web.Request, config: Config) -> None:
+    """Refuse a request over TCP whose Host header names none of this daemon's names."""
+    if _socket_of(request).family == socket.AF_UNIX:
+        return
+    name = host_name(request.headers.get(hdrs.HOST, ""))
+    allowed = {each.lower() for each in config.allowed_hosts}
+    if config.address is not None:
+        allowed.add(config.address[0].lower())
+    if "*" not in allowed and name not in allowed:
+        raise HostRefusedError(
+            f"This daemon does not answer to the host {name!r}; add it to allowed_hosts in its configuration."
+        )
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header: without port, brackets and a closing dot, in lower case."""
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.partition(":")[0].removesuffix(".")
+
+
+def _socket_of(request: web.Request) -> Socket:
+    transport = request.transport
+    connection: Socket | None = None if transport is None else transport.get_extra_info("socket")
+    if connection is None:
+        raise ConnectionResetError("the client went")
+    return connection
+
+
+def _bearer(request: web.Request) -> str:
+    scheme, _, secret = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise AuthenticationError(
+            "Over TCP each request needs a token: send `Authorization: Bearer …` (FINETUNED_TOKEN for `finetune`)."
+        )
+    return secret.strip()

@@ -1,0 +1,40 @@
+"""What the handlers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import orjson
+from aiohttp import web
+
+from finetuned.api.feed import Feed
+from finetuned.commands import Commands
+from finetuned.config import Config
+from finetuned.queries import Queries
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The ways in, and what a door must know of the daemon.
+
+    ``started`` is the monotonic time of the daemon's start in seconds; ``ready`` says whether it has recovered.
+    """
+
+    commands: Commands
+    queries: Queries
+    config: Config
+    started: float
+    ready: Callable[[], bool]
+
+
+DOORS = web.AppKey("doors", Doors)
+FEED = web.AppKey("feed", Feed)
+STOPPING = web.AppKey("stopping", anyio.Event)  # set when the server is about to close
+
+
+def json(document: Any, *, status: int = 200) -> web.Response:
+    """A JSON response."""
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")

@@ -1,0 +1,220 @@
+"""The daemon's configuration: defaults, then a TOML file, then the environment, then the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from finetuned.domain.errors import ConfigError
+from finetuned.submission import nearest
+
+SYSTEM_FILE = Path("/etc/finetuned/config.toml")
+LONGEST_SOCKET_PATH = 107  # bytes; sun_path of unix(7) holds 108 with the closing zero
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+#: environment variable -> key
+VARIABLES = {
+    "FINETUNED_STATE_DIR": "state_dir",
+    "FINETUNED_SOCKET": "socket",
+    "FINETUNED_LISTEN": "listen",
+}
+
+
+def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the daemon keeps everything: ``$XDG_STATE_HOME/finetuned`` or ``~/.local/state/finetuned``."""
+    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
+    return Path(home) / "finetuned"
+
+
+class Config(BaseModel):
+    """What an operator can set. Sizes are bytes, durations seconds. Made by :func:`load`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    state_dir: Path = Field(
+        default_factory=default_state_dir,
+        description="the directory of the log, the jobs' bundles and the socket",
+    )
+    socket: Path = Field(
+        default=Path(),
+        description="the Unix socket; at most 107 bytes long. Default: `finetuned.sock` in `state_dir`",
+    )
+    listen: str = Field(
+        default="127.0.0.1:8642",
+        description="`host:port` of the TCP door, `[host]:port` for IPv6; empty for none",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=LOOPBACK_NAMES,
+        description="names that a request over TCP may carry in its Host header, without port; `*` allows any",
+    )
+    cpu_slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="jobs that run at once on a host without a GPU. Default: one for every four cores, at least one",
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="whether jobs may run code that comes with a model from a hub"
+    )
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="runs that may crash before a job is given up, unless it says itself",
+    )
+    cancel_grace_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="how long a cancelled trainer may take to end before it is killed",
+    )
+    min_free_disk_bytes: int = Field(
+        default=1 << 30, ge=0, description="below this much free disk under `state_dir` new jobs are refused"
+    )
+    max_body_bytes: int = Field(
+        default=1 << 20, ge=1024, le=1 << 30, description="the largest request body that is read"
+    )
+    sse_heartbeat_s: float = Field(
+        default=15.0, gt=0, le=600, description="how often an event stream without events shows that it lives"
+    )
+    sse_coalesce_s: float = Field(
+        default=0.02,
+        ge=0,
+        le=1,
+        description="how long events are gathered before they are sent together; more is slower and takes less CPU",
+    )
+    sse_write_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="a client that takes nothing off its stream for this long is cut",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _socket_beside_state(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("socket"):
+            state_dir = Path(values.get("state_dir") or default_state_dir())
+            return values | {"socket": state_dir / "finetuned.sock"}
+        return values
+
+    @field_validator("state_dir", "socket")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    @field_validator("socket")
+    @classmethod
+    def _short_enough(cls, path: Path) -> Path:
+        length = len(os.fsencode(path))
+        if length > LONGEST_SOCKET_PATH:
+            raise ValueError(
+                f"{path} is {length} bytes long and a Unix socket's path may have {LONGEST_SOCKET_PATH}; "
+                "set `socket` (or FINETUNED_SOCKET) to a shorter one"
+            )
+        return path
+
+    @field_validator("listen")
+    @classmethod
+    def _readable_address(cls, listen: str) -> str:
+        split_address(listen)
+        return listen
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port of the TCP door; ``None`` for none."""
+        return split_address(self.listen)
+
+
+def split_address(listen: str) -> tuple[str, int] | None:
+    """``host:port`` or ``[host]:port`` as a pair; ``None`` if empty. Raises ``ValueError``."""
+    if not listen:
+        return None
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):(\d{1,5})", listen)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError(f"{listen!r} is no host:port, for instance 127.0.0.1:8642; empty switches TCP off")
+    return match[1] or match[2], int(match[3])
+
+
+def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The configuration file in force: the one named, else the system's, else the user's; ``None`` for none."""
+    if named := environ.get("FINETUNED_CONFIG"):
+        return Path(named)
+    config_home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~").expanduser() / ".config"
+    for path in (SYSTEM_FILE, Path(config_home) / "finetuned" / "config.toml"):
+        if path.is_file():
+            return path
+    return None
+
+
+def load(
+    file: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """The configuration in force. ``file`` and ``overrides`` are the command line's; ``None`` counts as unset.
+
+    Raises ``ConfigError`` that names the file, the line and the key, and the nearest valid key.
+    """
+    path = Path(file) if file else find_file(environ)
+    in_file = {} if path is None else _read(path)
+    in_environment = {key: environ[variable] for variable, key in VARIABLES.items() if variable in environ}
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    values: dict[str, Any] = {"state_dir": default_state_dir(environ), **in_file, **in_environment, **given}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _refusal(error, path, in_file, in_environment, given) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; correct --config or FINETUNED_CONFIG.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its owner and mode.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}. Correct that line.") from None
+
+
+def _refusal(
+    error: ValidationError,
+    path: Path | None,
+    in_file: Mapping[str, Any],
+    in_environment: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    if key in given:
+        where = "The command line"
+    elif key in in_environment:
+        where = next(variable for variable, name in VARIABLES.items() if name == key)
+    elif key in in_file and path is not None:
+        where = f"{path}{_line_of(key, path)}"
+    else:
+        where = "The configuration"
+    if first["type"] == "extra_forbidden":
+        remedy = nearest(key, Config.model_fields) or f" The keys are {', '.join(Config.model_fields)}."
+        return ConfigError(f"{where}: {key!r} is not a known key.{remedy}", param=key)
+    reason = first["msg"].removeprefix("Value error, ")
+    reason = reason[:1].lower() + reason[1:]
+    return ConfigError(f"{where}: {key}: {reason}; got {first['input']!r}.", param=key)
+
+
+def _line_of(key: str, path: Path) -> str:
+    """``, line N`` where the key or its table stands, if it stands there plainly."""
+    pattern = re.compile(rf"\s*(?:\[\s*)?[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if pattern.match(line):
+            return f", line {number}"
+    return ""
