@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import anyio.to_thread
 
@@ -17,6 +18,7 @@ from finetuned.domain.world import Token
 from finetuned.queries import Queries
 from finetuned.store import Log
 from finetuned.submission import JobRequest, resolve
+from finetuned_events import BackupError, BackupReport, RebuildReport
 from finetuned_sdk import Host, Registry
 
 SCOPES = ("read", "operate", "admin")
@@ -100,6 +102,22 @@ class Commands:
     async def revoke_token(self, token_id: str, *, actor: str) -> None:
         """Close a token. Raises ``Rejected`` if there is none."""
         await self.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
+
+    async def rebuild_log(self) -> RebuildReport:
+        """Replay the log and swap in what differs from the projections. Takes seconds on a large log."""
+        return await self.log.rebuild()
+
+    async def backup_log(self, destination: Path) -> BackupReport:
+        """Write a checked copy of the log to a new file. Raises ``InvalidRequestError``."""
+        if not destination.is_absolute():
+            raise InvalidRequestError(
+                f"path must be absolute (the daemon's directory is not yours); got {str(destination)!r}.",
+                param="path",
+            )
+        try:
+            return await self.log.backup(destination)
+        except BackupError as error:
+            raise InvalidRequestError(f"path: {error}", param="path", code=error.code) from None
 
     async def _submit(
         self, request: JobRequest, *, actor: str, retry_of: Job | None = None, resume_from: str | None = None

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import anyio
+import anyio.to_thread
+
+from finetuned import logs
 from finetuned.board import Board
 from finetuned.domain import queue
-from finetuned.domain.errors import NotFoundError
+from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
 from finetuned.domain.world import Model, Slot, Token
 from finetuned.store import Log, job_from, queries
-from finetuned_events import Event
+from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry
+
+OUTPUT_POLL_S = 0.25  # how often output that is followed is looked at
 
 
 def _nobody() -> AbstractSet[str]:
@@ -23,11 +31,15 @@ def _nobody() -> AbstractSet[str]:
 
 @dataclass(slots=True)
 class Queries:
-    """What can be looked at. ``in_backoff`` names the jobs that the scheduler holds back at the moment."""
+    """What can be looked at.
+
+    ``in_backoff`` names the jobs that the scheduler holds back at the moment, ``jobs_dir`` holds the jobs' files.
+    """
 
     log: Log
     board: Board
     registry: Registry
+    jobs_dir: Path
     in_backoff: Callable[[], AbstractSet[str]] = field(default=_nobody)
     _waits: tuple[int, AbstractSet[str], dict[str, queue.Wait]] | None = None
 
@@ -52,9 +64,18 @@ class Queries:
         name: str | None = None,
     ) -> tuple[list[Job], bool]:
         """A page of jobs, newest first, and whether there are more. ``after`` is the last page's last id."""
-        before = (await self.job(after)).seq if after else sys.maxsize
+        before = await self._seq_of(after) if after else sys.maxsize
         rows = await self.log.fetch(queries()["select_jobs"], (before, state, kind, name, limit + 1))
         return [job_from(row[0]) for row in rows[:limit]], len(rows) > limit
+
+    async def _seq_of(self, job_id: str) -> int:
+        """The place among jobs of one that may have been deleted between two pages."""
+        rows = await self.log.fetch(queries()["select_job"], (job_id,))
+        if not rows:
+            raise InvalidRequestError(
+                f"after: there is no job {job_id!r}; give the last id of the page before.", param="after"
+            )
+        return job_from(rows[0][0]).seq
 
     async def waits(self) -> dict[str, queue.Wait]:
         """Why each live job waits, by id; computed when asked for, once for each generation of the world."""
@@ -83,6 +104,67 @@ class Queries:
         """Pages of events from ``after`` on, for ever."""
         async for page in self.log.follow(after=after, stream=stream, types=types):
             yield page
+
+    @property
+    def head(self) -> int:
+        """The position of the newest event."""
+        return self.log.head
+
+    async def wait(self, beyond: int) -> int:
+        """Wait until there is an event beyond a position; the head."""
+        return await self.log.wait(beyond)
+
+    def recent(self, after: int) -> tuple[Event, ...] | None:
+        """The events beyond ``after`` from memory; ``None`` if some of them are only on disk."""
+        return self.log.recent(after)
+
+    async def scan(
+        self, *, after: int, limit: int, stream: str | None = None, types: Collection[str] | None = None
+    ) -> Page:
+        """A page of events with the position that was looked at; short work whatever the filter."""
+        return await self.log.scan(after=after, limit=limit, stream=stream, types=types)
+
+    async def log_statistics(self) -> LogStatistics:
+        """Figures about the log."""
+        return await self.log.statistics()
+
+    async def verify_log(self) -> VerifyReport:
+        """Check the whole log: hash chain, gaps, versions, the file's structure. Takes seconds on a large log."""
+        return await self.log.verify()
+
+    async def output(
+        self, job_id: str, *, tail: int | None = None, follow: bool = False, attempt: int | None = None
+    ) -> AsyncGenerator[bytes]:
+        """What a job's processes printed, of one attempt or of all in order, from the last ``tail`` lines on.
+
+        ``follow`` goes on until the job (or the attempt) has ended; while nothing comes it yields empty bytes
+        now and then. Raises ``NotFoundError``.
+        """
+        job = await self.job(job_id)
+        numbers = [each.number for each in job.attempts]
+        if attempt is not None and attempt not in numbers:
+            listed = ", ".join(str(number) for number in numbers) or "none yet"
+            raise NotFoundError(
+                f"Job {job_id} has no attempt {attempt}; its attempts: {listed}.", param="attempt"
+            )
+        return self._output(job_id, tail=tail, follow=follow, only=attempt)
+
+    async def _output(
+        self, job_id: str, *, tail: int | None, follow: bool, only: int | None
+    ) -> AsyncGenerator[bytes]:
+        output = logs.JobOutput(self.jobs_dir / job_id, only)
+        with output, suppress(NotFoundError):  # deleted while it was read
+            if tail is not None:
+                await anyio.to_thread.run_sync(output.seek_tail, await self.job(job_id), tail)
+            while True:
+                # Looked at before the files: what was written before the end is then read after it.
+                job = await self.job(job_id)
+                while block := await anyio.to_thread.run_sync(output.read, job):
+                    yield block
+                if not follow or output.is_final(job):
+                    return
+                yield b""
+                await anyio.sleep(OUTPUT_POLL_S)
 
     async def kinds(self) -> list[JobKind]:
         """The job kinds that plugins declare, by name."""

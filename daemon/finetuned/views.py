@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.world import Model, Slot, Token
-from finetuned_events import Event
+from finetuned_events import Anchor, BackupReport, Event, LogStatistics, RebuildReport, VerifyReport
 from finetuned_sdk import JobKind
 
 Json = dict[str, Any]
@@ -144,3 +145,33 @@ def device(each: Slot) -> Json:
         "memory_bytes": each.memory_bytes,
         "holder": holder,
     }
+
+
+def log_statistics(each: LogStatistics) -> Json:
+    """Figures about the log."""
+    return {"object": "log", **asdict(each)}
+
+
+def verify_report(each: VerifyReport) -> Json:
+    """What a check of the log found. The head's hash is the anchor to keep."""
+    return {"ok": each.ok, "events": each.events, "head": anchor(each.head), "problems": list(each.problems)}
+
+
+def rebuild_report(each: RebuildReport) -> Json:
+    """What a replay found: whether every live table was as the log says, and which were replaced."""
+    return {
+        "equal": each.equal,
+        "head": each.head,
+        "tables": [asdict(table) for table in each.tables],
+        "swapped": list(each.swapped),
+    }
+
+
+def backup_report(each: BackupReport) -> Json:
+    """Where a copy of the log is and where it ends."""
+    return {"path": str(each.path), "head": anchor(each.head), "bytes": each.bytes}
+
+
+def anchor(each: Anchor) -> Json:
+    """A position and its hash, which pins everything before it."""
+    return {"seq": each.seq, "hash": each.hash.hex()}
