@@ -60,7 +60,8 @@ class CheckpointCallback(TrainerCallback):
         figures = {step: self._figure(step, path, state) for step, path in paths.items()}
         keep = retention.kept(figures, best=self.params.best, last=self.params.last, greater=self.greater)
         for step in sorted(paths.keys() - keep):
-            self.ctx.discard_checkpoint(paths[step])
+            if str(paths[step]) != state.best_model_checkpoint:  # the trainer may go back to it at the end
+                self.ctx.discard_checkpoint(paths[step])
 
     def _by_step(self) -> dict[int, Path]:
         return {int(manifest.read(path).about["step"]): path for path in self.ctx.checkpoints}

@@ -78,6 +78,20 @@ def test_a_resumed_job_judges_by_the_manifests_and_the_log(tmp_path: Path) -> No
     assert left(ctx) == ["checkpoint-1", "checkpoint-3"]
 
 
+def test_the_one_that_the_trainer_will_go_back_to_stays(tmp_path: Path) -> None:
+    from transformers import TrainerState
+
+    from finetuned_callbacks import checkpoint
+
+    ctx = RecordingContext(tmp_path)
+    for step in (1, 2, 3):
+        save(ctx, step)
+    best = str(ctx.checkpoints[0])
+    callback = checkpoint.create(ctx, CheckpointParams(last=1))
+    callback.on_save(None, TrainerState(global_step=3, best_model_checkpoint=best), None)
+    assert left(ctx) == ["checkpoint-1", "checkpoint-3"]
+
+
 def test_keeping_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="keeps no checkpoint"):
         CheckpointParams(best=0, last=0)
