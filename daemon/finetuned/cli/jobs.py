@@ -1,0 +1,196 @@
+"""``ls``, ``show``, ``logs``, ``cancel``, ``retry`` and ``delete``: commands about jobs that are there."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import anyio
+import click
+
+from finetuned.cli import console, tables, timeline
+from finetuned.cli.session import json_option, with_daemon
+from finetuned.client import Client
+from finetuned.client_errors import UnreachableError
+from finetuned.client_types import Job
+from finetuned.domain.states import TERMINAL, JobState
+
+
+@click.command
+@click.option(
+    "--state", type=click.Choice([state.value for state in JobState]), help="Only jobs in this state."
+)
+@click.option("--kind", help="Only jobs of this kind.")
+@click.option("--name", help="Only jobs of this name.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@json_option()
+@with_daemon
+async def ls(
+    daemon: Client,
+    *,
+    state: str | None,
+    kind: str | None,
+    name: str | None,
+    limit: int,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """List jobs, newest first."""
+    if everything:
+        listed = [job async for job in daemon.all_jobs(state=state, kind=kind, name=name)]
+        has_more = False
+    else:
+        page = await daemon.jobs(state=state, kind=kind, name=name, limit=limit)
+        listed, has_more = page["data"], page["has_more"]
+    if as_json:
+        console.emit({"data": listed, "has_more": has_more})
+        return
+    console.show(tables.jobs(listed, now=datetime.now(UTC)), empty="No jobs. `finetune run` submits one.")
+    if has_more:
+        console.note(f"The newest {limit}; --all lists every one.")
+
+
+@click.command
+@click.argument("job_id", metavar="JOB")
+@json_option("Print JSON: the job, with `timeline`.")
+@with_daemon
+async def show(daemon: Client, *, job_id: str, as_json: bool) -> None:
+    """Show a job: its timeline, attempts and result."""
+    job = await daemon.job(job_id)
+    rows = timeline.timeline([e async for e in daemon.all_events(job=job["id"], types=timeline.TYPES)])
+    if as_json:
+        console.emit({**job, "timeline": [row.as_dict() for row in rows]})
+        return
+    out = console.stdout()
+    console.say(job["id"], style="bold")
+    out.print(tables.details(job))
+    out.print()
+    out.print(tables.timeline(rows))
+    if job["attempts"]:
+        out.print()
+        out.print(tables.attempts(job))
+
+
+@click.command
+@click.argument("job_id", metavar="JOB")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
+@click.option("--attempt", type=click.IntRange(0), help="Of this attempt. Default: of all, in order.")
+@json_option("Print JSON, one object a line.")
+@with_daemon
+async def logs(
+    daemon: Client, *, job_id: str, follow: bool, tail: int | None, attempt: int | None, as_json: bool
+) -> None:
+    """Print what a job's processes printed."""
+    write = _LineWriter() if as_json else _RawWriter()
+    while True:
+        try:
+            async for chunk in daemon.logs(job_id, tail=tail, follow=follow, attempt=attempt):
+                write(chunk)
+        except UnreachableError:
+            if not follow or not write.begun:
+                raise
+        if not follow or await _has_ended(daemon, job_id, attempt):
+            write.end()
+            return
+        console.note("The connection was lost; lines may be missing here. Connected again.")
+        tail = 0
+
+
+async def _has_ended(daemon: Client, job_id: str, attempt: int | None) -> bool:
+    """Whether nothing more can come; asked until the daemon answers."""
+    pause = 0.2
+    while True:
+        try:
+            job = await daemon.job(job_id)
+        except UnreachableError:
+            await anyio.sleep(pause)
+            pause = min(5.0, pause * 2)
+        else:
+            over = {each["number"] for each in job["attempts"] if each["ended_at"] is not None}
+            return JobState(job["state"]) in TERMINAL or attempt in over
+
+
+class _RawWriter:
+    """Bytes as they come."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    def __call__(self, chunk: bytes) -> None:
+        self.begun = True
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
+class _LineWriter(_RawWriter):
+    """``{"line": …}`` for each whole line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rest = b""
+
+    def __call__(self, chunk: bytes) -> None:
+        self.begun = True
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            console.emit({"line": line.decode(errors="replace")})
+
+    def end(self) -> None:
+        """The last line, if it had no end."""
+        if self._rest:
+            console.emit({"line": self._rest.decode(errors="replace")})
+            self._rest = b""
+
+
+@click.command
+@click.argument("job_id", metavar="JOB")
+@click.option("--reason", help="Why; it is kept in the log.")
+@json_option()
+@with_daemon
+async def cancel(daemon: Client, *, job_id: str, reason: str | None, as_json: bool) -> None:
+    """Ask a job to end."""
+    job = await daemon.cancel(job_id, reason=reason)
+    _told(job, as_json, f"{job['id']} is {job['state']}. `finetune watch {job['id']}` waits for its end.")
+
+
+@click.command
+@click.argument("job_id", metavar="JOB")
+@click.option(
+    "--from-checkpoint", metavar="STEP", help="Go on from this checkpoint: a step of the job, or `latest`."
+)
+@click.option("--priority", type=int, help="Another priority than the first time.")
+@json_option()
+@with_daemon
+async def retry(
+    daemon: Client, *, job_id: str, from_checkpoint: str | None, priority: int | None, as_json: bool
+) -> None:
+    """Submit an ended job again, as a new one."""
+    job = await daemon.retry(job_id, from_checkpoint=from_checkpoint, priority=priority)
+    _told(job, as_json, f"{job['id']} is {job['state']}; it repeats {job_id}.")
+
+
+@click.command
+@click.argument("job_id", metavar="JOB")
+@json_option()
+@with_daemon
+async def delete(daemon: Client, *, job_id: str, as_json: bool) -> None:
+    """Hide an ended job and remove its files."""
+    await daemon.delete(job_id)
+    if as_json:
+        console.emit({"id": job_id, "object": "job", "deleted": True})
+    else:
+        console.say(f"{job_id} is deleted; its events stay in the log.")
+
+
+def _told(job: Job, as_json: bool, sentence: str) -> None:
+    if as_json:
+        console.emit(job)
+    elif JobState(job["state"]) in TERMINAL:
+        console.say(f"{job['id']} is {job['state']}.")
+    else:
+        console.say(sentence)

@@ -1,0 +1,135 @@
+"""``finetune``: the commands by name, and the one place where errors become sentences and exit codes.
+
+Commands are imported when they are used, so that ``--help`` and ``--version`` need nothing but click.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import Final
+
+import click
+
+from finetuned import __version__
+from finetuned.domain.errors import FinetunedError
+
+DEFECT = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
+#: command -> (module, what `finetune --help` says of it). A test compares the sentences with the commands' own.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "run": ("run", "Submit a job."),
+    "ls": ("jobs", "List jobs, newest first."),
+    "show": ("jobs", "Show a job: its timeline, attempts and result."),
+    "watch": ("watch", "Watch a job until it ends."),
+    "logs": ("jobs", "Print what a job's processes printed."),
+    "cancel": ("jobs", "Ask a job to end."),
+    "retry": ("jobs", "Submit an ended job again, as a new one."),
+    "delete": ("jobs", "Hide an ended job and remove its files."),
+    "events": ("events", "Print the events of the log, or of one job."),
+    "models": ("models", "List, import and remove models."),
+    "kinds": ("kinds", "List job kinds, or the parameters of one."),
+    "devices": ("devices", "List devices and the jobs that hold them."),
+    "tokens": ("tokens", "Make, list and revoke access tokens."),
+    "log": ("log", "Verify, rebuild or back up the event log."),
+    "demo": ("demo", "Fine-tune a small model on this machine and show that it got better."),
+}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command behind a name; ``None`` if there is none."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"finetuned.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table of commands, without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, help_text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="finetune", message="%(prog)s %(version)s")
+def finetune() -> None:
+    """Talk to the fine-tune daemon.
+
+    The daemon is found at FINETUNED_URL (with FINETUNED_TOKEN), at the socket FINETUNED_SOCKET, or at the
+    socket of the configuration. Every command takes --json.
+    """
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Nothing but ``FINETUNED_DEBUG`` shows a traceback."""
+    try:
+        code = finetune.main(args=arguments, prog_name="finetune", standalone_mode=False)
+    except click.exceptions.Exit as left:
+        return left.exit_code
+    except click.ClickException as error:
+        _complain(arguments, "usage", _usage(error))
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python would write to the closed pipe once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except FinetunedError as error:
+        _trace()
+        _complain(arguments, error.stable_code, error.message, error.param)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the user gets a sentence
+        _trace()
+        _complain(
+            arguments,
+            "internal_error",
+            f"{type(error).__name__}: {error}. This is a defect of finetune; FINETUNED_DEBUG=1 shows where.",
+        )
+        return DEFECT
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f" See `{context.command_path} --help`." if context is not None else ""
+    return error.format_message() + hint
+
+
+def _complain(arguments: list[str], code: str, message: str, param: str | None = None) -> None:
+    """The error on stderr: a sentence, or with ``--json`` the object that the daemon would answer."""
+    if "--json" in arguments:
+        print(json.dumps({"error": {"code": code, "message": message, "param": param}}), file=sys.stderr)
+    else:
+        print(f"Error: {message}", file=sys.stderr)
+
+
+def _trace() -> None:
+    if os.environ.get("FINETUNED_DEBUG"):
+        import traceback  # noqa: PLC0415 - only wanted here
+
+        traceback.print_exc()
+
+
+if __name__ == "__main__":
+    main()

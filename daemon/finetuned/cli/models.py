@@ -1,0 +1,93 @@
+"""``models``: what can be trained and what was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finetuned.cli import console, parameters, tables, units, watch
+from finetuned.cli.session import json_option, with_daemon
+from finetuned.client import Client
+
+
+@click.group(invoke_without_command=True)
+@json_option()
+@click.pass_context
+def models(context: click.Context, *, as_json: bool) -> None:
+    """List, import and remove models."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_models, as_json=as_json)
+
+
+@models.command("list")
+@json_option()
+@with_daemon
+async def list_models(daemon: Client, *, as_json: bool) -> None:
+    """List the registered models."""
+    listed = await daemon.models()
+    if as_json:
+        console.emit({"data": listed, "has_more": False})
+    else:
+        console.show(tables.models(listed), empty="No models. `finetune models import-gguf` makes one.")
+
+
+@models.command
+@click.argument("name")
+@json_option()
+@with_daemon
+async def show(daemon: Client, *, name: str, as_json: bool) -> None:
+    """Show a model and what it was made from."""
+    model = await daemon.model(name)
+    if as_json:
+        console.emit(model)
+        return
+    console.say(model["id"], style="bold")
+    facts = {
+        "kind": model["kind"],
+        "path": model["path"],
+        "base": model["base"] or units.NOTHING,
+        "job": model["job"] or units.NOTHING,
+        "created": units.unix_local(model["created"]),
+        **{key: tables.compact(value) for key, value in model["lineage"].items()},
+    }
+    for key, value in facts.items():
+        console.say(f"{key:<14} {value}")
+
+
+@models.command
+@click.argument("name")
+@json_option()
+@with_daemon
+async def rm(daemon: Client, *, name: str, as_json: bool) -> None:
+    """Free a model's name. Its files stay."""
+    await daemon.delete_model(name)
+    if as_json:
+        console.emit({"id": name, "object": "model", "deleted": True})
+    else:
+        console.say(f"{name} is no longer registered; its files stay.")
+
+
+@models.command("import-gguf")
+@click.argument("file")
+@click.option("--name", required=True, help="The name to register the model under.")
+@click.option("--dtype", help="The type to store the weights in: float32, bfloat16 or float16.")
+@click.option("--watch", "watching", is_flag=True, help="Stay until it is done.")
+@json_option("Print JSON: the job; with --watch its events and the ended job, one a line.")
+@with_daemon
+async def import_gguf(
+    daemon: Client, *, file: str, name: str, dtype: str | None, watching: bool, as_json: bool
+) -> int:
+    """Turn a GGUF file into a model that can be trained, and register it.
+
+    FILE is a GGUF file, or a wheel, zip or folder that holds one.
+    """
+    params = parameters.absolute_paths({"file": file, "name": name}, here=Path.cwd())
+    if dtype is not None:
+        params["dtype"] = dtype
+    job = await daemon.submit("import-gguf", params, name=f"import {name}")
+    if as_json:
+        console.emit(job)
+    else:
+        console.say(f"{job['id']} is {job['state']}.")
+    return await watch.to_the_end(daemon, job["id"], as_json=as_json) if watching else 0

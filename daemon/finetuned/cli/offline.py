@@ -1,0 +1,60 @@
+"""The log's care without a daemon: straight on the file of a state directory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from finetuned import store, views
+from finetuned.domain.errors import NotFoundError, Rejected
+from finetuned_events import EventLog, LogError, LogLockedError, NoState
+
+Json = dict[str, Any]
+
+LOG_FILE = "events.sqlite"
+
+
+async def verify(state_dir: Path) -> Json:
+    """Check the log; as ``POST /v1/log/verify`` answers."""
+    async with _reading(state_dir) as log:
+        report = await log.verify()
+    return views.verify_report(report)
+
+
+async def rebuild(state_dir: Path) -> Json:
+    """Fold the projections anew; as ``POST /v1/log/rebuild`` answers. Refused while a daemon runs."""
+    async with _refusing(state_dir) as path, store.open_log(path) as log:
+        report = await log.rebuild()
+    return views.rebuild_report(report)
+
+
+async def backup(state_dir: Path, destination: Path) -> Json:
+    """Copy the log; as ``POST /v1/log/backup`` answers."""
+    async with _reading(state_dir) as log:
+        report = await log.backup(destination)
+    return views.backup_report(report)
+
+
+@asynccontextmanager
+async def _reading(state_dir: Path) -> AsyncIterator[EventLog[NoState]]:
+    async with _refusing(state_dir) as path:
+        log: EventLog[NoState]
+        async with EventLog.open(path, read_only=True) as log:
+            yield log
+
+
+@asynccontextmanager
+async def _refusing(state_dir: Path) -> AsyncIterator[Path]:
+    path = state_dir / LOG_FILE
+    if not path.exists():
+        raise NotFoundError(f"There is no log in {state_dir}; --state-dir names a daemon's state directory.")
+    try:
+        yield path
+    except LogLockedError:
+        raise Rejected(
+            "daemon_running", f"A daemon runs on {state_dir}; leave --state-dir out, and it does the work."
+        ) from None
+    except LogError as error:
+        raise Rejected(error.code, str(error)) from error

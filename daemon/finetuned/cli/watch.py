@@ -1,0 +1,71 @@
+"""``watch``: stay with a job until it ends, whatever happens to the connection or the daemon."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import anyio
+import click
+
+from finetuned.cli import console, display, ending
+from finetuned.cli.session import json_option, with_daemon
+from finetuned.client import Client
+from finetuned.client_errors import UnreachableError
+from finetuned.client_follow import ResetError
+from finetuned.client_types import Job
+
+ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
+
+
+@click.command
+@click.argument("job_id", metavar="JOB")
+@json_option("Print JSON: each event on a line, the job last.")
+@with_daemon
+async def watch(daemon: Client, *, job_id: str, as_json: bool) -> int:
+    """Watch a job until it ends.
+
+    Ctrl-C leaves the job alone. The exit code is 0 if the job succeeded and 1 if it failed or was cancelled.
+    """
+    job = await daemon.job(job_id)
+    return await to_the_end(daemon, job["id"], as_json=as_json)
+
+
+async def to_the_end(daemon: Client, job_id: str, *, as_json: bool) -> int:
+    """Show a job until it ends, then how it ended; the exit code."""
+    try:
+        with display.choose(job_id, as_json=as_json) as view:
+            job = await follow(daemon, job_id, view)
+    except anyio.get_cancelled_exc_class():
+        console.note(
+            f"Detached; {job_id} goes on. `finetune watch {job_id}` comes back to it, "
+            f"`finetune cancel {job_id}` ends it."
+        )
+        raise
+    if as_json:
+        console.emit(job)
+    else:
+        for line in ending.lines(job):
+            console.say(line)
+    return ending.exit_code(job)
+
+
+async def follow(daemon: Client, job_id: str, view: display.View) -> Job:
+    """Hand a job's events to ``view`` until it has ended; the ended job."""
+    while True:
+        try:
+            async with aclosing(daemon.follow(job=job_id, on_connection=view.connection)) as events:
+                async for event in events:
+                    view.event(event)
+                    if event["type"] in ENDS:
+                        return await _ended(daemon, job_id, view)
+        except ResetError:
+            view.connection("the log was put back to an earlier state; looking again")
+
+
+async def _ended(daemon: Client, job_id: str, view: display.View) -> Job:
+    while True:
+        try:
+            return await daemon.job(job_id)
+        except UnreachableError as error:
+            view.connection(error.message)
+            await anyio.sleep(0.5)

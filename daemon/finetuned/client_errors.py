@@ -1,0 +1,59 @@
+"""From a failed answer to the error that it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finetuned.domain import errors
+
+
+class UnreachableError(errors.UnavailableError):
+    """No daemon answers at the endpoint, or the connection broke before the answer came."""
+
+    code = "daemon_unreachable"
+
+
+class UnexpectedAnswerError(errors.FinetunedError):
+    """What answered does not speak this API: another program, or a proxy in between."""
+
+    code = "unexpected_answer"
+    exit_code = 6
+
+
+_BY_STATUS: dict[int, type[errors.FinetunedError]] = {
+    401: errors.AuthenticationError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    413: errors.TooLargeError,
+    503: errors.UnavailableError,
+    507: errors.StorageFullError,
+}
+
+
+def error_from(status: int, body: object) -> errors.FinetunedError:
+    """The error behind an answer with ``status`` >= 400; the server's code and sentence are kept."""
+    told = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(told, Mapping) or not isinstance(told.get("message"), str):
+        foreign = UnexpectedAnswerError(
+            f"The answer was HTTP {status}, and not one of finetuned's. Is FINETUNED_URL or FINETUNED_SOCKET right?"
+        )
+        vars(foreign)["status"] = status
+        return foreign
+    return _from_told(status, told)
+
+
+def _from_told(status: int, told: Mapping[str, Any]) -> errors.FinetunedError:
+    message, param = str(told["message"]), told.get("param")
+    code = str(told.get("code") or "")
+    if status == 409:
+        return errors.Rejected(code or errors.Rejected.code, message, param=param)
+    if status in _BY_STATUS:
+        error = _BY_STATUS[status](message, param=param)
+    elif status < 500:
+        return errors.InvalidRequestError(message, param=param, code=code or errors.InvalidRequestError.code)
+    else:
+        error = errors.FinetunedError(message, param=param)
+    if code and code != error.code:
+        vars(error)["code"] = code  # the server's word is more exact than the class's
+    return error
