@@ -65,7 +65,8 @@ def training_bytes(params: SFTParams, settings: Resolved, shape: Shape, *, gpu: 
         weights = shape.weights * wide + trained * FLOAT32
     optimizer = trained * (FLOAT32 + (2 if "8bit" in settings.optim else ADAM_BYTES))
     tokens = params.per_device_train_batch_size * params.max_length
-    per_layer = ACTIVATIONS * wide / HALF * tokens * shape.hidden
+    copies = 1 if params.method == "full" else 2  # adapters keep their own inputs beside the layer's
+    per_layer = copies * ACTIVATIONS * wide / HALF * tokens * shape.hidden
     kept = (
         wide * tokens * shape.hidden * shape.layers + per_layer
         if settings.gradient_checkpointing

@@ -6,6 +6,7 @@ masked, rows that are cut, rows that have no answer left.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def validate(ctx: WorkerContext, params: SFTParams) -> None:
     """Read every row of the job's datasets. Raises ``BadDatasetError`` or ``JobError``, else reports an audit."""
     ctx.phase("validating")
     tokenizer = load_tokenizer(ctx.model_path("model"), params)
-    seen = _audit_dataset(ctx, params, tokenizer, params.dataset, params.dataset_split, frozenset())
+    seen = _audit_dataset(ctx, params, tokenizer, params.dataset, params.dataset_split, None)
     if params.eval_dataset is not None:
         _audit_dataset(ctx, params, tokenizer, params.eval_dataset, "test", seen)
 
@@ -122,11 +123,11 @@ def _audit_dataset(
     tokenizer: Tokenizer,
     path: str,
     split: str,
-    training: frozenset[int],
+    training: frozenset[int] | None,
 ) -> frozenset[int]:
     form = params.dataset_format or detect_format(path, split)
     rule = tokenization.loss_rule(params, form, tokenizer)
-    tally = _tally(path, split, rule, tokenizer, params.max_length, training)
+    tally = _tally(path, split, rule, tokenizer, params.max_length, training or frozenset())
     if tally.unanswered_total == tally.rows:
         raise BadDatasetError(
             path,
@@ -134,13 +135,12 @@ def _audit_dataset(
             total=tally.unanswered_total,
             remedy=f"Raise max_length ({params.max_length}; the longest row has {tally.longest} tokens).",
         )
-    held_out = int(-(-tally.rows * params.eval_split // 1))
-    if not training and params.eval_split > 0 and held_out >= tally.rows:
+    if training is None and params.eval_split > 0 and math.ceil(tally.rows * params.eval_split) >= tally.rows:
         raise JobError(
             f"eval_split={params.eval_split} of {tally.rows} rows leaves none to train on; lower it or add rows.",
             code="bad_dataset",
         )
-    warnings = _warnings(params, tally, tokenizer)
+    warnings = _warnings(params, tally, tokenizer, held_out=training is not None)
     ctx.audit(
         AuditReport(
             dataset=path,
@@ -162,7 +162,12 @@ def _audit_dataset(
 
 
 def _tally(
-    path: str, split: str, rule: LossRule, tokenizer: Tokenizer, max_length: int, training: frozenset[int]
+    path: str,
+    split: str,
+    rule: LossRule,
+    tokenizer: Tokenizer,
+    max_length: int,
+    training: frozenset[int],
 ) -> Tally:
     stops = _stop_tokens(tokenizer)
     tally, total = Tally(max_length), 0
@@ -181,7 +186,7 @@ def _tally(
     return tally
 
 
-def _warnings(params: SFTParams, tally: Tally, tokenizer: Tokenizer) -> dict[str, str]:
+def _warnings(params: SFTParams, tally: Tally, tokenizer: Tokenizer, *, held_out: bool) -> dict[str, str]:
     """What to look at before the training: the settings to change, each with the reason."""
     rows, found = tally.rows, {}
     if tally.unanswered_total:
@@ -218,7 +223,7 @@ def _warnings(params: SFTParams, tally: Tally, tokenizer: Tokenizer) -> dict[str
     elif tally.duplicates > MANY_DUPLICATES * rows:
         found["dataset"] = f"{tally.duplicates} of {rows} rows are the same as an earlier one."
     step_rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
-    if rows < step_rows and not params.packing:
+    if rows < step_rows and not params.packing and not held_out:
         found["gradient_accumulation_steps"] = (
             f"There are {rows} rows, fewer than one optimizer step takes ({step_rows}); lower "
             "gradient_accumulation_steps or per_device_train_batch_size."
