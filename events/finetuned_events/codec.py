@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from finetuned_events.errors import InvalidEventError
-from finetuned_events.event import Event
+from finetuned_events.event import Event, make
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
 
@@ -46,7 +46,7 @@ def decode(row: Sequence[Any], upcasters: Upcasters) -> Event:
     if upcasters:
         schema, content = upcasters.upcast(kind, schema, content)
 
-    return Event(seq, stream, version, kind, schema, at, actor, cause, content)
+    return make(seq, stream, version, kind, schema, at, actor, cause, content)
 
 
 def pages(connection: sqlite3.Connection, upcasters: Upcasters, *, after: int = 0) -> Iterator[list[Event]]:

@@ -26,7 +26,7 @@ from finetuned_events.errors import (
     UnknownEventError,
     WrongVersionError,
 )
-from finetuned_events.event import Event, NewEvent
+from finetuned_events.event import Event, NewEvent, make
 from finetuned_events.projection import Decide, Model, Projection, S
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
@@ -36,7 +36,7 @@ __all__ = ("Committed", "Committer", "Request")
 _logger = logging.getLogger(__name__)
 
 _COLUMNS = 10
-_CHUNKS = (64, 32, 16, 8, 4, 2, 1)  # rows an INSERT; few distinct statements, so that each stays prepared
+_CHUNKS = (256, 64, 16, 8, 4, 2, 1)  # rows an INSERT; few distinct statements, so that each stays prepared
 _INSERT = {
     rows: f"{QUERIES['insert_events']} {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'] * rows)}"
     for rows in _CHUNKS
@@ -181,8 +181,7 @@ class Committer(Generic[S]):
 
             new = request.new if request.decide is None else request.decide(self.state)
             self._at = max(self._clock(), self._at)
-            for event in new:
-                touched.append(self._add(event))  # noqa: PERF401 - what was added must be known when one fails
+            self._extend(new, touched)
         except BaseException as error:  # noqa: BLE001 - it is the caller's, and only the caller's
             self.head, self.hash, self._at, self._last_stream = heads
             del self._events[mark:], self._sizes[mark:], self._rows[mark * _COLUMNS :]
@@ -209,47 +208,39 @@ class Committer(Generic[S]):
         request.outcome = events
         return True
 
-    def _add(self, new: NewEvent) -> _Stream:
-        """Give the event its place and hash, and add its row to the batch."""
-        stream = self._streams.get(new.stream) or self._find_stream(new.stream)
-        if (new.type, new.schema) not in self._kinds:
-            self._admit_kind(new.type, new.schema)
+    def _extend(self, new: Sequence[NewEvent], touched: list[_Stream]) -> None:
+        """Give each event its place and hash, and add its row to the batch. The hot loop: mind the lookups."""
+        streams, kinds, upcasters = self._streams, self._kinds, self.upcasters
+        at, head, previous = self._at, self.head, self.hash
+        for event in new:
+            name, kind, schema = event.stream, event.type, event.schema
+            actor, cause = event.actor, event.cause
+            stream = streams.get(name) or self._find_stream(name)
+            if (kind, schema) not in kinds:
+                self._admit_kind(kind, schema)
+            if not isinstance(actor, str) or not (cause is None or isinstance(cause, str)):
+                raise InvalidEventError("An event's actor must be text, and its cause text or None.")
 
-        if not isinstance(new.actor, str) or not (new.cause is None or isinstance(new.cause, str)):
-            raise InvalidEventError("An event's actor must be text, and its cause text or None.")
+            data = codec.encode(event.data)
+            head += 1
+            version = stream.version + 1
+            try:
+                previous = chain.link(previous, head, name, version, kind, schema, at, actor, cause, data)
+            except TypeError as error:
+                raise InvalidEventError(f"An event's actor and cause must be valid text: {error}.") from error
 
-        data = codec.encode(new.data)
-        seq, version = self.head + 1, stream.version + 1
-        try:
-            digest = chain.link(
-                self.hash,
-                seq,
-                new.stream,
-                version,
-                new.type,
-                new.schema,
-                self._at,
-                new.actor,
-                new.cause,
-                data,
-            )
-        except TypeError as error:
-            raise InvalidEventError(f"An event's actor and cause must be valid text: {error}.") from error
+            self._rows += (head, stream.id, version, kind, schema, at, actor, cause, data.decode(), previous)
+            # Decoded again, so that the state sees what a replay would see.
+            content = orjson.loads(data)
+            if upcasters:
+                schema, content = upcasters.upcast(kind, schema, content)
 
-        # Decoded again, so that the state sees what a replay would see.
-        schema, content = new.schema, orjson.loads(data)
-        if self.upcasters:
-            schema, content = self.upcasters.upcast(new.type, schema, content)
+            self._events.append(make(head, name, version, kind, schema, at, actor, cause, content))
+            self._sizes.append(len(data))
+            stream.version = version
+            touched.append(stream)
 
-        self._events.append(
-            Event(seq, new.stream, version, new.type, schema, self._at, new.actor, new.cause, content)
-        )
-        self._rows += (
-            seq, stream.id, version, new.type, new.schema, self._at, new.actor, new.cause, data.decode(), digest,
-        )  # fmt: skip
-        self._sizes.append(len(data))
-        self.head, self.hash, stream.version = seq, digest, version
-        return stream
+        self.head, self.hash = head, previous
 
     def _find_stream(self, name: str) -> _Stream:
         _check_name("stream", name)

@@ -124,9 +124,7 @@ def prepare_reader(connection: sqlite3.Connection) -> None:
 
 def stored_format(connection: sqlite3.Connection, path: Path) -> int:
     """Return the file's format version; raises NotALogError if it has none."""
-    if _is_new(connection, path):
-        raise NotALogError(f"{path} is empty: name another path.")
-
+    _is_new(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
 

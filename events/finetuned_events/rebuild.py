@@ -122,6 +122,7 @@ class Scratch(Generic[S]):
 
         create(live, projection)
         for table in projection.tables:
+            live.execute(f'DELETE FROM "{table}"')  # noqa: S608 - what the script itself put in is in the replay too
             rows = self._connection.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - declared by the projection
             places = ", ".join("?" * len(rows.description))
             while page := rows.fetchmany(_ROWS):
