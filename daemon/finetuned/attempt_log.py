@@ -15,10 +15,9 @@ from typing import Any
 import anyio.to_thread
 
 from finetuned import devices
-from finetuned.attempts.ports import Ending, LiveAttempt
+from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
-from finetuned.domain.errors import UnavailableError
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.store import Log
@@ -62,15 +61,15 @@ class DaemonAttemptLog:
         return [_live(job, attempt) for job in world.live_jobs() if (attempt := job.live_attempt) is not None]
 
     async def spec(self, job: str, attempt: int) -> Spec:
-        """What the worker of an attempt is told. Raises ``UnavailableError`` if its plugin is not loaded."""
+        """What the worker of an attempt is told. Raises ``SpecUnavailableError`` if its plugin is not loaded."""
         world = await self._board.world()
         found = decisions.live_attempt(world, job, attempt)
         if found is None:
-            raise UnavailableError(f"Attempt {attempt} of job {job} has ended already.")
+            raise SpecUnavailableError(f"Attempt {attempt} of job {job} has ended already.")
         kind = self._registry.job_kinds.get(found[0].kind)
         if kind is None:
-            raise UnavailableError(
-                f"The plugin of the job kind {found[0].kind!r} is not loaded; install or unblock it and retry the job."
+            raise SpecUnavailableError(
+                f"The plugin of the job kind {found[0].kind!r} is not loaded; install or unblock it"
             )
         return _spec(found[0], found[1], kind, self._settings, slots=len(world.slots))
 

@@ -18,6 +18,7 @@ from finetuned import __version__, devices, followers, plugins
 from finetuned.api.app import Doors, build
 from finetuned.api.server import serve
 from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog
+from finetuned.attempts.launcher import LocalExecutor
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
 from finetuned.commands import Commands
@@ -105,7 +106,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     commands = Commands(events, board, queries, registry, host=facts.host, check_room=facts.check_room)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings)
-    supervision = Supervision(port, config.state_dir / JOBS_DIR)
+    supervision = Supervision(config.state_dir / JOBS_DIR, port, LocalExecutor())
     return Parts(events, board, registry, scheduler, supervision, commands, queries)
 
 

@@ -58,7 +58,7 @@ async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None
             if event.type == facts.AttemptStarting.type:
                 supervision.attempt_starting(job_id, event.data["attempt"])
             else:
-                supervision.cancel_requested(job_id, event.data.get("reason"))
+                supervision.cancel_requested(job_id, 0)
 
 
 class FileRemover:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -45,16 +46,21 @@ class OutputLog:
         self._size = os.fstat(self._descriptor).st_size
 
     def _append(self, data: bytes) -> None:
-        if self._lost and data:
-            data = b"[finetuned: %d bytes of output could not be written]\n" % self._lost + data
+        if self._lost:
+            notice = b"[finetuned: %d bytes of output could not be written]\n" % self._lost
+            self._lost = self._lost if self._write_whole(notice) else 0
+        self._lost += self._write_whole(data)
+
+    def _write_whole(self, data: bytes) -> int:
+        """Write the data; how many bytes of it found no room."""
         try:
             while data:
                 written = os.write(self._descriptor, data)
                 self._size += written
-                self._lost = 0
                 data = data[written:]
         except OSError:
-            self._lost += len(data)
+            return len(data)
+        return 0
 
     def _rotate(self) -> None:
         os.close(self._descriptor)
@@ -73,30 +79,32 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # Longest first: a secret may be the beginning of another.
-        self._secrets = sorted((secret.encode() for secret in secrets if secret), key=len, reverse=True)
+        self._secrets = sorted({secret.encode() for secret in secrets if secret}, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(re.escape(secret) for secret in self._secrets))
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
         """The data without secrets; an end that may be the beginning of one is kept for the next call."""
-        data = self._mask(self._held + data)
-        keep = self._possible_beginning(data)
-        self._held = data[len(data) - keep :]
-        return data[: len(data) - keep]
+        if not self._secrets:
+            return data
+        data, self._held = self._held + data, b""
+        out, position = b"", 0
+        tail = self._possible_beginning(data, position)
+        while (found := self._pattern.search(data, position)) is not None and found.start() < tail:
+            out += data[position : found.start()] + MASK
+            position = found.end()
+            tail = self._possible_beginning(data, position)
+        self._held = data[tail:]
+        return out + data[position:tail]
 
     def finish(self) -> bytes:
         """What was kept, at the end of the stream."""
         held, self._held = self._held, b""
-        return held
+        return self._pattern.sub(MASK, held) if self._secrets else held
 
-    def _mask(self, data: bytes) -> bytes:
-        for secret in self._secrets:
-            data = data.replace(secret, MASK)
-        return data
-
-    def _possible_beginning(self, data: bytes) -> int:
-        longest = max((len(secret) for secret in self._secrets), default=0)
-        for length in range(min(longest - 1, len(data)), 0, -1):
-            tail = data[len(data) - length :]
-            if any(secret.startswith(tail) for secret in self._secrets):
-                return length
-        return 0
+    def _possible_beginning(self, data: bytes, position: int) -> int:
+        """Where the longest end of the data begins that is a piece of a secret; its length if none is."""
+        for start in range(max(position, len(data) - len(self._secrets[0]) + 1), len(data)):
+            if any(len(data) - start < len(s) and s.startswith(data[start:]) for s in self._secrets):
+                return start
+        return len(data)

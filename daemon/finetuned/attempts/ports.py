@@ -41,6 +41,10 @@ class Ending:
     usage: Mapping[str, float] = field(default_factory=dict)
 
 
+class SpecUnavailableError(Exception):
+    """Nobody can say what the attempt should run: its plugin is not loaded, or it has ended. It is given up."""
+
+
 class AttemptLog(Protocol):
     """The log as attempts see it. Every method returns after its events are on disk."""
 
@@ -48,7 +52,7 @@ class AttemptLog(Protocol):
         """All attempts that have begun and not ended."""
 
     async def spec(self, job: str, attempt: int) -> Spec:
-        """What to run. Asked for only while the attempt has no bundle."""
+        """What to run. Asked for only while the attempt has no bundle. Raises ``SpecUnavailableError``."""
 
     async def launched(self, job: str, attempt: int, runner: RunnerIdentity) -> None:
         """The attempt's runner is up. Said again after a restart of the daemon: record it once."""

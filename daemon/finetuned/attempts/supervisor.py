@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from finetuned.attempts import identity
 from finetuned.attempts.launcher import Executor
-from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt
+from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt, SpecUnavailableError
 from finetuned.attempts.tail import SpoolTail
 from finetuned.attempts.watch import ProcessWatch
 from finetuned_sdk import manifest
@@ -108,6 +108,8 @@ class Supervisor:
             await self._executor.launch(self._bundle, await self._spec())
         except OSError as error:
             return await self._give_up(f"its runner could not be started: {error}")
+        except SpecUnavailableError as error:
+            return await self._give_up(str(error))
         pause = self._timing.start_poll
         with anyio.move_on_after(self._timing.start):
             while True:
