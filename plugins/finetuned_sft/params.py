@@ -14,6 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Method = Literal["full", "lora", "qlora"]
 FormatName = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "text"]
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_32bit",
+    "paged_adamw_8bit",
+    "adafactor",
+    "lion_32bit",
+    "lion_8bit",
+    "sgd",
+]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -92,7 +103,7 @@ class SFTParams(BaseModel):
     lora_dropout: Ratio | None = Field(
         default=None, description="Dropout before the adapters while training. null: 0.05."
     )
-    lora_target_modules: str | list[str] | None = Field(
+    lora_target_modules: Annotated[str | list[str], Field(min_length=1)] | None = Field(
         default=None,
         description="Modules that get an adapter, by name ending. null: 'all-linear', every linear layer but "
         "the head.",
@@ -166,10 +177,9 @@ class SFTParams(BaseModel):
     )
     weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's decoupled weight decay.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are scaled down to this norm.")
-    optim: str | None = Field(
+    optim: Optimizer | None = Field(
         default=None,
-        min_length=1,
-        description="An optimizer of transformers. null: adamw_torch_fused; paged_adamw_8bit for qlora on a GPU.",
+        description="The optimizer. null: adamw_torch_fused; paged_adamw_8bit for qlora on a GPU.",
     )
     neftune_noise_alpha: float | None = Field(
         default=None,
@@ -254,6 +264,9 @@ class SFTParams(BaseModel):
             raise ValueError(
                 "the best checkpoint is saved when it is evaluated: drop save_steps, or set eval_steps to the same"
             )
+        modules = self.lora_target_modules
+        if isinstance(modules, list) and "lm_head" in modules:
+            raise ValueError("lora_target_modules must not have lm_head, which TRL computes apart; drop it")
         if self.bf16 and self.fp16:
             raise ValueError("choose bf16 or fp16, not both")
         if self.method == "full":
