@@ -188,13 +188,11 @@ class LiveView(_View):
 
     def _second_line(self) -> Text:
         if self._trouble is not None:
-            return _cut(
-                Text(f"connection lost; trying again ({self._trouble}). The job goes on.", style="yellow")
-            )
+            return _cut(Text(f"connection lost; the job goes on; trying again ({self._trouble})", "yellow"))
         state = self.watched.state
-        line = tables.state(state.value) if state is not None else Text("…")
+        line = Text().append(tables.state(state.value) if state is not None else Text("…"))
         if self.watched.phase:
-            line.append(f" · {self.watched.phase}", style="")
+            line.append(f" · {self.watched.phase}")
         for label, name in tables.FIGURES:
             value = self.watched.figures.get(name)
             if value is not None:
