@@ -67,7 +67,10 @@ class Daemon:
     ) -> None:
         if error is not None:
             sys.stderr.write(self.log())
-        self.kill()
+        try:
+            self.stop()  # kindly, so that coverage is written
+        finally:
+            self.kill()
         for pid in self.attempt_processes():
             _signal(pid, signal.SIGKILL)
         self._scratch.cleanup()
