@@ -153,7 +153,9 @@ class Supervisor:
     async def _ingest(self, watch: ProcessWatch) -> None:
         pause = self._timing.poll
         while True:
-            dead = watch.is_dead  # before the spool is read: what a dead runner's worker wrote is all there
+            dead = (
+                watch.has_ended()
+            )  # before the spool is read: what a dead runner's worker wrote is all there
             if await self._record_batch():
                 pause = self._timing.poll
                 continue

@@ -33,8 +33,7 @@ class ProcessWatch:
             os.close(self._descriptor)
             self._descriptor = None
 
-    @property
-    def is_dead(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether the process has ended."""
         return self._descriptor is None or identity.has_ended(self._descriptor)
 

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetuned.attempts import identity
+from finetuned.attempts.watch import ProcessWatch
+from finetuned_sdk.bundle import ATTEMPT_VARIABLE, RunnerIdentity
+
+Sleeper = Callable[..., "subprocess.Popen[bytes]"]
+
+# Overwrites the environment that /proc shows, as setproctitle does: exec'd again without the variable.
+FORGETFUL = (
+    "import os, sys; os.execve(sys.executable, [sys.executable, '-c', 'import time; time.sleep(600)'], {})"
+)
+
+
+@pytest.fixture
+def sleeper() -> Iterator[Sleeper]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(
+        tag: str = "", *, code: str = "import time; time.sleep(600)", session: bool = False
+    ) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, ATTEMPT_VARIABLE: tag},
+            start_new_session=session,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def identify(pid: int) -> RunnerIdentity:
+    started = identity.start_time(pid)
+    assert started is not None
+    return RunnerIdentity(boot_id=identity.boot_id(), pid=pid, start_time=started, process_group=pid)
+
+
+def test_this_process_is_alive_and_others_of_its_pid_are_not() -> None:
+    me = identity.own()
+    assert identity.is_alive(me)
+    assert not identity.is_alive(replace(me, start_time=me.start_time - 1))
+    assert not identity.is_alive(replace(me, boot_id="another"))
+
+
+def test_a_process_that_was_not_reaped_is_dead(sleeper: Sleeper) -> None:
+    process = sleeper()
+    runner = identify(process.pid)
+    assert identity.is_alive(runner)
+    process.kill()
+    until(lambda: not identity.is_alive(runner))
+    process.wait()
+    assert not identity.is_alive(runner)
+    assert identity.start_time(process.pid) is None
+
+
+def test_leftovers_are_found_by_their_tag_and_by_its_beginning(sleeper: Sleeper) -> None:
+    one, two = sleeper("job-x/1/aa"), sleeper("job-x/1/bb")
+    sleeper("job-x/11/aa")
+    until(lambda: identity.leftovers("job-x/1/aa", None) == [one.pid])
+    until(lambda: sorted(identity.leftovers("job-x/1/", None)) == sorted([one.pid, two.pid]))
+    assert identity.leftovers("job-x/1", None) == []
+
+
+def test_a_leftover_that_hides_its_environment_is_found_by_its_session(sleeper: Sleeper) -> None:
+    process = sleeper("job-y/1/aa", code=FORGETFUL, session=True)
+    until(lambda: identity.leftovers("job-y/1/aa", None) == [])
+    runner = identify(process.pid)
+    assert identity.leftovers("job-y/1/aa", runner) == [process.pid]
+    assert identity.leftovers("job-y/1/aa", replace(runner, boot_id="another")) == []
+    assert identity.leftovers("job-y/1/aa", replace(runner, start_time=1)) == []
+
+
+def test_killing_leftovers_ends_them_and_says_how_many(sleeper: Sleeper) -> None:
+    process = sleeper("job-z/1/aa")
+    until(lambda: identity.leftovers("job-z/1/aa", None) == [process.pid])
+    assert identity.kill_leftovers("job-z/1/aa", None) == 1
+    assert process.wait(20) == -9
+    assert identity.kill_leftovers("job-z/1/aa", None) == 0
+
+
+def test_descendants_come_children_first(sleeper: Sleeper) -> None:
+    child = sleeper(code="import subprocess, sys; subprocess.run(['sleep', '600'])")
+    until(lambda: len(identity.descendants(child.pid)) == 1)
+    below = identity.descendants(os.getpid())
+    (grandchild,) = identity.descendants(child.pid)
+    assert below.index(child.pid) < below.index(grandchild)
+    identity.kill(grandchild)
+    child.wait(20)
+    identity.kill(grandchild)
+
+
+async def test_a_watch_waits_for_the_end_of_exactly_its_process(sleeper: Sleeper) -> None:
+    process = sleeper()
+    with ProcessWatch(identify(process.pid)) as watch:
+        assert not watch.has_ended()
+        watch.signal(signal.SIGKILL)
+        await watch.wait()
+        assert watch.has_ended()
+        process.wait()
+        watch.signal(signal.SIGKILL)
+
+
+async def test_a_watch_on_a_process_that_is_gone_is_over_at_once() -> None:
+    with ProcessWatch(replace(identity.own(), start_time=1)) as watch:
+        await watch.wait()
+        watch.signal(signal.SIGKILL)
+        assert watch.has_ended()
+
+
+def test_the_processes_of_a_watch_leave_no_descriptor(sleeper: Sleeper) -> None:
+    runner = identify(sleeper().pid)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(50):
+        with ProcessWatch(runner) as watch:
+            assert not watch.has_ended()
+        identity.is_alive(runner)
+        identity.is_alive(replace(runner, start_time=1))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
