@@ -1,0 +1,21 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+
+@pytest.fixture
+def no_blocking() -> Iterator[None]:
+    """A blocking call of ours on the event loop fails the test."""
+    with blockbuster_ctx(["finetuned", "finetuned_events"]) as blocking:
+        # The writer's thread has said its last word by then; what is left of it takes microseconds.
+        blocking.functions["threading.Lock.acquire"].can_block_in("finetuned_events/writer.py", "aclose")
+        # The size of the WAL, of a file that is open and in the cache.
+        blocking.functions["os.stat"].can_block_in("finetuned_events/log.py", "_size")
+        # A file of the package, once a rebuild.
+        blocking.functions["io.TextIOWrapper.read"].can_block_in("finetuned/store.py", "schema")
+        yield
