@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ import numpy as np
 import pytest
 
 from finetuned_models.params import ImportGGUFParams
-from finetuned_sdk import JobError
+from finetuned_sdk import JobError, spool
+from finetuned_sdk.bundle import Bundle, Spec
 from finetuned_sdk.testing import RecordingContext
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -209,3 +212,30 @@ def test_a_stop_request_ends_the_import_and_leaves_transformers_as_it_was(tmp_pa
     assert ctx.of_type("model") == []
     assert ctx.was_stopped
     assert (gguf.GGUFReader, gguf.get_tensor_name_map, gguf.dequantize) == originals
+
+
+def test_the_import_runs_as_an_attempt_in_a_worker_of_its_own(tmp_path: Path) -> None:
+    bundle = Bundle(tmp_path / "jobs" / "job-1" / "attempts" / "1")
+    bundle.create(
+        Spec(
+            job="job-1",
+            attempt=1,
+            kind="import-gguf",
+            entry="finetuned_models.importer:import_gguf",
+            params={"file": str(write_gguf(tmp_path / "tiny.gguf")), "name": "tiny"},
+            params_model="finetuned_models.params:ImportGGUFParams",
+            interpreter=sys.executable,
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "finetuned_sdk.worker", str(bundle.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts, _ = spool.parse(bundle.spool_path.read_bytes(), after=0)
+    types = [fact.type for fact in facts if isinstance(fact, spool.Fact)]
+    assert types[0] == "hello"
+    assert types[-1] == "result"
+    assert [kind for kind in types if kind in {"artifact", "model"}] == ["artifact", "model"]
