@@ -180,7 +180,8 @@ class Committer(Generic[S]):
                 self._check_cursor(*request.cursor)
 
             new = request.new if request.decide is None else request.decide(self.state)
-            self._at = max(self._clock(), self._at)
+            now = self._clock()
+            self._at = max(self._at, now)
             self._extend(new, touched)
         except BaseException as error:  # noqa: BLE001 - it is the caller's, and only the caller's
             self.head, self.hash, self._at, self._last_stream = heads

@@ -6,7 +6,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from finetuned_events.errors import LogWriteError, NotALogError
+from finetuned_events.errors import LogError, LogWriteError, NotALogError
 from finetuned_events.sql import SCHEMA, statements
 
 __all__ = (
@@ -33,6 +33,7 @@ JOURNAL_SIZE_LIMIT = 16 << 20  # bytes the WAL file is cut back to when it is re
 _WRITER_BUSY = 5000  # ms; only another program (a shell, a backup) can hold the lock
 _READER_BUSY = 5000  # ms
 _FULL = 2
+_SQLITE = (3, 37, 0)
 
 
 def connect_writer(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
@@ -40,6 +41,9 @@ def connect_writer(path: Path, factory: type[sqlite3.Connection] = sqlite3.Conne
 
     Raises NotALogError for a file of another kind.
     """
+    if sqlite3.sqlite_version_info < _SQLITE:
+        raise LogError(f"SQLite 3.37 or newer is needed (strict tables), this is {sqlite3.sqlite_version}.")
+
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, factory=factory, timeout=_WRITER_BUSY / 1000
     )

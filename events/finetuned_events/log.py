@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sqlite3
 import time
+from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
@@ -219,7 +220,9 @@ class EventLog(Generic[S]):
         WrongVersionError. Raises InvalidEventError and UnknownEventError for events that cannot be stored,
         LogFullError when the disk is full. Who is cancelled while waiting does not know the outcome.
         """
-        return await self._submit(Request(self._loop.create_future(), tuple(events), None, expected))
+        future: Future[tuple[Event, ...]] = self._loop.create_future()
+        self._submit(Request(future, tuple(events), None, expected))
+        return await future
 
     async def execute(self, decide: Decide[S], *, cursor: tuple[str, int] | None = None) -> tuple[Event, ...]:
         """Append what `decide` makes of the state, which has every earlier event applied.
@@ -228,7 +231,9 @@ class EventLog(Generic[S]):
         it has processed with this; both are committed with the events, and also when there are none. A position
         before the stored one raises StaleCursorError.
         """
-        return await self._submit(Request(self._loop.create_future(), (), decide, None, cursor))
+        future: Future[tuple[Event, ...]] = self._loop.create_future()
+        self._submit(Request(future, (), decide, None, cursor))
+        return await future
 
     async def position(self, follower: str) -> int:
         """Return the position that the follower has processed; 0 for one that has none."""
@@ -363,15 +368,13 @@ class EventLog(Generic[S]):
             read_only=self.read_only,
         )
 
-    async def _submit(self, request: Request[S]) -> tuple[Event, ...]:
+    def _submit(self, request: Request[S]) -> None:
         writer = self._writer
         if writer is None or self._closed or writer.committer.broken is not None:
             self._check_writable()
             raise LogClosedError
 
         writer.submit(request)
-        assert request.future is not None
-        return await request.future
 
     async def _exclusively(self, run: Callable[[Committer[S]], T]) -> T:
         """Run something on the writer's thread between two transactions."""

@@ -7,7 +7,9 @@ the writer goes on; only the rest, the comparison and the swap need the writer's
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Generic
@@ -58,6 +60,8 @@ class Scratch(Generic[S]):
         self._position = 0
         # The empty name: a private file that SQLite keeps in memory while it is small and deletes itself.
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._busy = threading.Lock()
+        self._closing = False
         try:
             for projection in projections:
                 create(self._connection, projection)
@@ -67,11 +71,27 @@ class Scratch(Generic[S]):
             raise
 
     def close(self) -> None:
-        """Delete the scratch database."""
-        self._connection.close()
+        """Delete the scratch database; if a thread is still at it (its caller was cancelled), when that ends."""
+        self._closing = True
+        if self._busy.acquire(blocking=False):
+            self._connection.close()
+            self._busy.release()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._busy:
+            try:
+                yield
+            finally:
+                if self._closing:
+                    self._connection.close()
 
     def catch_up(self, source: sqlite3.Connection) -> int:
         """Fold everything that `source` holds beyond what was folded; return the position reached."""
+        with self._at_work():
+            return self._fold(source)
+
+    def _fold(self, source: sqlite3.Connection) -> int:
         for events in codec.pages(source, self._upcasters, after=self._position):
             for event in events:
                 self._state.apply(event)
@@ -90,7 +110,11 @@ class Scratch(Generic[S]):
 
         Nothing else may write to `live` meanwhile.
         """
-        head = self.catch_up(live)
+        with self._at_work():
+            return self._swap(live)
+
+    def _swap(self, live: sqlite3.Connection) -> RebuildReport:
+        head = self._fold(live)
         stale = {projection.name for projection in outdated(live, self._projections, head)}
         live.execute("BEGIN IMMEDIATE")
         try:

@@ -16,6 +16,7 @@ import pytest
 
 from finetuned_events import (
     EventLog,
+    LogError,
     LogLockedError,
     LogWriteError,
     NewerSchemaError,
@@ -27,6 +28,7 @@ from finetuned_events import (
     chain,
     connection,
 )
+from finetuned_events.rebuild import Scratch
 
 
 def new(stream: str = "job/1", kind: str = "job.noted", **data: Any) -> NewEvent:
@@ -402,3 +404,40 @@ async def test_the_wal_is_emptied_once_a_foreign_reader_lets_go(
         await commits(2)
         await asyncio.wait_for(commits(1), 10)
         assert (await log.statistics()).wal_bytes < 1 << 20
+
+
+async def test_a_cancelled_rebuild_leaves_the_log_at_work(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread may still be reading when the caller is gone."""
+    reached, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    fold = Scratch._fold
+
+    def slow(self: Scratch[Any], source: sqlite3.Connection) -> int:
+        reached.set()
+        go_on.wait(10)
+        try:
+            return fold(self, source)
+        finally:
+            ended.set()
+
+    async with EventLog.open(path, **counts) as log:
+        await log.append([new(value=number) for number in range(10)])
+        monkeypatch.setattr(Scratch, "_fold", slow)
+        rebuilding = asyncio.create_task(log.rebuild())
+        assert await asyncio.to_thread(reached.wait, 10)
+        rebuilding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await rebuilding
+        go_on.set()
+        assert await asyncio.to_thread(ended.wait, 10)
+        monkeypatch.undo()
+        await log.append([new()])
+        assert (await log.rebuild()).equal
+
+
+async def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 34, 1))
+    with pytest.raises(LogError, match="strict tables"):
+        async with EventLog.open(path):
+            pass
