@@ -143,7 +143,7 @@ async def test_a_foreign_host_header_is_refused_on_tcp_and_ignored_on_the_socket
         assert (await tcp.get("/v1/jobs", headers=headers | {"Host": host})).status == 200, host
 
 
-async def test_a_host_that_the_operator_allows_is_answered(open_house: Any) -> None:
+async def test_a_host_that_the_operator_allows_is_answered(open_house: Any, open_client: Any) -> None:
     async with open_house(allowed_hosts=["gpu.example"]) as house, aiohttp.ClientSession(house.url) as tcp:
         headers = await bearer(house, "read")
         assert (await tcp.get("/v1/jobs", headers=headers | {"Host": "gpu.example:443"})).status == 200

@@ -166,8 +166,10 @@ async def test_filters_by_job_and_type_leave_out_the_rest_in_replay_and_live(hou
         assert shown == [(f"job/{job}", f"job.{what}") for job, what in expected]
 
 
-async def test_a_heartbeat_moves_the_cursor_past_events_that_the_filter_left_out(open_house: Any) -> None:
-    async with open_house(sse_heartbeat_s=0.05) as house, house.session() as client:
+async def test_a_heartbeat_moves_the_cursor_past_events_that_the_filter_left_out(
+    open_house: Any, open_client: Any
+) -> None:
+    async with open_house(sse_heartbeat_s=0.05) as house, open_client(house) as client:
         job_id = await house.accept_job()
         async with stream(client, types="job.failed") as events:
             await house.progress(job_id, 1, 2, 3)
@@ -208,9 +210,9 @@ def _deaf_client(house: Any) -> socket.socket:
 
 
 async def test_clients_that_never_read_are_cut_and_cost_the_others_nothing(
-    open_house: Any, until: Callable[[Callable[[], object]], Any]
+    open_house: Any, open_client: Any, until: Callable[[Callable[[], object]], Any]
 ) -> None:
-    async with open_house(sse_write_timeout_s=1.0) as house, house.session() as client:
+    async with open_house(sse_write_timeout_s=1.0) as house, open_client(house) as client:
         job_id = await house.accept_job()
         start = house.log.head
         deaf = [await asyncio.to_thread(_deaf_client, house) for _ in range(50)]
@@ -253,7 +255,7 @@ async def test_a_slow_client_gets_every_event_at_its_own_pace(house: Any, client
 
 
 async def test_open_streams_end_when_the_server_closes_and_leave_no_task(
-    open_house: Any, until: Callable[[Callable[[], object]], Any]
+    open_house: Any, open_client: Any, until: Callable[[Callable[[], object]], Any]
 ) -> None:
     before = asyncio.all_tasks()
     bodies: list[bytes] = []
@@ -264,7 +266,7 @@ async def test_open_streams_end_when_the_server_closes_and_leave_no_task(
 
     async with anyio.create_task_group() as tasks:
         async with open_house() as house:
-            client = house.session()
+            client = open_client(house)
             for _ in range(20):
                 tasks.start_soon(read_to_the_end, client)
             await until(lambda: house.feed.clients == 20)

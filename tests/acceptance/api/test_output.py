@@ -14,6 +14,13 @@ from finetuned import logs
 from finetuned.domain import facts
 
 
+def output_file(house: Any, job_id: str, attempt: int, name: str = "output.log") -> Path:
+    """Where an attempt's output is."""
+    directory: Path = house.jobs_dir / job_id / "attempts" / str(attempt)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory / name
+
+
 async def running_job(house: Any) -> str:
     job_id: str = await house.accept_job()
     await house.start_attempt()
@@ -58,12 +65,12 @@ async def test_output_is_joined_over_rotation_and_attempts(house: Any, client: A
     job_id = await running_job(house)
     path = f"/v1/jobs/{job_id}/logs"
     assert await text(client, path) == ""
-    house.output_file(job_id, 1, "output.log.2").write_text("one\n")
-    house.output_file(job_id, 1, "output.log.1").write_text("two\nthree\n")
-    house.output_file(job_id, 1).write_text("four\n")
+    output_file(house, job_id, 1, "output.log.2").write_text("one\n")
+    output_file(house, job_id, 1, "output.log.1").write_text("two\nthree\n")
+    output_file(house, job_id, 1).write_text("four\n")
     await house.end_attempt(job_id, error=True)
     await house.start_attempt()
-    house.output_file(job_id, 2).write_text("five\nsix")
+    output_file(house, job_id, 2).write_text("five\nsix")
     assert await text(client, path) == "one\ntwo\nthree\nfour\nfive\nsix"
     assert await text(client, path, attempt=1) == "one\ntwo\nthree\nfour\n"
     assert await text(client, path, attempt=2) == "five\nsix"
@@ -78,8 +85,8 @@ async def test_tail_counts_lines_from_the_end_over_rotation(
     house: Any, client: Any, tail: int, expected: str
 ) -> None:
     job_id = await running_job(house)
-    house.output_file(job_id, 1, "output.log.1").write_text("one\ntwo\nthree\n")
-    house.output_file(job_id, 1).write_text("four\nfive\nsix")
+    output_file(house, job_id, 1, "output.log.1").write_text("one\ntwo\nthree\n")
+    output_file(house, job_id, 1).write_text("four\nfive\nsix")
     assert await text(client, f"/v1/jobs/{job_id}/logs", tail=tail) == expected
     assert await text(client, f"/v1/jobs/{job_id}/logs", tail=99) == "one\ntwo\nthree\nfour\nfive\nsix"
 
@@ -87,7 +94,7 @@ async def test_tail_counts_lines_from_the_end_over_rotation(
 async def test_tail_finds_lines_longer_than_a_block(house: Any, client: Any) -> None:
     job_id = await running_job(house)
     long_line = "x" * (3 * logs.BLOCK_BYTES)
-    house.output_file(job_id, 1).write_text(f"first\n{long_line}\nlast\n")
+    output_file(house, job_id, 1).write_text(f"first\n{long_line}\nlast\n")
     assert await text(client, f"/v1/jobs/{job_id}/logs", tail=2) == f"{long_line}\nlast\n"
 
 
@@ -95,7 +102,7 @@ async def test_following_loses_no_line_while_the_file_is_rotated_and_ends_with_t
     house: Any, client: Any
 ) -> None:
     job_id = await running_job(house)
-    file = house.output_file(job_id, 1)
+    file = output_file(house, job_id, 1)
     expected = bytearray()
     async with followed(client, f"/v1/jobs/{job_id}/logs") as (got, ended):
         for number in range(40):
@@ -120,13 +127,13 @@ async def test_following_goes_on_with_the_next_attempt(
     house: Any, client: Any, until: Callable[[Callable[[], object]], Any]
 ) -> None:
     job_id = await running_job(house)
-    house.output_file(job_id, 1).write_text("before the crash\n")
+    output_file(house, job_id, 1).write_text("before the crash\n")
     async with followed(client, f"/v1/jobs/{job_id}/logs", tail=10) as (got, ended):
         await until(lambda: b"crash" in got)
         await house.end_attempt(job_id, error=True)
         await house.start_attempt()
         await house.report(job_id, facts.AttemptStarted(attempt=2))
-        house.output_file(job_id, 2).write_text("after it\n")
+        output_file(house, job_id, 2).write_text("after it\n")
         await until(lambda: b"after" in got)
         assert not ended.is_set()
         await house.end_attempt(job_id)
@@ -137,7 +144,7 @@ async def test_following_goes_on_with_the_next_attempt(
 
 async def test_following_one_attempt_ends_with_that_attempt(house: Any, client: Any) -> None:
     job_id = await running_job(house)
-    house.output_file(job_id, 1).write_text("all of it\n")
+    output_file(house, job_id, 1).write_text("all of it\n")
     async with followed(client, f"/v1/jobs/{job_id}/logs", attempt=1) as (got, ended):
         await house.end_attempt(job_id, error=True)
         with anyio.fail_after(10):
@@ -145,7 +152,7 @@ async def test_following_one_attempt_ends_with_that_attempt(house: Any, client: 
     assert got == b"all of it\n"
 
 
-async def test_following_ends_when_the_server_closes(open_house: Any) -> None:
+async def test_following_ends_when_the_server_closes(open_house: Any, open_client: Any) -> None:
     async with anyio.create_task_group() as tasks:
         ended = anyio.Event()
 
@@ -156,7 +163,7 @@ async def test_following_ends_when_the_server_closes(open_house: Any) -> None:
                 ended.set()
 
         async with open_house() as house:
-            client = house.session()
+            client = open_client(house)
             started = anyio.Event()
             job_id = await running_job(house)
             tasks.start_soon(read, client, f"/v1/jobs/{job_id}/logs", started)

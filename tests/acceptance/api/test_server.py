@@ -15,7 +15,7 @@ import pytest
 from finetuned.domain.errors import StartError
 
 
-async def test_a_port_in_use_is_named_with_the_setting_to_change(open_house: Any) -> None:
+async def test_a_port_in_use_is_named_with_the_setting_to_change(open_house: Any, open_client: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -25,27 +25,31 @@ async def test_a_port_in_use_is_named_with_the_setting_to_change(open_house: Any
                 pass
 
 
-async def test_an_address_of_another_host_is_refused(open_house: Any) -> None:
+async def test_an_address_of_another_host_is_refused(open_house: Any, open_client: Any) -> None:
     with pytest.raises(StartError, match=r"192\.0\.2\.1:0 cannot be listened on"):
         async with open_house(listen="192.0.2.1:0"):
             pass
 
 
-async def test_a_start_that_fails_leaves_no_socket_behind(open_house: Any, state_dir: Path) -> None:
+async def test_a_start_that_fails_leaves_no_socket_behind(
+    open_house: Any, open_client: Any, state_dir: Path
+) -> None:
     with pytest.raises(StartError):
         async with open_house(listen="192.0.2.1:0"):
             pass
     assert not (state_dir / "finetuned.sock").exists()
 
 
-async def test_a_stale_socket_is_replaced(open_house: Any, state_dir: Path) -> None:
+async def test_a_stale_socket_is_replaced(open_house: Any, open_client: Any, state_dir: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(state_dir / "finetuned.sock"))
-    async with open_house() as house, house.session() as client:
+    async with open_house() as house, open_client(house) as client:
         assert (await client.get("/healthz")).status == 200
 
 
-async def test_a_socket_that_answers_is_left_alone(open_house: Any, state_dir: Path) -> None:
+async def test_a_socket_that_answers_is_left_alone(
+    open_house: Any, open_client: Any, state_dir: Path
+) -> None:
     path = str(state_dir / "finetuned.sock")
     with socket.socket(socket.AF_UNIX) as alive:
         alive.bind(path)
@@ -58,7 +62,7 @@ async def test_a_socket_that_answers_is_left_alone(open_house: Any, state_dir: P
 
 @pytest.mark.parametrize("in_the_way", ["a file", "no directory"])
 async def test_a_socket_that_cannot_be_made_is_refused_with_the_remedy(
-    open_house: Any, state_dir: Path, in_the_way: str
+    open_house: Any, open_client: Any, state_dir: Path, in_the_way: str
 ) -> None:
     path = state_dir / "x" / "finetuned.sock" if in_the_way == "no directory" else state_dir / "file"
     (state_dir / "file").write_text("precious")
@@ -68,17 +72,17 @@ async def test_a_socket_that_cannot_be_made_is_refused_with_the_remedy(
     assert (state_dir / "file").read_text() == "precious"
 
 
-async def test_no_listen_address_means_no_tcp(open_house: Any) -> None:
-    async with open_house(listen="") as house, house.session() as client:
+async def test_no_listen_address_means_no_tcp(open_house: Any, open_client: Any) -> None:
+    async with open_house(listen="") as house, open_client(house) as client:
         assert house.addresses.tcp is None
         assert (await client.get("/v1/jobs")).status == 200
 
 
 async def test_it_closes_within_a_second_with_open_streams_and_removes_its_socket(
-    open_house: Any, state_dir: Path
+    open_house: Any, open_client: Any, state_dir: Path
 ) -> None:
     async with open_house() as house:
-        client = house.session()
+        client = open_client(house)
         responses = [await client.get("/v1/events?stream=true") for _ in range(5)]
         closing = anyio.current_time()
     # The bound is the promise to service managers, not a measurement.
@@ -89,12 +93,12 @@ async def test_it_closes_within_a_second_with_open_streams_and_removes_its_socke
     await client.close()
 
 
-async def test_opening_and_closing_again_and_again_leaks_nothing(open_house: Any) -> None:
+async def test_opening_and_closing_again_and_again_leaks_nothing(open_house: Any, open_client: Any) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - no Path objects are wanted
 
     async def once() -> None:
-        async with open_house() as house, house.session() as client:
+        async with open_house() as house, open_client(house) as client:
             assert (await client.get("/v1/jobs")).status == 200
             async with client.get("/v1/events?stream=true") as stream:
                 await stream.content.readany()
@@ -118,17 +122,19 @@ async def test_http_1_0_clients_get_a_stream_without_chunks(house: Any) -> None:
     assert body.startswith(b"retry: 2000\n\nid: 1\nevent: devices.detected\ndata: ")
 
 
-async def test_unknown_hosts_and_broken_requests_do_no_harm(house: Any) -> None:
+async def test_broken_requests_do_no_harm(house: Any, open_client: Any) -> None:
     for rubbish in (b"\x16\x03\x01\x02\x00", b"GET /v1/jobs HTTP/9.9\r\n\r\n", b"A" * 70_000):
         async with await anyio.connect_unix(house.addresses.socket) as stream:
             await stream.send(rubbish)
             with anyio.move_on_after(1):
                 await stream.receive()
-    async with house.session() as client, client.get("/healthz") as response:
+    async with open_client(house) as client, client.get("/healthz") as response:
         assert response.status == 200
 
 
-async def test_a_request_in_progress_is_answered_before_the_server_closes(open_house: Any) -> None:
+async def test_a_request_in_progress_is_answered_before_the_server_closes(
+    open_house: Any, open_client: Any
+) -> None:
     answered: list[int] = []
 
     async def ask(client: aiohttp.ClientSession) -> None:
@@ -137,7 +143,7 @@ async def test_a_request_in_progress_is_answered_before_the_server_closes(open_h
 
     async with anyio.create_task_group() as tasks:
         async with open_house() as house:
-            client = house.session()
+            client = open_client(house)
             tasks.start_soon(ask, client)
             await anyio.sleep(0.01)
         await anyio.lowlevel.checkpoint()

@@ -1,0 +1,123 @@
+"""A daemon that is served but runs nothing: for tests of doors and clients, and for benchmarks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finetuned.api.app import Doors, build
+from finetuned.api.doors import FEED
+from finetuned.api.feed import Feed
+from finetuned.api.server import Addresses, serve
+from finetuned.board import Board
+from finetuned.commands import Commands
+from finetuned.config import Config
+from finetuned.domain import decisions, facts
+from finetuned.domain.errors import StorageFullError
+from finetuned.queries import Queries
+from finetuned.store import Log, open_log
+from finetuned_sdk import Host, JobKind, Registry
+
+CPU = {"id": "cpu:0", "kind": "cpu", "name": "a core", "memory_bytes": 1 << 30}
+
+
+class FakeParams(BaseModel):
+    """The parameters of the kind ``fake``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(default=1, ge=1, description="how many steps it pretends to do")
+
+
+@dataclass
+class House:
+    """A served daemon without a scheduler, and what can be done behind its back.
+
+    ``ready`` and ``disk_is_full`` are what it is to say of itself.
+    """
+
+    log: Log
+    commands: Commands
+    queries: Queries
+    feed: Feed
+    config: Config
+    addresses: Addresses
+    jobs_dir: Path
+    ready: bool = True
+    disk_is_full: bool = False
+    jobs: int = 0
+
+    @property
+    def url(self) -> str:
+        """Where the TCP door is."""
+        assert self.addresses.tcp is not None
+        return "http://{}:{}".format(*self.addresses.tcp)
+
+    async def accept_job(self) -> str:
+        """A queued job that came in by no door; its id."""
+        self.jobs += 1
+        job_id = f"job-{self.jobs}"
+        fact = facts.JobSubmitted(
+            kind="fake", name=None, params={}, priority=0, metadata={}, devices=1, validates=False,
+            max_attempts=3, models={}, callbacks=[], estimate=None, retry_of=None, resume_from=None,
+        )  # fmt: skip
+        await self.log.execute(lambda world: decisions.submit(world, job_id, fact, actor="test"))
+        return job_id
+
+    async def start_attempt(self) -> None:
+        """Start whatever may start; no process comes of it."""
+        await self.log.execute(lambda world: decisions.schedule(world, in_backoff=frozenset()))
+
+    async def report(self, job_id: str, *reported: facts.Fact) -> None:
+        """Append facts to a job's stream in one commit, as its worker's."""
+        await self.log.append([decisions.job_event(job_id, fact, actor="attempt:1") for fact in reported])
+
+    async def progress(self, job_id: str, *steps: int) -> None:
+        """Append one ``job.progress`` a step, in one commit."""
+        await self.report(job_id, *(facts.JobProgress({"current_step": step}) for step in steps))
+
+    async def end_attempt(self, job_id: str, *, error: bool = False) -> None:
+        """Let the live attempt end: with a result, or crashed."""
+        job = await self.queries.job(job_id)
+        assert job.attempt is not None
+        number = job.attempt.number
+        if not error:
+            await self.report(job_id, facts.AttemptResult(attempt=number, values={"train_loss": 0.5}))
+        end = decisions.End(
+            exit_code=1 if error else 0, signal=None, lost=None, problem=None, oom_killed=False, usage={}
+        )
+        await self.log.execute(
+            lambda world: decisions.ended(world, job_id, number, end, resume_from=None, jitter=0.0)
+        )
+
+
+@asynccontextmanager
+async def serve_house(state_dir: Path, **settings: Any) -> AsyncIterator[House]:
+    """Serve a daemon with one device and the job kind ``fake``. ``settings`` are the configuration's keys."""
+    config = Config(**{"state_dir": state_dir, "listen": "127.0.0.1:0", **settings})
+    registry = Registry()
+    registry.job_kind(JobKind(name="fake", summary="Does nothing.", params=FakeParams, entry="fake:run"))
+    jobs_dir = state_dir / "jobs"
+    async with open_log(state_dir / "events.sqlite") as log:
+        board = Board(log)
+        queries = Queries(log, board, registry, jobs_dir)
+
+        async def check_room() -> None:
+            if house.disk_is_full:
+                raise StorageFullError("The disk is full; free some space.")
+
+        async def host() -> Host:
+            return Host()
+
+        commands = Commands(log, board, queries, registry, host=host, check_room=check_room)
+        app = build(Doors(commands, queries, config, time.monotonic(), lambda: house.ready))
+        await log.execute(lambda world: decisions.devices_detected(world, [CPU]))
+        async with serve(app, config) as addresses:
+            house = House(log, commands, queries, app[FEED], config, addresses, jobs_dir)
+            yield house
