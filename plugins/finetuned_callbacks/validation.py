@@ -85,12 +85,19 @@ class ValidationCallback(TrainerCallback, ExportableState):
         del control
         if "end" not in self.params.at or self.ctx.stop_requested is not None:
             return
-        after = self._validate(args, state, **kwargs)
+        after = self._validate(args, state, ending=True, **kwargs)
         if after is not None:
             self.ctx.result(validation={"before": self.before, "after": after, "rows": len(self.rows)})
 
     def _validate(
-        self, args: TrainingArguments, state: TrainerState, *, model: Any, processing_class: Any, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        *,
+        model: Any,
+        processing_class: Any,
+        ending: bool = False,
+        **_: Any,
     ) -> dict[str, float] | None:
         """The scores at this step, reported; ``None`` if the job was asked to stop meanwhile."""
         step = state.global_step
@@ -113,7 +120,8 @@ class ValidationCallback(TrainerCallback, ExportableState):
             {**scores, "rows": len(self.rows), "seconds": round(time.monotonic() - started, 3)},
             step=step,
         )
-        self.ctx.phase("training")
+        if not ending:
+            self.ctx.phase("training")
         return scores
 
     def _answers(self, model: Any, tokenizer: Any) -> list[str] | None:
