@@ -15,6 +15,12 @@ Json = Any
 PIPE_WIDTH = 500  # a pipe has no width: nothing is cut for it
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the one place that knows the exit codes."""
+        raise BrokenPipeError
+
+
 def stdout() -> Console:
     """A console on stdout; plain where it is not a terminal."""
     return _console(stderr=False)
@@ -28,7 +34,7 @@ def stderr() -> Console:
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return _Console(file=stream, width=width, highlight=False, soft_wrap=False)
 
 
 def say(text: str, *, style: str | None = None) -> None:

@@ -91,6 +91,16 @@ class _View:
         return None
 
 
+class Quiet(_View):
+    """Nothing at all, for who only wants the end."""
+
+    def event(self, event: Event) -> None:
+        """Look away."""
+
+    def connection(self, trouble: str | None) -> None:
+        """Look away."""
+
+
 class JsonView(_View):
     """Each event as one line of JSON; trouble on stderr."""
 

@@ -83,13 +83,19 @@ def main() -> None:
 def execute(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Nothing but ``FINETUNED_DEBUG`` shows a traceback."""
     try:
-        code = finetune.main(args=arguments, prog_name="finetune", standalone_mode=False)
+        with finetune.make_context("finetune", list(arguments)) as context:
+            code = finetune.invoke(context)
     except click.exceptions.Exit as left:
         return left.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
     except click.ClickException as error:
         _complain(arguments, "usage", _usage(error))
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the terminal has written ^C, and the prompt wants a line of its own
         return INTERRUPTED
     except BrokenPipeError:
         # Python would write to the closed pipe once more when it exits.

@@ -151,7 +151,8 @@ def _describe_work(kind: str, data: Mapping[str, Json]) -> str:
         case "checkpoint.saved":
             return f"checkpoint at step {data['step']} ({units.size(data['bytes'])})"
         case "artifact.published":
-            return f"{data['kind']} {data['name']} ({units.size(data['bytes'])})"
+            kind = "" if data["kind"] == data["name"] else f"{data['kind']} "
+            return f"{kind}{data['name']} ({units.size(data['bytes'])})"
     return ""
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import orjson
 import pytest
+from tests.acceptance.cli.fake_daemon import FakeDaemon
 
 from finetuned.cli.main import execute
-from tests.acceptance.cli.fake_daemon import FakeDaemon
 
 
 @dataclass(frozen=True, slots=True)

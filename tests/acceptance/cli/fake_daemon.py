@@ -60,8 +60,16 @@ class FakeDaemon:
              "params_schema": SFT_SCHEMA}
         ]  # fmt: skip
         self.log_blocks: list[bytes] = []
-        self.verify: dict[str, Json] = {"ok": True, "events": 3, "head": {"seq": 3, "hash": "ab"}, "problems": []}
+        self.verify: dict[str, Json] = {
+            "ok": True,
+            "events": 3,
+            "head": {"seq": 3, "hash": "ab"},
+            "problems": [],
+        }
         self.refusal: tuple[int, Json] | None = None  # what every request is answered
+        self.hang_up = False  # whether connections are cut instead of answered
+        self.authorization: str | None = None  # the newest request's
+        self.url = ""  # the same over TCP
         self.requests: list[tuple[str, str, Json]] = []  # method, path with query, body
         self.cursors: list[str | None] = []  # Last-Event-ID of each stream
         self.cut_after: int | None = None  # events after which the next stream is cut
@@ -163,6 +171,8 @@ class FakeDaemon:
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
         await web.UnixSite(runner, str(self.socket)).start()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[1][1]}"
         ready.set()
         await stopping.wait()
         await runner.cleanup()
@@ -175,6 +185,10 @@ class FakeDaemon:
     ) -> web.StreamResponse:
         body = json.loads(await request.text() or "null")
         self.requests.append((request.method, request.path_qs, body))
+        self.authorization = request.headers.get("Authorization")
+        if self.hang_up:
+            assert request.transport is not None
+            request.transport.abort()
         if self.refusal is not None:
             status, answer = self.refusal
             if isinstance(answer, str):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import anyio
 import pytest
+from tests.acceptance.cli.conftest import Run
+from tests.acceptance.cli.fake_daemon import FakeDaemon, a_job
 
 from finetuned import store
 from finetuned.domain import decisions
-from tests.acceptance.cli.conftest import Run
-from tests.acceptance.cli.fake_daemon import FakeDaemon, a_job
 
 
 def submitted(daemon: FakeDaemon) -> dict[str, object]:
@@ -77,7 +77,9 @@ def test_a_misspelt_kind_is_refused_with_the_nearest(daemon: FakeDaemon, finetun
     assert not any(method == "POST" for method, _, _ in daemon.requests)
 
 
-def test_a_file_that_is_not_there_is_refused_before_it_is_submitted(daemon: FakeDaemon, finetune: Run) -> None:
+def test_a_file_that_is_not_there_is_refused_before_it_is_submitted(
+    daemon: FakeDaemon, finetune: Run
+) -> None:
     outcome = finetune("run", "sft", "--model", "tiny", "--data", "nowhere.jsonl", "--json")
     assert outcome.code == 2
     assert "There is no nowhere.jsonl" in outcome.err
@@ -284,7 +286,10 @@ def test_events_of_a_job_after_a_position_and_of_a_type(daemon: FakeDaemon, fine
     daemon.runs("job-1")
     daemon.runs("job-2")
     outcome = finetune("events", "job-2", "--after", "9", "--type", "job.progress", "--limit", "2", "--json")
-    assert [(event["stream"], event["seq"]) for event in outcome.lines] == [("job/job-2", 13), ("job/job-2", 14)]
+    assert [(event["stream"], event["seq"]) for event in outcome.lines] == [
+        ("job/job-2", 13),
+        ("job/job-2", 14),
+    ]
 
 
 def test_events_read_as_lines(daemon: FakeDaemon, finetune: Run) -> None:
@@ -389,7 +394,13 @@ def test_kinds_lists_kinds_and_the_parameters_of_one(daemon: FakeDaemon, finetun
 def test_devices_are_listed_with_their_holders(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.devices = [
         {"id": "cpu:0", "kind": "cpu", "name": "CPU", "memory_bytes": 24e9, "holder": None},
-        {"id": "cpu:1", "kind": "cpu", "name": "CPU", "memory_bytes": 24e9, "holder": {"job": "job-1", "attempt": 2}},
+        {
+            "id": "cpu:1",
+            "kind": "cpu",
+            "name": "CPU",
+            "memory_bytes": 24e9,
+            "holder": {"job": "job-1", "attempt": 2},
+        },
     ]
     shown = finetune("devices").out
     assert "free" in shown
@@ -421,7 +432,12 @@ def test_tokens_are_listed_and_revoked(daemon: FakeDaemon, finetune: Run) -> Non
 def test_the_daemon_verifies_its_log(daemon: FakeDaemon, finetune: Run) -> None:
     outcome = finetune("log", "verify")
     assert (outcome.code, outcome.out) == (0, "3 events, nothing wrong. Head: 3 ab\n")
-    daemon.verify = {"ok": False, "events": 3, "head": {"seq": 3, "hash": "ab"}, "problems": ["Event 2 was changed."]}
+    daemon.verify = {
+        "ok": False,
+        "events": 3,
+        "head": {"seq": 3, "hash": "ab"},
+        "problems": ["Event 2 was changed."],
+    }
     assert finetune("log", "verify").code == 1
     assert finetune("log", "verify", "--json").json["ok"] is False
     outcome = finetune("log", "verify")
@@ -435,7 +451,9 @@ def test_the_daemon_rebuilds_and_backs_up_its_log(
     assert finetune("log", "rebuild").out == "jobs: 3 rows, equal\n"
     assert finetune("log", "rebuild", "--json").json["equal"] is True
     monkeypatch.chdir(tmp_path)
-    assert finetune("log", "backup", "copy.sqlite").out.startswith(f"{tmp_path}/copy.sqlite: 4.1 kB, up to event 3")
+    assert finetune("log", "backup", "copy.sqlite").out.startswith(
+        f"{tmp_path}/copy.sqlite: 4.1 kB, up to event 3"
+    )
     assert finetune("log", "backup", "c", "--json").json["bytes"] == 4096
 
 
@@ -474,7 +492,9 @@ def test_an_edited_log_does_not_verify(finetune: Run, state_dir: Path) -> None:
     assert finetune("log", "verify", "--state-dir", str(state_dir)).code == 1
 
 
-def test_a_directory_without_a_log_is_not_found_and_nothing_is_made_in_it(finetune: Run, tmp_path: Path) -> None:
+def test_a_directory_without_a_log_is_not_found_and_nothing_is_made_in_it(
+    finetune: Run, tmp_path: Path
+) -> None:
     assert finetune("log", "verify", "--state-dir", str(tmp_path)).code == 3
     assert list(tmp_path.iterdir()) == []
 

@@ -76,7 +76,9 @@ def test_a_log_that_was_put_back_is_read_again_from_its_start(daemon: FakeDaemon
 
 def test_the_exit_code_of_watch_says_that_the_job_failed(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.runs("job-1", ends=False)
-    daemon.ends("job-1", "failed", error={"code": "bad_dataset", "message": "Row 3 has no answer; give it one."})
+    daemon.ends(
+        "job-1", "failed", error={"code": "bad_dataset", "message": "Row 3 has no answer; give it one."}
+    )
     outcome = finetune("watch", "job-1")
     assert outcome.code == 1
     assert "Row 3 has no answer; give it one." in outcome.out
@@ -114,7 +116,9 @@ def test_watching_a_job_that_is_not_there_is_not_found(daemon: FakeDaemon, finet
 
 
 @contextmanager
-def on_a_terminal(*arguments: str, columns: int, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def on_a_terminal(
+    *arguments: str, columns: int, **environment: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """``finetune`` in a process of its own whose output is a terminal."""
     master, slave = pty.openpty()
     env = {**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": "xterm", **environment}

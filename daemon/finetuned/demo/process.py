@@ -1,0 +1,109 @@
+"""An ephemeral daemon as a child process, in a scratch directory; both are gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from finetuned.attempts import identity
+from finetuned.domain.errors import StartError
+from finetuned_sdk.bundle import Bundle, BundleError
+
+LOG_NAME: Final = "daemon.log"
+SOCKET_NAME: Final = "finetuned.sock"
+CONFIG_NAME: Final = "config.toml"
+STOP_TIMEOUT: Final = 30.0  # seconds; the daemon ends its trainers within ten
+SWEEP_TIMEOUT: Final = 10.0  # seconds
+
+
+@contextlib.contextmanager
+def scratch(*, keep: bool) -> Iterator[Path]:
+    """A new directory with a path short enough for a socket; removed at the end unless ``keep``."""
+    directory = Path(tempfile.mkdtemp(prefix="finetuned-demo-"))
+    try:
+        yield directory
+    finally:
+        if not keep:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def daemon(state_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """``finetuned --ephemeral`` on ``state_dir``, deaf to the user's configuration.
+
+    At the end nothing of it or of its jobs runs, also if it was killed or hangs.
+    """
+    (state_dir / CONFIG_NAME).touch()
+    command = [
+        sys.executable, "-m", "finetuned", "--ephemeral", "--config", str(state_dir / CONFIG_NAME),
+        "--state-dir", str(state_dir), "--socket", str(state_dir / SOCKET_NAME), "--listen", "",
+    ]  # fmt: skip
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FINETUNED_")}
+    # The demo needs nothing from the hub, and must not wait for it where there is no network.
+    environment["HF_HUB_OFFLINE"] = "1"
+    with (state_dir / LOG_NAME).open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            # In a session of its own, so that Ctrl-C reaches the demo alone, which then ends it in order.
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        with _deaf():
+            end(process)
+            sweep(state_dir)
+
+
+def end(process: subprocess.Popen[bytes], *, timeout: float = STOP_TIMEOUT) -> None:
+    """Ask the daemon to stop, which takes its jobs along; kill it if it does not."""
+    process.terminate()
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def sweep(state_dir: Path, *, timeout: float = SWEEP_TIMEOUT) -> None:
+    """Kill what a daemon that died itself has left of its attempts: they are made to outlive it."""
+    deadline = time.monotonic() + timeout
+    for path in sorted((state_dir / "jobs").glob("*/attempts/*")):
+        runner = None
+        with contextlib.suppress(BundleError):
+            runner = Bundle(path).read_runner()
+        while identity.kill_leftovers(f"{path.parent.parent.name}/", runner) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def check(process: subprocess.Popen[bytes], state_dir: Path) -> None:
+    """Raise ``StartError`` with the daemon's own words if it has ended."""
+    if process.poll() is None:
+        return
+    said = (state_dir / LOG_NAME).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    raise StartError(
+        f"The demo's daemon ended ({process.returncode}): {said[-1] if said else 'without a word'}"
+    )
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """No second Ctrl-C may break off the tidying up."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

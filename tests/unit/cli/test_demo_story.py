@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from finetuned.client_types import Job
+from finetuned.demo import story, walk
+
+
+def validation(**metrics: float) -> dict[str, Any]:
+    return {"name": "validation", "metrics": metrics, "step": 0}
+
+
+def job(**parts: Any) -> Job:
+    return cast("Job", {"evaluations": [], "artifacts": [], **parts})
+
+
+def test_the_first_and_the_last_validation_are_compared() -> None:
+    found = story.changes(
+        job(
+            evaluations=[
+                validation(exact_match=0.0, valid_json=0.1, rows=48),
+                {"name": "loss", "metrics": {"exact_match": 9.0}, "step": 3},
+                validation(exact_match=0.5, valid_json=0.5),
+                validation(exact_match=0.9, valid_json=1.0, rows=48),
+            ]
+        )
+    )
+    assert [(change.before, change.after) for change in found] == [(0.0, 0.9), (0.1, 1.0)]
+
+
+def test_one_validation_alone_shows_no_change() -> None:
+    assert story.changes(job(evaluations=[validation(exact_match=1.0)])) == []
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Job:
+    """Samples of two validations: row 0 was right before, rows 2 and 4 became right."""
+    for step, right in ((0, {0}), (60, {0, 2, 4})):
+        rows = [
+            {"prompt": f"q{row}", "expected": "e", "answer": f"a{row}@{step}", "right": row in right}
+            for row in range(6)
+        ]
+        (tmp_path / f"{step:03d}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    paths = sorted(tmp_path.glob("*.jsonl"))
+    artifacts = [{"kind": "validation_samples", "path": str(path)} for path in paths]
+    return job(artifacts=[{"kind": "adapter", "path": "/nowhere"}, *artifacts])
+
+
+def test_samples_are_rows_that_became_right(answers: Job) -> None:
+    found = story.samples(answers, count=2)
+    assert [(sample.prompt, sample.before, sample.after) for sample in found] == [
+        ("q2", "a2@0", "a2@60"),
+        ("q4", "a4@0", "a4@60"),
+    ]
+
+
+def test_without_two_sets_of_answers_there_are_no_samples(answers: Job) -> None:
+    answers["artifacts"].pop()
+    assert story.samples(answers, count=2) == []
+
+
+def test_a_choice_is_spread_over_all() -> None:
+    assert story.spread(list(range(10)), 2) == [0, 5]
+    assert story.spread([1], 2) == [1]
+
+
+def test_the_recipe_trains_on_one_file_and_validates_on_the_other() -> None:
+    parameters = walk.parameters()
+    (callback,) = parameters["callbacks"]
+    assert callback["name"] == "validation"
+    assert Path(parameters["dataset"]).is_file()
+    assert Path(callback["params"]["dataset"]).is_file()
+    assert parameters["dataset"] != callback["params"]["dataset"]
