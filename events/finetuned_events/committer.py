@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Generic
@@ -27,11 +26,12 @@ from finetuned_events.errors import (
     WrongVersionError,
 )
 from finetuned_events.event import Event, NewEvent, make
-from finetuned_events.projection import Decide, Model, Projection, S
+from finetuned_events.projection import Model, Projection, S
+from finetuned_events.request import Committed, Request, outcome_of
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
 
-__all__ = ("Committed", "Committer", "Request")
+__all__ = ("Committer",)
 
 _logger = logging.getLogger(__name__)
 
@@ -45,37 +45,6 @@ _CACHED_STREAMS = 16_384
 _CACHED_CURSORS = 4_096
 _MAX_SCHEMA = 1 << 31
 _MAX_NAME = 512  # characters of a stream, type, actor or cause
-
-
-class Request(Generic[S]):
-    """One caller's wish, and what became of it."""
-
-    __slots__ = ("cursor", "decide", "expected", "future", "new", "outcome")
-
-    def __init__(
-        self,
-        future: Future[tuple[Event, ...]] | None,
-        new: Sequence[NewEvent] = (),
-        decide: Decide[S] | None = None,
-        expected: Mapping[str, int] | None = None,
-        cursor: tuple[str, int] | None = None,
-    ) -> None:
-        self.future = future
-        self.new = new
-        self.decide = decide
-        self.expected = expected
-        self.cursor = cursor
-        self.outcome: tuple[Event, ...] | BaseException = ()
-
-
-class Committed:
-    """What one transaction added: the events and the bytes of data in each."""
-
-    __slots__ = ("events", "sizes")
-
-    def __init__(self, events: list[Event], sizes: list[int]) -> None:
-        self.events = events
-        self.sizes = sizes
 
 
 class _Stream:
@@ -192,7 +161,7 @@ class Committer(Generic[S]):
                 del self._streams[name]
             self._kinds.difference_update(self._new_kinds[kinds:])
             del self._new_streams[streams:], self._new_kinds[kinds:]
-            request.outcome = _outcome(error)
+            request.outcome = outcome_of(error)
             return False
 
         events = tuple(self._events[mark:])
@@ -212,6 +181,7 @@ class Committer(Generic[S]):
     def _extend(self, new: Sequence[NewEvent], touched: list[_Stream]) -> None:
         """Give each event its place and hash, and add its row to the batch. The hot loop: mind the lookups."""
         streams, kinds, upcasters = self._streams, self._kinds, self.upcasters
+        rows, events, sizes = self._rows, self._events, self._sizes
         at, head, previous = self._at, self.head, self.hash
         for event in new:
             name, kind, schema = event.stream, event.type, event.schema
@@ -230,14 +200,14 @@ class Committer(Generic[S]):
             except TypeError as error:
                 raise InvalidEventError(f"An event's actor and cause must be valid text: {error}.") from error
 
-            self._rows += (head, stream.id, version, kind, schema, at, actor, cause, data.decode(), previous)
+            rows += (head, stream.id, version, kind, schema, at, actor, cause, data.decode(), previous)
             # Decoded again, so that the state sees what a replay would see.
             content = orjson.loads(data)
             if upcasters:
                 schema, content = upcasters.upcast(kind, schema, content)
 
-            self._events.append(make(head, name, version, kind, schema, at, actor, cause, content))
-            self._sizes.append(len(data))
+            events.append(make(head, name, version, kind, schema, at, actor, cause, content))
+            sizes.append(len(data))
             stream.version = version
             touched.append(stream)
 
@@ -429,21 +399,6 @@ _DISK = frozenset(
 def _code(error: sqlite3.Error) -> int:
     """Return the primary result code (the extended one says where it happened)."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _outcome(error: BaseException) -> BaseException:
-    """Return what a future can carry to the caller whose request raised `error`."""
-    if isinstance(error, sqlite3.Error):
-        failed = LogWriteError(f"The request could not be decided, nothing was written: {error}.")
-        failed.__cause__ = error
-        return failed
-
-    if isinstance(error, StopIteration) or not isinstance(error, Exception):
-        raised = RuntimeError(f"The decision raised {error!r}.")
-        raised.__cause__ = error
-        return raised
-
-    return error
 
 
 def _check_name(field: str, name: str) -> None:

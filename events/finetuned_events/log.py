@@ -17,12 +17,13 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from finetuned_events import backup, codec, connection, lock, rebuild, verify
-from finetuned_events.committer import Committed, Committer, Request
-from finetuned_events.errors import LogClosedError, NewerSchemaError, NotALogError, ReadOnlyError
+from finetuned_events import backup, codec, compatibility, connection, lock, rebuild, verify
+from finetuned_events.committer import Committer
+from finetuned_events.errors import LogClosedError, ReadOnlyError
 from finetuned_events.event import Event, NewEvent, Page
 from finetuned_events.projection import Decide, Model, Projection, S, Stateless
 from finetuned_events.reader import PoolReader, Reader, select
+from finetuned_events.request import Committed, Request
 from finetuned_events.ring import Ring
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
@@ -117,7 +118,9 @@ class EventLog(Generic[S]):
         """
         model = model or cast("Model[S]", Stateless())
         upcasters = upcasters or Upcasters()
-        reason: ReadOnlyError | None = await anyio.to_thread.run_sync(_newer, path, known, read_only)
+        reason: ReadOnlyError | None = await anyio.to_thread.run_sync(
+            compatibility.check, path, known, read_only
+        )
         if reason is not None:
             _logger.error("%s", reason)
         elif read_only:
@@ -417,35 +420,6 @@ class EventLog(Generic[S]):
         self._check()
         if self._read_only is not None:
             raise self._read_only
-
-
-def _newer(path: Path, known: Mapping[str, int] | None, must_exist: bool) -> NewerSchemaError | None:
-    """Return why the file is beyond this program; None if it is not, or not there yet."""
-    if not path.exists() or not path.stat().st_size:
-        if must_exist:
-            raise NotALogError(f"There is no event log at {path}: name another path.")
-        return None
-
-    with closing(connection.connect_reader(path)) as read:
-        version = connection.stored_format(read, path)
-        if version > connection.FORMAT:
-            return NewerSchemaError(
-                f"{path} has format {version}, this version understands {connection.FORMAT}: it is open read-only, "
-                "upgrade to append to it."
-            )
-
-        unknown = sorted(
-            f"{kind} {schema}"
-            for kind, schema in read.execute(QUERIES["fetch_kinds"])
-            if known is not None and schema > known.get(kind, 0)
-        )
-        if not unknown:
-            return None
-
-        return NewerSchemaError(
-            f"{path} holds events that this version does not know ({', '.join(unknown)}): it is open read-only, "
-            "upgrade or enable the part that wrote them to append to it."
-        )
 
 
 def _matches(event: Event, stream: str | None, types: Collection[str] | None) -> bool:

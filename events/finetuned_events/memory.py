@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from finetuned_events import connection, rebuild
-from finetuned_events.committer import Committer, Request
+from finetuned_events.committer import Committer
 from finetuned_events.log import EventLog, now
 from finetuned_events.projection import Model, Projection, S, Stateless
 from finetuned_events.reader import InlineReader
+from finetuned_events.request import Request, resolve
 from finetuned_events.upcast import Upcasters
-from finetuned_events.writer import Publish, Task, resolve
+from finetuned_events.writer import Publish, Task
 
 __all__ = ("MemoryLog",)
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-from finetuned_events.committer import Committed, Committer, Request
+from finetuned_events.committer import Committer
 from finetuned_events.errors import LogClosedError
 from finetuned_events.projection import S
+from finetuned_events.request import Committed, Request, resolve
 
-__all__ = ("WAL_LIMIT", "Publish", "Task", "ThreadWriter", "Writer", "resolve")
+__all__ = ("WAL_LIMIT", "Publish", "Task", "ThreadWriter", "Writer")
 
 _logger = logging.getLogger(__name__)
 
@@ -194,20 +195,6 @@ def truncate(connection: sqlite3.Connection) -> bool:
         connection.execute("PRAGMA busy_timeout = 5000")
 
     return not busy
-
-
-def resolve(batch: Sequence[Request[S]]) -> None:
-    """Tell the callers; one who is gone is passed over."""
-    for request in batch:
-        future = request.future
-        if future is None or future.done():
-            continue
-
-        outcome = request.outcome
-        if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
 
 
 def _accept(future: asyncio.Future[object], result: object) -> None:
