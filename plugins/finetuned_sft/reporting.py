@@ -64,7 +64,9 @@ class Reporter(TrainerCallback):
         request = self.ctx.stop_requested
         if request is not None:
             control.should_training_stop = True
-            control.should_save = control.should_save or request.checkpoint
+            control.should_save = request.checkpoint
+            # A run that goes on later must have been evaluated as often as one that never stopped.
+            control.should_evaluate = control.should_evaluate and request.checkpoint
 
     def on_log(
         self,
@@ -74,19 +76,17 @@ class Reporter(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_kwargs: Any,
     ) -> None:
-        logs = dict(logs or {})
+        logs = logs or {}
         if "loss" in logs:
-            figures = self._step_figures(logs, state)
-            self._fail_if_diverged(logs["loss"], state.global_step)
+            self._latest |= {NAMES.get(name, name): _finite(value) for name, value in logs.items()}
+            self._latest |= self._step_figures(logs, state)
         elif "eval_loss" in logs:
-            figures = {}
+            self._latest["eval_loss"] = _finite(logs["eval_loss"])
         else:  # the summary at the end
             return
-        for name, value in logs.items():
-            self._latest[NAMES.get(name, name)] = _finite(value)
-        self._latest.update(figures)
         metrics: dict[str, Any] = self._latest
         self.ctx.progress(current_step=state.global_step, total_steps=state.max_steps, **metrics)
+        self._fail_if_diverged(logs.get("loss", 0.0), state.global_step)
 
     def _step_figures(self, logs: dict[str, Any], state: TrainerState) -> dict[str, float | None]:
         elapsed, waited, rows = self.meter.elapsed(), self.meter.waited, self.meter.rows

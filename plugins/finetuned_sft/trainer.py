@@ -100,6 +100,8 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
         return
 
     publish(ctx, params, trainer, rows=len(train_dataset), best=settings.load_best_model_at_end)
+    for file in ctx.work_dir.glob("*.arrow"):
+        file.unlink()
 
 
 def publish(
@@ -195,7 +197,9 @@ def sft_config(
         # Data loading
         dataloader_num_workers=settings.dataloader_num_workers,
         dataloader_prefetch_factor=settings.dataloader_prefetch_factor,
-        dataloader_persistent_workers=settings.dataloader_num_workers > 0,
+        # Loader processes that persist would draw no seed at an epoch's start, as a resumed run has to: the two
+        # would part there.
+        dataloader_persistent_workers=False,
         dataloader_pin_memory=gpu,
         # Evaluation, saving, logging: the intervals are set in whole steps once their number is known.
         eval_strategy="steps" if params.evaluates else "no",

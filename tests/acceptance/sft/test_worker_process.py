@@ -23,7 +23,7 @@ from .conftest import MakeContext, MakeRows, chat
 
 pytestmark = [
     pytest.mark.torch,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(180),
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
 
