@@ -63,7 +63,7 @@ def locate(file: str, member: str | None = None) -> GGUFSource:
 def unpack(source: GGUFSource, directory: Path) -> Path:
     """The GGUF file alone in ``directory``, which is made: a link to it, or its copy out of an archive.
 
-    Alone, because transformers takes a config, a tokenizer or code that lies beside the file for part of it.
+    Alone, because transformers takes a tokenizer.json that lies beside the file for the file's own.
     """
     directory.mkdir(parents=True)
     target = directory / source.name
