@@ -47,9 +47,8 @@ def daemon(state_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
         sys.executable, "-m", "finetuned", "--ephemeral", "--config", str(state_dir / CONFIG_NAME),
         "--state-dir", str(state_dir), "--socket", str(state_dir / SOCKET_NAME), "--listen", "",
     ]  # fmt: skip
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FINETUNED_")}
     # The demo needs nothing from the hub, and must not wait for it where there is no network.
-    environment["HF_HUB_OFFLINE"] = "1"
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with (state_dir / LOG_NAME).open("wb") as log:
         process = subprocess.Popen(
             command,

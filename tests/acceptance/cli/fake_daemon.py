@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -66,7 +66,9 @@ class FakeDaemon:
             "head": {"seq": 3, "hash": "ab"},
             "problems": [],
         }
+        self.endings: dict[str, dict[str, Json]] = {}  # by kind, how its jobs end
         self.refusal: tuple[int, Json] | None = None  # what every request is answered
+        self.lost_ends = 0  # requests for a job that are cut once its events were streamed
         self.hang_up = False  # whether connections are cut instead of answered
         self.authorization: str | None = None  # the newest request's
         self.url = ""  # the same over TCP
@@ -163,7 +165,11 @@ class FakeDaemon:
     async def _serve(self, ready: threading.Event) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(stopping.set)
+
+        self._stop = stop
         app = web.Application(middlewares=[self._middleware])
         app.add_routes(list(self._routes()))
         runner = web.AppRunner(app, shutdown_timeout=0.05, access_log=None, handler_cancellation=True)
@@ -181,7 +187,7 @@ class FakeDaemon:
 
     @web.middleware
     async def _middleware(
-        self, request: web.Request, handler: Callable[[web.Request], Coroutine[Any, Any, web.StreamResponse]]
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         body = json.loads(await request.text() or "null")
         self.requests.append((request.method, request.path_qs, body))
@@ -240,7 +246,8 @@ class FakeDaemon:
     async def _submit(self, request: web.Request) -> web.Response:
         body = await request.json()
         job_id = f"job-{len(self.jobs) + 1}"
-        self.runs(job_id)
+        self.runs(job_id, ends=False)
+        self.ends(job_id, **self.endings.get(body["kind"], {}))
         self.jobs[job_id] |= {"kind": body["kind"], "params": body["params"], "name": body.get("name")}
         return web.json_response(self.jobs[job_id] | {"state": "queued"}, status=201)
 
@@ -255,6 +262,10 @@ class FakeDaemon:
         return _page(listed[:limit], has_more=len(listed) > limit, key="id")
 
     async def _one_job(self, request: web.Request) -> web.Response:
+        if self.cursors and self.lost_ends:
+            self.lost_ends -= 1
+            assert request.transport is not None
+            request.transport.abort()
         job = self.jobs.get(request.match_info["id"])
         return _no_job() if job is None else web.json_response(job)
 

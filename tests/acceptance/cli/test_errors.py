@@ -259,12 +259,16 @@ def test_a_narrow_terminal_keeps_ids_whole(
     assert "indeed a very long name indeed a very long name indeed" in finetune("ls").out
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_nothing_is_left_of_a_command_but_its_output(daemon: FakeDaemon) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     for _ in range(5):
         assert execute(["ls", "--json"]) == 0
     deadline = time.monotonic() + 10
-    while len(os.listdir("/proc/self/fd")) > before + 2:
+    while open_files() > before + 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert daemon.requests

@@ -65,6 +65,17 @@ def test_watch_goes_on_after_the_daemon_was_restarted(daemon: FakeDaemon, finetu
     assert outcome.out.count("running") == 1
 
 
+def test_a_daemon_that_goes_between_the_last_event_and_the_job_is_waited_for(
+    daemon: FakeDaemon, finetune: Run
+) -> None:
+    daemon.runs("job-1")
+    daemon.lost_ends = 2  # aiohttp itself asks a second time where the connection had been used before
+    outcome = finetune("watch", "job-1")
+    assert outcome.code == 0
+    assert "Connection lost" in outcome.err
+    assert "job-1 succeeded" in outcome.out
+
+
 def test_a_log_that_was_put_back_is_read_again_from_its_start(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.runs("job-1")
     daemon.reset_next = True

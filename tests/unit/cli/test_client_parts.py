@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,10 @@ def test_frames_are_read_as_the_standard_says() -> None:
 
 @given(st.lists(st.integers(0, len(WIRE)), max_size=20))
 def test_it_does_not_matter_how_the_bytes_are_cut(cuts: list[int]) -> None:
-    parser, frames = Parser(), []
+    parser = Parser()
+    frames: list[Frame] = []
     edges = [0, *sorted(cuts), len(WIRE)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         frames += parser.feed(WIRE[start:end])
     assert frames == FRAMES
 

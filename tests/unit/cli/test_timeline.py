@@ -154,7 +154,7 @@ def test_an_unknown_beginning_is_told_without_a_state() -> None:
     assert states(rows) == []
 
 
-@given(st.lists(st.sampled_from(sorted(facts.FACTS)), max_size=12), st.data())
+@given(st.lists(st.sampled_from(sorted(facts.FACTS.keys() - {"job.submitted"})), max_size=12), st.data())
 def test_durations_are_never_negative_and_add_up_to_the_whole(kinds: list[str], data: st.DataObject) -> None:
     seconds = sorted(
         data.draw(st.lists(st.integers(0, 1000), min_size=len(kinds) + 1, max_size=len(kinds) + 1))
@@ -163,7 +163,7 @@ def test_durations_are_never_negative_and_add_up_to_the_whole(kinds: list[str], 
         "attempt": 1, "purpose": "run", "outcome": "lost", "reason": "r", "phase": "p", "message": "m", "code": "c",
         "name": "n", "metrics": {}, "step": 1, "bytes": 1, "kind": "k", "report": {}, "devices": [],
     }  # fmt: skip
-    steps = [(0.0, "job.submitted", {"validates": False})]
+    steps: list[tuple[float, str, dict[str, Any]]] = [(0.0, "job.submitted", {"validates": False})]
     steps += [(float(at), kind, everything) for at, kind in zip(seconds, kinds, strict=False)]
     rows = timeline(story(*steps))
     lasted = [row.seconds for row in rows if row.state is not None and row.seconds is not None]
@@ -173,4 +173,4 @@ def test_durations_are_never_negative_and_add_up_to_the_whole(kinds: list[str], 
     if state_rows[-1].state not in {"succeeded", "failed", "cancelled"}:
         assert state_rows[-1].seconds is None
     assert sum(lasted) == between.total_seconds()
-    assert all(JobState(row.state) for row in state_rows)
+    assert {row.state for row in state_rows} <= set(JobState)
