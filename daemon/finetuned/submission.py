@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
-from finetuned_sdk import Host, JobKind, RefusedError, Registry
+from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry
 
 Json = Any
 
@@ -93,7 +93,7 @@ def resolve(
         validates=kind.validator is not None,
         max_attempts=request.max_attempts,
         models=_models(kind, params, host.models),
-        callbacks=_callbacks(params, registry),
+        callbacks=_callbacks(params, registry, host),
         estimate=estimate,
         retry_of=retry_of.id if retry_of else None,
         resume_from=resume_from,
@@ -112,7 +112,7 @@ def _models(kind: JobKind, params: BaseModel, registered: Mapping[str, Path]) ->
     return {param: str(registered[name]) for param, name in named.items() if name and name in registered}
 
 
-def _callbacks(params: BaseModel, registry: Registry) -> list[dict[str, Json]]:
+def _callbacks(params: BaseModel, registry: Registry, host: Host) -> list[dict[str, Json]]:
     resolved = []
     for index, item in enumerate(getattr(params, "callbacks", None) or []):
         listed = item.model_dump() if isinstance(item, BaseModel) else dict(item)
@@ -128,6 +128,13 @@ def _callbacks(params: BaseModel, registry: Registry) -> list[dict[str, Json]]:
             checked = callback.params.model_validate(listed.get("params") or {})
         except ValidationError as error:
             raise invalid(error, callback.params.model_fields, prefix=f"{where}.params.") from None
+        if callback.check is not None:
+            try:
+                callback.check(checked, host)
+            except JobError as refused:
+                raise InvalidRequestError(
+                    refused.message, param=f"{where}.params", code=refused.code
+                ) from None
         resolved.append(
             {
                 "name": callback.name,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from finetuned_callbacks import rows
 from finetuned_callbacks.params import CheckpointParams, TrackerParams, ValidationParams
-from finetuned_sdk import Callback, Registry, hookimpl
+from finetuned_sdk import Callback, Host, Registry, hookimpl
 
 
 @hookimpl
@@ -15,6 +16,7 @@ def finetuned_register(register: Registry) -> None:
             summary="Answer held-out rows before, during and after training, score the answers and keep samples.",
             params=ValidationParams,
             entry="finetuned_callbacks.validation:create",
+            check=check_validation,
         )
     )
     register.callback(
@@ -33,3 +35,8 @@ def finetuned_register(register: Registry) -> None:
             entry="finetuned_callbacks.checkpoint:create",
         )
     )
+
+
+def check_validation(params: ValidationParams, host: Host) -> None:  # noqa: ARG001 - the signature is the contract's
+    """Refuse held-out rows that cannot be read or asked. They are few, so they are all read."""
+    rows.load(params.dataset, params.limit)

@@ -94,10 +94,11 @@ class Callback:
     """A named trainer callback that a job may list: ``callbacks: [{"name": …, "params": {…}}]``.
 
     ``entry`` is ``"module:function"``, called in the worker as ``function(ctx, params)``; it returns a
-    ``transformers.TrainerCallback``.
+    ``transformers.TrainerCallback``. ``check`` refuses at submission what can be seen then: raises ``JobError``.
     """
 
     name: str
     summary: str
     params: type[BaseModel]
     entry: str
+    check: Callable[[Any, Host], None] | None = None

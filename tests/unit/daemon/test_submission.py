@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.submission import JobRequest, parse_request, resolve
-from finetuned_sdk import Callback, Host, Registry, fake
+from finetuned_sdk import Callback, Host, JobError, Registry, fake
 
 
 class KeepParams(BaseModel):
@@ -110,3 +110,12 @@ def test_callbacks_are_resolved_to_their_entries_and_checked_params(registry: Re
     assert callback["entry"] == "m:f"
     assert callback["params"] == {"best": 2}
     assert callback["params_model"].endswith(":KeepParams")
+
+
+def test_a_callback_may_refuse_what_it_can_see_at_submission(registry: Registry) -> None:
+    def refuse(_params: KeepParams, _host: Host) -> None:
+        raise JobError("The held-out rows are not there; name others.", code="bad_dataset")
+
+    registry.callback(Callback(name="picky", summary="", params=KeepParams, entry="m:f", check=refuse))
+    error = refusal({"kind": "listening", "params": {"callbacks": [{"name": "picky"}]}}, registry)
+    assert (error.stable_code, error.param) == ("bad_dataset", "params.callbacks.0.params")
