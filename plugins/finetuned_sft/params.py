@@ -65,7 +65,9 @@ class SFTParams(BaseModel):
         "preferred if there are any.",
     )
     eval_dataset: str | None = Field(
-        default=None, description="Held-out rows, in any form that dataset takes. Evaluated every eval_steps."
+        default=None,
+        description="Held-out rows, in any form that dataset takes (of a hub id the split test). Evaluated every "
+        "eval_steps.",
     )
     eval_split: Ratio = Field(
         default=0.0,

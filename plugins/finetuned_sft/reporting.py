@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from finetuned_sdk import JobError, WorkerContext
 from finetuned_sft.metering import StepMeter
 
 WAIT_TOO_LONG = 0.10  # share of the steps' time spent waiting for data
-ADVICE_STEPS = 20  # steps that are looked at before advice is given
+ADVICE_STEPS = 20  # reports that are looked at before advice is given
+WORTH_SAYING = 1.0  # seconds waited in them; below that, starting the loader is what is measured
 NOT_A_NUMBER_LIMIT = 3  # reports in a row; fp16 recovers from one or two
 
 # What a log line of the trainer is called in a progress report; the rest keeps its name.
@@ -103,7 +105,7 @@ class Reporter(TrainerCallback):
         }
 
     def _advise(self, waiting: float | None) -> None:
-        if waiting is None or waiting <= WAIT_TOO_LONG:
+        if waiting is None:
             return
         spare = max(1, self.cpu_count - 1)
         if self.workers < spare:
@@ -171,24 +173,21 @@ class Reporter(TrainerCallback):
 
 
 class WaitWatch:
-    """The share of time spent waiting over the last :data:`ADVICE_STEPS` reports, said once."""
+    """The share of time spent waiting over the last :data:`ADVICE_STEPS` reports, said once if it is too large."""
 
     def __init__(self) -> None:
-        self._window: list[tuple[float, float]] = []
-        self._first = True
+        self._window: deque[tuple[float, float]] = deque(maxlen=ADVICE_STEPS)
         self._said = False
 
     def add(self, waited: float, elapsed: float) -> float | None:
-        """The share once the window is full; ``None`` before that and after it has been above the limit."""
-        if self._first:  # the loader's processes start in the first step
-            self._first = False
+        """Take one report's seconds; the share, the first time that it is too large."""
+        self._window.append((waited, elapsed))
+        total_waited, total = (sum(column) for column in zip(*self._window, strict=True))
+        share = total_waited / total
+        if self._said or len(self._window) < ADVICE_STEPS or total_waited < WORTH_SAYING:
             return None
-        self._window = [*self._window[-(ADVICE_STEPS - 1) :], (waited, elapsed)]
-        if self._said or len(self._window) < ADVICE_STEPS:
-            return None
-        share = sum(w for w, _ in self._window) / sum(e for _, e in self._window)
         self._said = share > WAIT_TOO_LONG
-        return share
+        return share if self._said else None
 
 
 class ResumableEarlyStopping(EarlyStoppingCallback):

@@ -14,7 +14,7 @@ import datasets
 import torch
 from trl import SFTConfig
 
-from finetuned_sdk import WorkerContext
+from finetuned_sdk import JobError, WorkerContext
 from finetuned_sft import dataset, model_card, tokenization
 from finetuned_sft.metering import MeteredSFTTrainer, StepMeter
 from finetuned_sft.model import load_adapter, load_model, load_tokenizer, lora_config, merge_adapter
@@ -26,7 +26,7 @@ from finetuned_sft.validation import detect_format
 
 def train(ctx: WorkerContext, params: SFTParams) -> None:
     """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
-    gpu = any(device.startswith("gpu:") for device in ctx.device_ids)
+    gpu = holds_gpu(ctx)
     cpu_count = len(os.sched_getaffinity(0))
     settings = resolve(
         params, cpu_count=cpu_count, gpu=gpu, bf16_supported=gpu and torch.cuda.is_bf16_supported()
@@ -102,6 +102,18 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     publish(ctx, params, trainer, rows=len(train_dataset), best=settings.load_best_model_at_end)
     for file in ctx.work_dir.glob("*.arrow"):
         file.unlink()
+
+
+def holds_gpu(ctx: WorkerContext) -> bool:
+    """Whether the attempt trains on a GPU. Raises ``JobError`` if it holds one that torch cannot use."""
+    gpu = any(device.startswith("gpu:") for device in ctx.device_ids)
+    if gpu and not torch.cuda.is_available():
+        raise JobError(
+            f"The job holds {', '.join(ctx.device_ids)}, but torch {torch.__version__} cannot use it; install a CUDA "
+            "build of torch that fits the driver.",
+            code="gpu_unusable",
+        )
+    return gpu
 
 
 def publish(

@@ -7,13 +7,14 @@ masked, rows that are cut, rows that have no answer left.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetuned_sdk import AuditReport, BadDatasetError, JobError, RowProblem, WorkerContext
 from finetuned_sft import dataset, formats, tokenization
 from finetuned_sft.params import FormatName, SFTParams
-from finetuned_sft.tokenization import IGNORED, LossRule, TokenizedRow, Tokenizer
+from finetuned_sft.tokenization import IGNORED, TokenizedRow, Tokenizer
 
 PROBLEMS_KEPT = 100
 REMEDY = "Correct these rows and submit the job again."
@@ -22,11 +23,14 @@ MANY_DUPLICATES = 0.1
 
 
 def validate(ctx: WorkerContext, params: SFTParams) -> None:
-    """Read every row of the job's datasets. Raises ``BadDatasetError`` or ``JobError``, else reports an audit."""
+    """Read every row of the job's datasets. Raises ``BadDatasetError`` or ``JobError``, else reports an audit.
+
+    Returns early, with nothing reported, when asked to stop.
+    """
     ctx.phase("validating")
     tokenizer = load_tokenizer(ctx.model_path("model"), params)
     seen = _audit_dataset(ctx, params, tokenizer, params.dataset, params.dataset_split, None)
-    if params.eval_dataset is not None:
+    if seen is not None and params.eval_dataset is not None:
         _audit_dataset(ctx, params, tokenizer, params.eval_dataset, "test", seen)
 
 
@@ -124,10 +128,15 @@ def _audit_dataset(
     path: str,
     split: str,
     training: frozenset[int] | None,
-) -> frozenset[int]:
+) -> frozenset[int] | None:
+    """The hashes of the dataset's rows, or ``None`` if the job was asked to stop meanwhile."""
     form = params.dataset_format or detect_format(path, split)
     rule = tokenization.loss_rule(params, form, tokenizer)
-    tally = _tally(path, split, rule, tokenizer, params.max_length, training or frozenset())
+    tally = _tally(
+        ctx, tokenization.tokenized_rows(path, split, rule, tokenizer), path, tokenizer, params, training
+    )
+    if tally is None:
+        return None
     if tally.unanswered_total == tally.rows:
         raise BadDatasetError(
             path,
@@ -162,19 +171,21 @@ def _audit_dataset(
 
 
 def _tally(
+    ctx: WorkerContext,
+    rows: Iterable[TokenizedRow | RowProblem],
     path: str,
-    split: str,
-    rule: LossRule,
     tokenizer: Tokenizer,
-    max_length: int,
-    training: frozenset[int],
-) -> Tally:
-    stops = _stop_tokens(tokenizer)
-    tally, total = Tally(max_length), 0
+    params: SFTParams,
+    training: frozenset[int] | None,
+) -> Tally | None:
+    stops, elsewhere = _stop_tokens(tokenizer), training or frozenset()
+    tally, total = Tally(params.max_length), 0
     problems: list[RowProblem] = []
-    for item in tokenization.tokenized_rows(path, split, rule, tokenizer):
+    for item in rows:
+        if ctx.stop_requested is not None:
+            return None
         if isinstance(item, TokenizedRow):
-            tally.add(item, stops=stops, elsewhere=training)
+            tally.add(item, stops=stops, elsewhere=elsewhere)
             continue
         total += 1
         if len(problems) < PROBLEMS_KEPT:

@@ -263,6 +263,13 @@ def test_training_goes_on_from_an_earlier_adapter(run: Run, make_params: MakePar
     assert adapter_weights(second).keys() == adapter_weights(first).keys()
 
 
+def test_an_earlier_adapter_goes_on_in_four_bits(run: Run, make_params: MakeParams) -> None:
+    pytest.importorskip("bitsandbytes")
+    first = run(make_params(max_steps=8))
+    second = run(make_params(method="qlora", adapter=first.results["adapter_path"], max_steps=2))
+    assert series(second)[0] < series(first)[0] - 0.1
+
+
 def test_the_merged_model_answers_as_the_adapter_does(
     run: Run, make_params: MakeParams, tiny_model: str
 ) -> None:
@@ -350,10 +357,37 @@ def test_one_times_eight_is_eight_times_one(run: Run, make_params: MakeParams, m
     assert series(ones, "grad_norm") == pytest.approx(series(eight, "grad_norm"), rel=1e-3)
 
 
+def test_the_steps_of_a_run_by_epochs_are_known_beforehand(
+    run: Run, make_params: MakeParams, make_rows: MakeRows
+) -> None:
+    from finetuned_sft.params import total_steps
+
+    rows = make_rows("ten.jsonl", map(chat, range(10)))
+    params = make_params(dataset=rows, max_steps=None, num_train_epochs=1.5, gradient_accumulation_steps=2)
+    ctx = run(params)
+    assert {report["total_steps"] for report in ctx.of_type("progress")} == {total_steps(params, 10)}
+    assert len(series(ctx)) == total_steps(params, 10) == 3
+
+
+def test_a_gpu_that_torch_cannot_use_ends_the_job_with_a_remedy(run: Run, make_params: MakeParams) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("torch can use this machine's GPU")
+    with pytest.raises(JobError, match="CUDA build") as caught:
+        run(make_params(), device_ids=["gpu:GPU-0"])
+    assert caught.value.code == "gpu_unusable"
+
+
 def test_the_seed_decides_the_run(run: Run, make_params: MakeParams) -> None:
     first, same, other = (run(make_params(max_steps=2, seed=seed)) for seed in (1, 1, 2))
     assert series(first) == series(same)
     assert series(first) != series(other)
+
+
+def test_a_wait_of_milliseconds_is_no_advice(run: Run, make_params: MakeParams) -> None:
+    ctx = run(make_params(max_steps=24, save_steps=100, dataloader_num_workers=0))
+    assert ctx.of_type("advice") == []
 
 
 def test_a_starved_run_is_told_which_setting_to_change(
@@ -366,7 +400,7 @@ def test_a_starved_run_is_told_which_setting_to_change(
     collate = Collator.torch_call
 
     def slow(self: Any, examples: Any) -> Any:
-        time.sleep(0.03)  # the work that starves the device
+        time.sleep(0.06)  # the work that starves the device
         return collate(self, examples)
 
     monkeypatch.setattr(Collator, "torch_call", slow)

@@ -191,6 +191,15 @@ def test_a_model_without_tokenizer_is_refused(
     assert caught.value.code == "tokenizer_unloadable"
 
 
+def test_a_stop_request_ends_the_reading(model: str, make_rows: MakeRows, make_context: MakeContext) -> None:
+    params = SFTParams(model=model, dataset=make_rows("rows.jsonl", map(chat, range(40))))
+    ctx = make_context(params)
+    ctx.request_stop("cancel", checkpoint=False)
+    validate(ctx, params)
+    assert ctx.was_stopped
+    assert not ctx.of_type("audit")
+
+
 def test_validation_never_imports_torch(model: str, make_rows: MakeRows, tmp_path: Path) -> None:
     program = f"""
 import sys
