@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
+import aiohttp
 import anyio
 
 from finetuned.client_sse import Frame, Parser
@@ -52,7 +53,7 @@ async def follow(
                         event: Event = json.loads(frame.data)
                         yield event
         except LOST as error:
-            trouble = str(error) or type(error).__name__
+            trouble = _trouble(error)
         except FinetunedError as error:
             if error.status < 500:
                 raise
@@ -60,6 +61,15 @@ async def follow(
         on_connection(trouble)
         await anyio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
         backoff = min(LONGEST_BACKOFF, backoff * 2)
+
+
+def _trouble(error: Exception) -> str:
+    """What broke the stream, in words that need no knowledge of HTTP."""
+    if isinstance(error, TimeoutError):
+        return f"no sign of life for {SILENCE_TIMEOUT:.0f} s"
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | ConnectionError):
+        return "the stream broke off"
+    return str(error) or type(error).__name__
 
 
 async def _frames(

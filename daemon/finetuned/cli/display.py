@@ -70,6 +70,8 @@ class Watched:
         text = timeline.describe(event)
         if self.state is not before and self.state is not None:
             self.phase = ""
+            if self.state is JobState.FAILED:
+                return self.state.value  # why is said at the end
             return f"{self.state.value}: {text}" if text else self.state.value
         if kind == "attempt.ended":
             return text

@@ -182,7 +182,8 @@ def _ending(data: Mapping[str, Json]) -> str:
         f"signal {data['signal']}" if data.get("signal") else "",
         f"exit code {data['exit_code']}" if data.get("exit_code") else "",
         "out of memory" if data.get("oom_killed") else "",
-        str(data.get("cause") or ""),
+        # A worker that failed has told its error before: its words need no repetition.
+        str(data.get("cause") or "") if outcome != "failed" else "",
     ]
     why = ", ".join(part for part in how if part)
     return f"attempt {data['attempt']} {outcome}" + (f": {why}" if why else "")

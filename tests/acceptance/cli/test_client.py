@@ -118,16 +118,18 @@ async def test_a_stream_without_so_much_as_a_heartbeat_is_taken_for_dead(
 ) -> None:
     monkeypatch.setattr(client_follow, "SILENCE_TIMEOUT", 0.1)
     monkeypatch.setattr(client_follow, "FIRST_BACKOFF", 0.01)
+    troubles: list[str | None] = []
     first, second = EVENT % (1, 1), EVENT % (1, 1) + EVENT % (2, 2)
     async with (
         server(directory / "s", HEAD + first, HEAD + second) as asked,
         Client(Endpoint(socket=directory / "s")) as client,
-        aclosing(client.follow()) as events,
+        aclosing(client.follow(on_connection=troubles.append)) as events,
     ):
         assert (await anext(events))["seq"] == 1
         assert (await anext(events))["seq"] == 2
     assert b"Last-Event-ID: 0" in asked[0]
     assert b"Last-Event-ID: 1" in asked[1]
+    assert "no sign of life for 0 s" in troubles
 
 
 async def test_an_event_that_was_cut_in_the_middle_is_not_shown(

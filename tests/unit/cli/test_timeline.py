@@ -94,7 +94,7 @@ def test_a_crash_says_how_it_ended_and_how_long_it_waits() -> None:
             (7, "attempt.starting", RUN | {"attempt": 2, "resume_from": "/c"}),
             (8, "attempt.error", {"attempt": 2, "code": "oom", "message": "Too big."}),
             (9, "attempt.line_rejected", {"attempt": 2, "line": 4, "reason": "no JSON"}),
-            (10, "attempt.ended", {"attempt": 2, "outcome": "failed", "exit_code": 3}),
+            (10, "attempt.ended", {"attempt": 2, "outcome": "failed", "exit_code": 3, "cause": "Too big."}),
             (11, "attempt.ended", {"attempt": 3, "outcome": "lost"}),
             (12, "job.failed", {"code": "oom", "message": "Too big."}),
         )
