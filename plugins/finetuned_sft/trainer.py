@@ -21,11 +21,12 @@ from finetuned_sft.model import load_adapter, load_model, load_tokenizer, lora_c
 from finetuned_sft.params import SAVE_EVERY_AT_MOST, Resolved, SFTParams, every, resolve, total_steps
 from finetuned_sft.prepared import prepare
 from finetuned_sft.reporting import Reporter, ResumableEarlyStopping
-from finetuned_sft.validation import detect_format
+from finetuned_sft.validation import detect_format, refuse_remote_code
 
 
 def train(ctx: WorkerContext, params: SFTParams) -> None:
     """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
+    refuse_remote_code(ctx, params)
     gpu = holds_gpu(ctx)
     cpu_count = len(os.sched_getaffinity(0))
     settings = resolve(

@@ -27,11 +27,22 @@ def validate(ctx: WorkerContext, params: SFTParams) -> None:
 
     Returns early, with nothing reported, when asked to stop.
     """
+    refuse_remote_code(ctx, params)
     ctx.phase("validating")
     tokenizer = load_tokenizer(ctx.model_path("model"), params)
     seen = _audit_dataset(ctx, params, tokenizer, params.dataset, params.dataset_split, None)
     if seen is not None and params.eval_dataset is not None:
         _audit_dataset(ctx, params, tokenizer, params.eval_dataset, "test", seen)
+
+
+def refuse_remote_code(ctx: WorkerContext, params: SFTParams) -> None:
+    """Raise ``JobError`` if the job wants a repository's code to run and the operator does not (or no longer)."""
+    if params.trust_remote_code and not ctx.allow_remote_code:
+        raise JobError(
+            "This daemon does not run code from model repositories; ask its operator to set allow_remote_code, or "
+            "drop trust_remote_code.",
+            code="remote_code_not_allowed",
+        )
 
 
 def load_tokenizer(path: str, params: SFTParams) -> Tokenizer:

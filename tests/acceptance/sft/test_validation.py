@@ -191,6 +191,19 @@ def test_a_model_without_tokenizer_is_refused(
     assert caught.value.code == "tokenizer_unloadable"
 
 
+def test_remote_code_needs_the_operators_word_when_the_attempt_runs(
+    model: str, make_rows: MakeRows, make_context: MakeContext
+) -> None:
+    from finetuned_sft.trainer import train
+
+    params = SFTParams(model=model, dataset=make_rows("rows.jsonl", [chat(1)]), trust_remote_code=True)
+    for work in (validate, train):
+        with pytest.raises(JobError) as caught:
+            work(make_context(params), params)
+        assert caught.value.code == "remote_code_not_allowed"
+    validate(make_context(params, allow_remote_code=True), params)
+
+
 def test_a_stop_request_ends_the_reading(model: str, make_rows: MakeRows, make_context: MakeContext) -> None:
     params = SFTParams(model=model, dataset=make_rows("rows.jsonl", map(chat, range(40))))
     ctx = make_context(params)
