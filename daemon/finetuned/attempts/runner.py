@@ -41,14 +41,19 @@ def main(arguments: list[str] | None = None) -> int:
     if not bundle.claim(identity.own()):
         return REVOKED_EXIT_CODE
     runner = Runner(bundle, bundle.read_spec(), _read_secrets(rest), wakeup)
-    record = runner.run()
+    write_exit(bundle, runner.run())
+    return 0
+
+
+def write_exit(bundle: Bundle, record: ExitRecord, *, pause: float = WRITE_INTERVAL) -> None:
+    """Put the end on disk, however long the disk stays full: nobody else can tell how the worker ended."""
     while True:
         try:
             bundle.write_exit(record)
-        except OSError:  # a full disk; nobody else can tell how the worker ended
-            time.sleep(WRITE_INTERVAL)
+        except OSError:
+            time.sleep(pause)
         else:
-            return 0
+            return
 
 
 class Runner:

@@ -143,7 +143,7 @@ class Supervisor:
 
     async def _follow(self, runner: RunnerIdentity) -> None:
         """Record the spool until the runner is dead and the spool read to its end."""
-        with ProcessWatch(runner) as watch:
+        with await ProcessWatch.on(runner) as watch:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._notice_death, watch)
                 tasks.start_soon(self._enforce_stop, watch)

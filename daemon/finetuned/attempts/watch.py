@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+from anyio import to_thread
 
 from finetuned.attempts import identity
 from finetuned_sdk.bundle import RunnerIdentity
@@ -17,8 +18,13 @@ from finetuned_sdk.bundle import RunnerIdentity
 class ProcessWatch:
     """Holds a pidfd of exactly one process; a process that is gone already counts as dead."""
 
-    def __init__(self, runner: RunnerIdentity) -> None:
-        self._descriptor = identity.open_process(runner)
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    @classmethod
+    async def on(cls, runner: RunnerIdentity) -> Self:
+        """Watch the process of an identity."""
+        return cls(await to_thread.run_sync(identity.open_process, runner))
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from finetuned.attempts import identity
 from finetuned.attempts.launcher import Executor, LocalExecutor
@@ -22,6 +23,11 @@ from finetuned_sdk.bundle import Bundle, RunnerIdentity, Spec
 QUICK = Timing(start=20.0, poll=0.01, poll_idle=0.05)
 
 
+def alive(tag: str, runners: list[RunnerIdentity]) -> list[int]:
+    """The processes of an attempt that live, its runner among them."""
+    return identity.leftovers(tag, None) + [runner.pid for runner in runners if identity.is_alive(runner)]
+
+
 class CheckingLog(MemoryAttemptLog):
     """Looks, at the moment an attempt is said to have ended, whether anything of it is alive."""
 
@@ -31,8 +37,7 @@ class CheckingLog(MemoryAttemptLog):
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         entry = self.entries[job, attempt]
-        self.alive_at_end += identity.leftovers(f"{job}/{attempt}/", None)
-        self.alive_at_end += [runner.pid for runner in entry.runners if identity.is_alive(runner)]
+        self.alive_at_end += await to_thread.run_sync(alive, f"{job}/{attempt}/", entry.runners)
         await super().ended(job, attempt, ending)
 
 
@@ -73,7 +78,7 @@ class House:
     async def until(self, condition: Callable[[], object]) -> None:
         """Look again and again until a condition holds that other processes bring about."""
         with anyio.fail_after(20):
-            while not condition():  # noqa: ASYNC110 - no event comes from there
+            while not await to_thread.run_sync(condition):  # noqa: ASYNC110 - no event comes from there
                 await anyio.sleep(0.01)
 
     async def until_family(self, spec: Spec, size: int) -> None:
@@ -98,7 +103,7 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def house(tmp_path: Path, no_blocking: None) -> Iterator[House]:
     house = House(tmp_path)
     yield house
     house.clear()

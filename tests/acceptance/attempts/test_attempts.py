@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from finetuned.attempts import identity
 from finetuned.attempts.launcher import LocalExecutor
@@ -215,7 +217,7 @@ class SilentExecutor:
     """Starts nothing and says nothing."""
 
     async def launch(self, bundle: Bundle, spec: Spec) -> None:
-        bundle.create(spec)
+        await to_thread.run_sync(bundle.create, spec)
 
     def reap(self) -> None: ...
 
@@ -367,3 +369,70 @@ async def test_no_line_of_output_is_lost_in_a_flood(house: House) -> None:
     entry = await house.run(params={"steps": 3, "output_lines": 20_000, "artifact_bytes": None})
     lines = house.bundle(entry.spec).output_path.read_text(encoding="utf-8").splitlines()
     assert lines == [f"step {step} line {line}" for step in (1, 2, 3) for line in range(20_000)]
+
+
+async def test_a_worker_that_cannot_be_started_is_a_problem_and_not_a_loss(house: House) -> None:
+    entry = house.start()
+    bundle = house.bundle(entry.spec)
+    bundle.create(replace(entry.spec, interpreter="/nowhere/python"))
+    await LocalExecutor().launch(bundle, entry.spec)  # the runner starts, its worker does not
+    await house.until(bundle.exit_path.exists)
+    async with house.daemon():
+        ending = await house.log.until_ended("job-1", 1)
+    assert (ending.exit_code, ending.signal, ending.lost) == (None, None, None)
+    assert ending.problem == "The worker cannot be started with /nowhere/python: No such file or directory."
+
+
+async def test_a_disk_that_is_full_for_a_while_costs_no_checkpoint_fact(house: House, tmp_path: Path) -> None:
+    """The limit on file sizes stands for a full disk: writes come back short, then fail."""
+    module = tmp_path / "full.py"
+    module.write_text(
+        "import resource\n"
+        "def limit(size):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+        "def run(ctx, params):\n"
+        "    limit(2000)\n"
+        "    for step in range(30):\n"
+        "        made = ctx.work_dir / str(step)\n"
+        "        made.mkdir()\n"
+        "        (made / 'w').write_text('x')\n"
+        "        ctx.checkpoint(made, step=step, metrics={'loss': 1.0})\n"
+        "    limit(resource.RLIM_INFINITY)\n"
+        "    ctx.result(done=True)\n"
+    )
+    entry = await house.run(entry="full:run", environment={"PYTHONPATH": str(tmp_path)})
+    assert [fact.data["step"] for fact in entry.facts if fact.type == "checkpoint"] == list(range(30))
+    assert all(isinstance(line, Fact) for line in entry.lines)
+    assert entry.ending is not None
+    assert entry.ending.exit_code == 0
+
+
+async def test_an_exit_record_that_cannot_be_read_is_a_loss_that_says_so(house: House) -> None:
+    entry = house.start(params={"steps": 1})
+    async with house.daemon():
+        await house.log.until_fact("job-1", 1, "hello")
+    bundle = house.bundle(entry.spec)
+    await house.until(bundle.exit_path.exists)
+    await house.until(lambda: not identity.is_alive(entry.runners[0]))
+    bundle.exit_path.write_text("{", encoding="utf-8")
+    bundle.spec_path.unlink()
+    async with house.daemon():
+        ending = await house.log.until_ended("job-1", 1)
+    assert ending.lost is not None
+    assert "exit.json is not JSON" in ending.lost
+
+
+async def test_facts_beyond_the_cap_are_skipped_and_counted_in_the_usage(
+    house: House, tmp_path: Path
+) -> None:
+    module = tmp_path / "flood.py"
+    module.write_text(
+        "def run(ctx, params):\n"
+        "    for step in range(3000):\n"
+        "        ctx.progress(current_step=step, total_steps=None, final=True)\n"
+    )
+    entry = await house.run(entry="flood:run", environment={"PYTHONPATH": str(tmp_path)})
+    assert entry.ending is not None
+    recorded = sum(fact.type == "progress" for fact in entry.facts)
+    assert recorded + entry.ending.usage["skipped_progress"] == 3000
+    assert entry.facts[-1].type == "result"

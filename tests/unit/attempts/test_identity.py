@@ -113,7 +113,7 @@ def test_descendants_come_children_first(sleeper: Sleeper) -> None:
 
 async def test_a_watch_waits_for_the_end_of_exactly_its_process(sleeper: Sleeper) -> None:
     process = sleeper()
-    with ProcessWatch(identify(process.pid)) as watch:
+    with await ProcessWatch.on(identify(process.pid)) as watch:
         assert not watch.has_ended()
         watch.signal(signal.SIGKILL)
         await watch.wait()
@@ -123,18 +123,22 @@ async def test_a_watch_waits_for_the_end_of_exactly_its_process(sleeper: Sleeper
 
 
 async def test_a_watch_on_a_process_that_is_gone_is_over_at_once() -> None:
-    with ProcessWatch(replace(identity.own(), start_time=1)) as watch:
+    with await ProcessWatch.on(replace(identity.own(), start_time=1)) as watch:
         await watch.wait()
         watch.signal(signal.SIGKILL)
         assert watch.has_ended()
 
 
-def test_the_processes_of_a_watch_leave_no_descriptor(sleeper: Sleeper) -> None:
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_watch_leaves_no_descriptor(sleeper: Sleeper) -> None:
     runner = identify(sleeper().pid)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     for _ in range(50):
-        with ProcessWatch(runner) as watch:
+        with await ProcessWatch.on(runner) as watch:
             assert not watch.has_ended()
         identity.is_alive(runner)
         identity.is_alive(replace(runner, start_time=1))
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert descriptors() == before
