@@ -47,12 +47,20 @@ def note(text: str) -> None:
     stderr().print(text, markup=False, soft_wrap=True)
 
 
-def show(table: Table, *, empty: str) -> None:
+def show(table: Table, *, empty: str = "") -> None:
     """A table on stdout, or ``empty`` on stderr if it has no rows."""
-    if table.row_count:
-        stdout().print(table)
-    else:
+    if not table.row_count:
         note(empty)
+        return
+    out = stdout()
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:  # rich fills lines up with spaces, which a pipe need not carry
+        out.print(table)
+    for line in captured.get().splitlines():
+        sys.stdout.write(line.rstrip() + "\n")
+    sys.stdout.flush()
 
 
 def emit(value: Json) -> None:

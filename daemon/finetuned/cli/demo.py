@@ -111,7 +111,7 @@ class _Narrator:
             _show_sample(sample)
         self.step("What happened, from the event log")
         rows = [event async for event in daemon.all_events(job=job["id"], types=timeline.TYPES)]
-        console.stdout().print(tables.timeline(timeline.timeline(rows)))
+        console.show(tables.timeline(timeline.timeline(rows)), empty="The log has no events of the job.")
 
 
 def _show_changes(changes: list[story.Change]) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import anyio
 import click
 
-from finetuned.cli import console, tables, timeline
+from finetuned.cli import console, tables, timeline, watch
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
 from finetuned.client_errors import UnreachableError
@@ -62,14 +62,13 @@ async def show(daemon: Client, *, job_id: str, as_json: bool) -> None:
     if as_json:
         console.emit({**job, "timeline": [row.as_dict() for row in rows]})
         return
-    out = console.stdout()
     console.say(job["id"], style="bold")
-    out.print(tables.details(job))
-    out.print()
-    out.print(tables.timeline(rows))
+    console.show(tables.details(job))
+    console.say("")
+    console.show(tables.timeline(rows))
     if job["attempts"]:
-        out.print()
-        out.print(tables.attempts(job))
+        console.say("")
+        console.show(tables.attempts(job))
 
 
 @click.command
@@ -164,14 +163,23 @@ async def cancel(daemon: Client, *, job_id: str, reason: str | None, as_json: bo
     "--from-checkpoint", metavar="STEP", help="Go on from this checkpoint: a step of the job, or `latest`."
 )
 @click.option("--priority", type=int, help="Another priority than the first time.")
-@json_option()
+@click.option("--watch", "watching", is_flag=True, help="Stay until the new job ends.")
+@json_option("Print JSON: the job; with --watch its events and the ended job, one a line.")
 @with_daemon
 async def retry(
-    daemon: Client, *, job_id: str, from_checkpoint: str | None, priority: int | None, as_json: bool
-) -> None:
+    daemon: Client,
+    /,
+    *,
+    job_id: str,
+    from_checkpoint: str | None,
+    priority: int | None,
+    watching: bool,
+    as_json: bool,
+) -> int:
     """Submit an ended job again, as a new one."""
     job = await daemon.retry(job_id, from_checkpoint=from_checkpoint, priority=priority)
     _told(job, as_json, f"{job['id']} is {job['state']}; it repeats {job_id}.")
+    return await watch.to_the_end(daemon, job["id"], as_json=as_json) if watching else 0
 
 
 @click.command

@@ -277,8 +277,8 @@ class FakeDaemon:
         return web.json_response(job)
 
     async def _retry(self, request: web.Request) -> web.Response:
-        again = a_job("job-again", retry_of=request.match_info["id"])
-        self.jobs["job-again"] = again
+        again = self.jobs.setdefault("job-again", a_job("job-again"))
+        again["retry_of"] = request.match_info["id"]
         return web.json_response(again, status=201)
 
     async def _token(self, request: web.Request) -> web.Response:

@@ -192,6 +192,21 @@ def test_retry_names_the_checkpoint_and_the_new_job(daemon: FakeDaemon, finetune
     assert "job-again is queued; it repeats job-1." in outcome.out
 
 
+def test_a_retry_can_be_watched_at_once(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.runs("job-again")
+    outcome = finetune("retry", "job-1", "--watch", "--json")
+    assert outcome.code == 0
+    assert outcome.lines[-1]["state"] == "succeeded"
+    assert len(outcome.lines) == 10
+
+
+def test_a_table_in_a_pipe_has_no_spaces_at_the_ends_of_lines(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.runs("job-1")
+    for arguments in (["ls"], ["show", "job-1"], ["kinds"], ["kinds", "sft"]):
+        lines = finetune(*arguments).out.splitlines()
+        assert lines == [line.rstrip() for line in lines]
+
+
 def test_what_an_ended_job_is_told_is_only_its_state(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.jobs["job-1"] = a_job("job-1", state="cancelled")
     daemon.refusal = (200, daemon.jobs["job-1"])

@@ -111,7 +111,7 @@ def test_the_demo_as_json_is_one_document(staged: list[FakeDaemon], finetune: Ru
     outcome = finetune("demo", "--model-file", str(model_file), "--json")
     assert [(each["before"], each["after"]) for each in outcome.json["changes"]] == [(0.0, 0.875)] * 2
     assert outcome.json["job"]["state"] == "succeeded"
-    assert outcome.json["seconds"] > 0
+    assert outcome.json.keys() == {"changes", "seconds", "job"}
 
 
 def test_what_is_kept_is_named(
