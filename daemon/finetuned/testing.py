@@ -22,6 +22,7 @@ from finetuned.domain import decisions, facts
 from finetuned.domain.errors import StorageFullError
 from finetuned.queries import Queries
 from finetuned.store import Log, open_log
+from finetuned_events import Event
 from finetuned_sdk import Host, JobKind, Registry
 
 CPU = {"id": "cpu:0", "kind": "cpu", "name": "a core", "memory_bytes": 1 << 30}
@@ -74,13 +75,13 @@ class House:
         """Start whatever may start; no process comes of it."""
         await self.log.execute(lambda world: decisions.schedule(world, in_backoff=frozenset()))
 
-    async def report(self, job_id: str, *reported: facts.Fact) -> None:
+    async def report(self, job_id: str, *reported: facts.Fact) -> tuple[Event, ...]:
         """Append facts to a job's stream in one commit, as its worker's."""
-        await self.log.append([decisions.job_event(job_id, fact, actor="attempt:1") for fact in reported])
+        return await self.log.append([decisions.job_event(job_id, fact, actor="attempt:1") for fact in reported])
 
-    async def progress(self, job_id: str, *steps: int) -> None:
+    async def progress(self, job_id: str, *steps: int) -> tuple[Event, ...]:
         """Append one ``job.progress`` a step, in one commit."""
-        await self.report(job_id, *(facts.JobProgress({"current_step": step}) for step in steps))
+        return await self.report(job_id, *(facts.JobProgress({"current_step": step}) for step in steps))
 
     async def end_attempt(self, job_id: str, *, error: bool = False) -> None:
         """Let the live attempt end: with a result, or crashed."""

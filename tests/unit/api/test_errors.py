@@ -1,0 +1,86 @@
+"""What is raised and what is answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from finetuned.api import errors
+from finetuned.domain.errors import (
+    AuthenticationError,
+    FinetunedError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    Rejected,
+    StorageFullError,
+    TooLargeError,
+    UnavailableError,
+)
+from finetuned_events import LogError, LogFullError, LogWriteError
+
+
+async def answer(raised: BaseException) -> tuple[web.Response, dict[str, Any]]:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        raise raised
+
+    response = await errors.middleware(make_mocked_request("GET", "/v1/x"), handler)
+    assert isinstance(response, web.Response)
+    assert isinstance(response.body, bytes)
+    return response, json.loads(response.body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "kind"),
+    [
+        (InvalidRequestError("m", param="p"), 400, "invalid_request", "invalid_request_error"),
+        (InvalidRequestError("m", code="unknown_kind"), 400, "unknown_kind", "invalid_request_error"),
+        (AuthenticationError("m"), 401, "invalid_token", "authentication_error"),
+        (PermissionDeniedError("m"), 403, "permission_denied", "permission_error"),
+        (NotFoundError("m"), 404, "not_found", "invalid_request_error"),
+        (Rejected("job_ended", "m"), 409, "job_ended", "invalid_request_error"),
+        (TooLargeError("m"), 413, "body_too_large", "invalid_request_error"),
+        (UnavailableError("m"), 503, "unavailable", "server_error"),
+        (StorageFullError("m"), 507, "disk_full", "server_error"),
+    ],
+)
+async def test_a_refusal_is_answered_in_the_one_shape(
+    error: FinetunedError, status: int, code: str, kind: str
+) -> None:
+    response, body = await answer(error)
+    assert response.status == status
+    assert body == {"code": code, "message": "m", "param": error.param, "type": kind}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(LogFullError(), 507), (LogWriteError(), 503), (LogError("x"), 503)]
+)
+async def test_the_logs_refusals_are_the_servers_fault(error: LogError, status: int) -> None:
+    response, body = await answer(error)
+    assert (response.status, body["type"]) == (status, "server_error")
+
+
+async def test_what_the_framework_refuses_has_the_same_shape() -> None:
+    response, body = await answer(web.HTTPBadRequest(reason="Odd"))
+    assert (response.status, body["code"], body["message"][:3]) == (400, "bad_request", "Odd")
+
+
+async def test_a_client_that_went_is_answered_nothing() -> None:
+    with pytest.raises(ConnectionResetError):
+        await answer(ConnectionResetError())
+
+
+async def test_an_unforeseen_error_is_logged_under_the_reference_that_is_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    response, body = await answer(ZeroDivisionError("inner"))
+    assert response.status == 500
+    (record,) = caplog.records
+    reference = record.getMessage().partition("(")[2].removesuffix(")")
+    assert reference in body["message"]
+    assert record.exc_info is not None
+    assert "inner" not in body["message"]
