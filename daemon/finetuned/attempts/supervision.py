@@ -170,7 +170,7 @@ def find_strays(jobs: Path, known: frozenset[_Key]) -> list[Stray]:
     """The bundles below ``jobs`` that run although they are not ``known``."""
     found = []
     for path in sorted(jobs.glob("*/attempts/*")):
-        if (path.parent.parent.name, int(path.name)) not in known:
+        if path.name.isdigit() and (path.parent.parent.name, int(path.name)) not in known:
             stray = _stray(Bundle(path))
             if stray is not None:
                 found.append(stray)

@@ -282,7 +282,7 @@ async def test_a_pid_that_was_used_again_is_not_taken_for_the_runner(house: Hous
     entry = house.start(params={"steps": 1})
     bundle = house.bundle(entry.spec)
     bundle.create(entry.spec)
-    me = identity.own()
+    me = await to_thread.run_sync(identity.own)
     data = {"boot_id": me.boot_id, "pid": me.pid, "start_time": me.start_time - 1, "process_group": me.pid}
     bundle.runner_path.write_text(json.dumps(data), encoding="utf-8")
     async with house.daemon():
@@ -311,7 +311,7 @@ async def test_a_bundle_that_the_log_does_not_know_is_reported_and_left_alone(ho
         await house.until(lambda: supervision.strays)
     (stray,) = supervision.strays
     assert (stray.job, stray.attempt, stray.devices) == ("job-1", 1, ("cpu:1",))
-    assert house.processes(entry.spec)
+    assert await to_thread.run_sync(house.processes, entry.spec)
 
 
 async def test_a_log_that_fails_for_a_moment_does_not_end_the_attempt(

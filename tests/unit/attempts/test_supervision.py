@@ -199,6 +199,7 @@ def stray(jobs: Path, **files: object) -> Bundle:
 
 def test_a_running_bundle_that_is_not_known_is_a_stray(tmp_path: Path) -> None:
     stray(tmp_path)
+    (tmp_path / "job-s" / "attempts" / "notes").mkdir()
     (found,) = find_strays(tmp_path, frozenset())
     assert (found.job, found.attempt, found.devices) == ("job-s", 1, ("cpu:0",))
     assert find_strays(tmp_path, frozenset({("job-s", 1)})) == []
