@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -254,6 +255,20 @@ async def prefill(path: Path, events: int) -> None:
         assert log.head == events
 
 
+def tuned(run: Runner) -> Runner:
+    """What a program can do for its log: uvloop, and fewer collections of garbage that is not there."""
+
+    def runner(work: Any) -> Any:
+        before = gc.get_threshold()
+        gc.set_threshold(10_000, 20, 20)
+        try:
+            return run(work)
+        finally:
+            gc.set_threshold(*before)
+
+    return runner
+
+
 class Bench:
     """Runs everything in rounds, and keeps the cells."""
 
@@ -267,9 +282,9 @@ class Bench:
         try:
             import uvloop
         except ImportError:
-            print("uvloop is not installed: without its column")
+            print("uvloop is not installed: without the tuned contestant")
         else:
-            self.runners["finetuned, uvloop"] = uvloop.run
+            self.runners["finetuned, tuned"] = tuned(uvloop.run)
 
     def run(self) -> None:
         """All rounds; the contestants of a shape directly after one another."""
@@ -320,7 +335,9 @@ class Bench:
 
     def targets(self) -> list[dict[str, Any]]:
         """The figures that the project set itself, and what was reached; ratios are medians over the rounds."""
-        name = "finetuned"
+        return [target for name in self.runners for target in self.targets_of(name)]
+
+    def targets_of(self, name: str) -> list[dict[str, Any]]:
         found = [
             self.ratio("1 caller x 100: share of raw", (name, 1, 100, 0), ("raw sqlite3", 1, 100, 0), 0.5),
             self.ratio("8 callers x 100: share of raw", (name, 8, 100, 0), ("raw sqlite3", 8, 100, 0), 0.65),
@@ -339,7 +356,7 @@ class Bench:
         if self.full:
             full = self.cells[name, 512, 1, self.full]
             found.append(self.most(f"512 callers, {self.full} rows there: p99, ms", full.median("p99"), 60))
-        return found
+        return [{"contestant": name, **target} for target in found]
 
     def ratio(
         self, what: str, one: tuple[str, int, int, int], other: tuple[str, int, int, int], least: float
@@ -363,7 +380,9 @@ class Bench:
         print()
         for target in self.targets():
             mark = "met   " if target["met"] else "MISSED"
-            print(f"{mark}  {target['what']:50} {target['figure']:8.2f}   ({target['target']})")
+            print(
+                f"{mark}  {target['contestant']:17} {target['what']:50} {target['figure']:8.2f}   ({target['target']})"
+            )
 
 
 def main() -> int:
