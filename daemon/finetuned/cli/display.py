@@ -21,7 +21,7 @@ from finetuned.domain.states import JobState
 Json = Any
 
 LINE_EVERY = 10.0  # seconds between two progress lines in a pipe
-REFRESHES = 8  # a second
+REFRESHES = 4  # a second; the trainer wants the cores
 
 #: What is told above the bar, beside changes of state.
 NOTED = frozenset(
