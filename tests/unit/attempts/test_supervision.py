@@ -16,10 +16,9 @@ from finetuned.attempts.runner import write_exit
 from finetuned.attempts.supervision import Supervision, find_strays
 from finetuned.attempts.supervisor import Supervisor, Timing
 from finetuned.attempts.testing import MemoryAttemptLog, fake_spec
+from finetuned.attempts.watch import ProcessWatch
 from finetuned_sdk.bundle import Bundle, ExitRecord, RunnerIdentity, Spec
-from finetuned_sdk.spool import BadLine
-
-pytestmark = pytest.mark.usefixtures("no_blocking")
+from finetuned_sdk.spool import BadLine, Fact, encode
 
 
 class FailingExecutor:
@@ -260,6 +259,30 @@ async def test_a_hint_is_heeded_before_the_next_look_is_due(tmp_path: Path) -> N
         supervisor.request_stop("enough")
         ending = await log.until_ended("job-1", 1)
     assert ending.exit_code == 75
+
+
+class LastWords(ProcessWatch):
+    """A process whose last line is written at the moment at which it is first seen dead."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(None)
+        self._path = path
+        self._looks = 0
+
+    def has_ended(self) -> bool:
+        self._looks += 1
+        if self._looks == 2:
+            self._path.write_bytes(encode(Fact(1, "result", 1, {"values": {}})))
+        return self._looks >= 2
+
+
+async def test_what_was_written_just_before_death_is_recorded(tmp_path: Path) -> None:
+    log = MemoryAttemptLog()
+    entry = log.start(fake_spec())
+    timing = Timing(poll=0.01)
+    supervisor = Supervisor(entry.attempt, Bundle(tmp_path), log, FailingExecutor(), timing=timing)
+    await supervisor._ingest(LastWords(tmp_path / "spool.ndjson"))
+    assert [fact.type for fact in entry.facts] == ["result"]
 
 
 class TestMemoryAttemptLog:
