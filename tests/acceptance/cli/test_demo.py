@@ -244,7 +244,8 @@ def test_ctrl_c_leaves_neither_a_process_nor_a_directory(model_file: Path, tmp_p
         eventually((directory / process.LOG_NAME).exists)
         demo.send_signal(signal.SIGINT)
         _, err = demo.communicate(timeout=DEADLINE)
-    assert demo.returncode == 130
+    # A shell shows both as 130: Python may take the signal itself where it came in the middle of an import.
+    assert demo.returncode in {130, -signal.SIGINT}
     assert "nothing is left running" in err
     assert "Traceback" not in err
     assert not directory.exists()

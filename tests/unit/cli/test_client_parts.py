@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ast
+import tempfile
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -55,8 +57,10 @@ def test_a_character_that_was_cut_in_two_is_whole_again() -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> dict[str, str]:
-    return {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "none")}
+def home() -> Iterator[dict[str, str]]:
+    """A user's environment. Its directory has a short path: that of a socket has 107 bytes at most."""
+    with tempfile.TemporaryDirectory(prefix="fth-") as directory:
+        yield {"HOME": directory, "XDG_CONFIG_HOME": f"{directory}/none"}
 
 
 def test_a_url_comes_before_a_socket(home: dict[str, str]) -> None:
@@ -85,7 +89,7 @@ def test_a_named_state_directory_is_used_even_if_no_daemon_is_there(
 
 def test_the_users_own_daemon_comes_before_the_systems(home: dict[str, str], tmp_path: Path) -> None:
     system = tmp_path / "system.sock"
-    own = tmp_path / ".local" / "state" / "finetuned" / "finetuned.sock"
+    own = Path(home["HOME"]) / ".local" / "state" / "finetuned" / "finetuned.sock"
     assert find_endpoint(home, system_socket=system).socket == own
     system.touch()
     assert find_endpoint(home, system_socket=system).socket == system
