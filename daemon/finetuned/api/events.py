@@ -19,18 +19,20 @@ from finetuned_events import LogError
 LAST_EVENT_ID = "Last-Event-ID"
 
 
-async def of_job(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def of_job(request: web.Request, caller: Caller) -> web.StreamResponse:
     """The events of one job, from its first on."""
     job = await request.app[DOORS].queries.job(request.match_info["id"])
-    return await _events(request, stream=f"job/{job.id}", stream_from=0)
+    return await _events(request, caller, stream=f"job/{job.id}", stream_from=0)
 
 
-async def of_all(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def of_all(request: web.Request, caller: Caller) -> web.StreamResponse:
     """All events. A stream without a cursor begins at the head."""
-    return await _events(request, stream=None, stream_from=request.app[DOORS].queries.head)
+    return await _events(request, caller, stream=None, stream_from=request.app[DOORS].queries.head)
 
 
-async def _events(request: web.Request, *, stream: str | None, stream_from: int) -> web.StreamResponse:
+async def _events(
+    request: web.Request, caller: Caller, *, stream: str | None, stream_from: int
+) -> web.StreamResponse:
     parameters = Parameters(request, "after", "limit", "types", "stream")
     types = parameters.choices("types", facts.SCHEMAS)
     after = parameters.integer("after", lowest=0, highest=LARGEST_SEQ)
@@ -42,14 +44,14 @@ async def _events(request: web.Request, *, stream: str | None, stream_from: int)
         seen = request.headers.get(LAST_EVENT_ID)
         if seen is not None:  # a client that reconnects keeps its first URL, so this one counts
             after = whole_number(LAST_EVENT_ID, seen, lowest=0, highest=LARGEST_SEQ)
-        return await _push(request, Filter(stream, types), stream_from if after is None else after)
+        return await _push(request, caller, Filter(stream, types), stream_from if after is None else after)
     events, has_more = await request.app[DOORS].queries.events(
         after=after or 0, limit=limit, stream=stream, types=types
     )
     return json(listing([views.event(event) for event in events], has_more=has_more, key="seq"))
 
 
-async def _push(request: web.Request, wanted: Filter, after: int) -> web.StreamResponse:
+async def _push(request: web.Request, caller: Caller, wanted: Filter, after: int) -> web.StreamResponse:
     queries = request.app[DOORS].queries
     response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     response.content_type = sse.CONTENT_TYPE
@@ -65,7 +67,7 @@ async def _push(request: web.Request, wanted: Filter, after: int) -> web.StreamR
         after = queries.head
         opening += sse.reset(after)
     await response.write(opening)
-    client = Subscriber(transport, wanted, chunked, after, moved_at=time.monotonic())
+    client = Subscriber(transport, caller.actor, wanted, chunked, after, moved_at=time.monotonic())
     try:
         await request.app[FEED].serve(response, client)
     except LogError:

@@ -18,6 +18,7 @@ import anyio
 from aiohttp import web
 
 from finetuned.api import sse
+from finetuned.domain import facts
 from finetuned.queries import Queries
 from finetuned_events import Event
 
@@ -46,10 +47,11 @@ class Filter:
 class Subscriber:
     """One client. ``cursor`` is the position up to which everything it wants was written to its transport.
 
-    ``unsent`` and ``moved_at`` are what the last sweep saw: bytes in the transport, and when they last shrank.
+    ``actor`` is who it is, as the log records it: a stream ends when its token is revoked. ``unsent`` and ``moved_at`` are what the last sweep saw: bytes in the transport, and when they last shrank.
     """
 
     transport: asyncio.Transport
+    actor: str
     filter: Filter
     chunked: bool
     cursor: int
@@ -170,7 +172,16 @@ class Feed:
                 matching = [event for event in of_stream if wanted.wants(event)]
                 if matching:
                     self._write_to_group(group, matching, chunked=chunked, start=start)
+        self._cut_revoked(events)
         self._position = events[-1].seq
+
+    def _cut_revoked(self, events: Iterable[Event]) -> None:
+        revoked = {f"token:{event.data['id']}" for event in events if event.type == facts.TokenRevoked.type}
+        if revoked:
+            for client in self._open:
+                if client.actor in revoked:
+                    client.transport.abort()
+                    client.wake.set()
 
     def _write_to_group(
         self, group: set[Subscriber], events: list[Event], *, chunked: bool, start: int

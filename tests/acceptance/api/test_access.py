@@ -124,6 +124,26 @@ async def test_a_token_is_shown_once_works_and_is_shut_by_revocation(
         assert (await client.delete(f"/v1/tokens/{made['id']}")).status == 200
 
 
+async def test_revoking_a_token_ends_the_streams_that_it_opened(house: Any, client: Any, tcp: Any) -> None:
+    made, kept = [await (await client.post("/v1/tokens", json={"scope": "read"})).json() for _ in range(2)]
+
+    async def opened(token: dict[str, str]) -> Any:
+        headers = {"Authorization": f"Bearer {token['token']}"}
+        response = await tcp.get("/v1/events?stream=true&types=job.submitted", headers=headers)
+        assert await response.content.readuntil(b"\n\n") == b"retry: 2000\n\n"
+        return response
+
+    shut, open_still = await opened(made), await opened(kept)
+    await client.delete(f"/v1/tokens/{made['id']}")
+    with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):
+        await shut.content.read()
+    await house.accept_job()
+    with anyio.fail_after(10):
+        assert b"job.submitted" in await open_still.content.readuntil(b"\n\n")
+    for response in (shut, open_still):
+        response.close()
+
+
 @pytest.mark.parametrize("body", [{}, {"scope": "root"}, {"scope": "read", "nam": "x"}])
 async def test_a_bad_token_request_is_refused_by_name(client: Any, body: dict[str, str]) -> None:
     response = await client.post("/v1/tokens", json=body)
