@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 from finetuned.attempts import identity
 from finetuned.domain.errors import StartError
@@ -22,6 +23,7 @@ LOG_NAME: Final = "daemon.log"
 SOCKET_NAME: Final = "finetuned.sock"
 CONFIG_NAME: Final = "config.toml"
 STOP_TIMEOUT: Final = 30.0  # seconds; the daemon ends its trainers within ten
+ENDINGS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SWEEP_TIMEOUT: Final = 10.0  # seconds
 
 
@@ -99,10 +101,26 @@ def check(process: subprocess.Popen[bytes], state_dir: Path) -> None:
 
 
 @contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let a closed terminal and ``kill`` do what Ctrl-C does: raise ``KeyboardInterrupt``."""
+    with _handled(signal.default_int_handler, *ENDINGS):
+        yield
+
+
+@contextlib.contextmanager
 def _deaf() -> Iterator[None]:
     """No second Ctrl-C may break off the tidying up."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _handled(signal.SIG_IGN, *ENDINGS):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(
+    handler: Callable[[int, FrameType | None], Any] | signal.Handlers, *numbers: int
+) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handled in before.items():
+            signal.signal(number, handled)

@@ -60,7 +60,7 @@ def walk(model_file: Path, narrator: Narrator, *, keep: bool = False) -> Outcome
     Raises ``StartError`` if the daemon does not start and ``DemoError`` if a job fails.
     """
     started = time.monotonic()
-    with process.scratch(keep=keep) as directory:
+    with process.interruptible(), process.scratch(keep=keep) as directory:
         narrator.step(f"Starting a daemon in {directory}")
         with process.daemon(directory) as daemon:
             job = anyio.run(_steps, directory, daemon, model_file.absolute(), narrator)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -228,7 +229,10 @@ def test_a_daemon_that_hangs_is_killed(state_dir: Path) -> None:
         assert deaf.returncode == -signal.SIGKILL
 
 
-def test_ctrl_c_leaves_neither_a_process_nor_a_directory(model_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_however_it_is_stopped_it_leaves_neither_a_process_nor_a_directory(
+    model_file: Path, number: signal.Signals
+) -> None:
     environment = {**os.environ, "TMPDIR": "/tmp", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [sys.executable, "-m", "finetuned.cli.main", "demo", "--model-file", str(model_file)],
@@ -242,10 +246,17 @@ def test_ctrl_c_leaves_neither_a_process_nor_a_directory(model_file: Path, tmp_p
             assert demo.poll() is None
         directory = Path(line.split()[-1])
         eventually((directory / process.LOG_NAME).exists)
-        demo.send_signal(signal.SIGINT)
+        demo.send_signal(number)
         _, err = demo.communicate(timeout=DEADLINE)
     # A shell shows both as 130: Python may take the signal itself where it came in the middle of an import.
     assert demo.returncode in {130, -signal.SIGINT}
     assert "nothing is left running" in err
     assert "Traceback" not in err
     assert not directory.exists()
+    assert not [line for line in command_lines() if str(directory) in line]
+
+
+def command_lines() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes().decode(errors="replace").replace("\0", " ")
