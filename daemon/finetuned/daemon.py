@@ -97,16 +97,22 @@ def prepare(state_dir: Path) -> None:
 
 async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     """Wire a daemon's parts over an open log."""
+    jobs_dir = config.state_dir / JOBS_DIR
     board = Board(events)
-    scheduler = Scheduler(events, board)
+    settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
+    port = DaemonAttemptLog(events, board, registry, settings)
+    supervision = Supervision(jobs_dir, port, LocalExecutor())
+    scheduler = Scheduler(events, board, reserved=lambda: supervision.reserved)
     queries = Queries(
-        events, board, registry, in_backoff=scheduler.in_backoff, jobs_dir=config.state_dir / JOBS_DIR
+        events,
+        board,
+        registry,
+        jobs_dir,
+        in_backoff=scheduler.in_backoff,
+        reserved=lambda: supervision.reserved,
     )
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
     commands = Commands(events, board, queries, registry, host=facts.host, check_room=facts.check_room)
-    settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
-    port = DaemonAttemptLog(events, board, registry, settings)
-    supervision = Supervision(config.state_dir / JOBS_DIR, port, LocalExecutor())
     return Parts(events, board, registry, scheduler, supervision, commands, queries)
 
 

@@ -52,13 +52,8 @@ async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None
     No cursor: at its start the supervision takes everything alive from the log, and it is idempotent.
     """
     types = (facts.AttemptStarting.type, facts.JobCancelRequested.type)
-    async for page in events.follow(after=after, types=types):
-        for event in page:
-            job_id = event.stream.removeprefix("job/")
-            if event.type == facts.AttemptStarting.type:
-                supervision.attempt_starting(job_id, event.data["attempt"])
-            else:
-                supervision.cancel_requested(job_id, 0)
+    async for _page in events.follow(after=after, types=types):
+        supervision.notice()
 
 
 class FileRemover:

@@ -25,22 +25,20 @@ from finetuned_sdk import JobKind, Registry
 OUTPUT_POLL_S = 0.25  # how often output that is followed is looked at
 
 
-def _nobody() -> AbstractSet[str]:
-    return frozenset()
-
-
 @dataclass(slots=True)
 class Queries:
     """What can be looked at.
 
-    ``in_backoff`` names the jobs that the scheduler holds back at the moment, ``jobs_dir`` holds the jobs' files.
+    ``in_backoff`` names the jobs that the scheduler holds back at the moment, ``reserved`` the devices that nobody may
+    have, ``jobs_dir`` holds the jobs' files.
     """
 
     log: Log
     board: Board
     registry: Registry
     jobs_dir: Path
-    in_backoff: Callable[[], AbstractSet[str]] = field(default=_nobody)
+    in_backoff: Callable[[], AbstractSet[str]] = field(default=frozenset)
+    reserved: Callable[[], AbstractSet[str]] = field(default=frozenset)
     _waits: tuple[int, AbstractSet[str], dict[str, queue.Wait]] | None = None
 
     async def job(self, job_id: str) -> Job:
@@ -82,7 +80,9 @@ class Queries:
         world = await self.board.world()
         held = self.in_backoff()
         if self._waits is None or self._waits[:2] != (world.generation, held):
-            waits = queue.waits(world.live_jobs(), world.slots.values(), in_backoff=held)
+            waits = queue.waits(
+                world.live_jobs(), world.slots.values(), in_backoff=held, reserved=self.reserved()
+            )
             self._waits = (world.generation, held, waits)
         return self._waits[2]
 

@@ -7,6 +7,7 @@ itself is made on the log's writer, where the claim of the devices and the attem
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import anyio
 
@@ -18,11 +19,22 @@ from finetuned.store import Log
 
 
 class Scheduler:
-    """Follows the log and claims devices for the next jobs. ``clock`` is monotonic seconds."""
+    """Follows the log and claims devices for the next jobs.
 
-    def __init__(self, log: Log, board: Board, *, clock: Callable[[], float] = anyio.current_time) -> None:
+    ``reserved`` names devices that nobody may have, ``clock`` is monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        board: Board,
+        *,
+        reserved: Callable[[], AbstractSet[str]] = frozenset,
+        clock: Callable[[], float] = anyio.current_time,
+    ) -> None:
         self._log = log
         self._board = board
+        self._reserved = reserved
         self._clock = clock
         self._planned = -1  # the generation of the world that was planned last
         self._until: dict[tuple[str, int], float] = {}  # (job, attempts so far) -> end of its backoff
@@ -47,8 +59,11 @@ class Scheduler:
         if world.generation == self._planned and held == self._held:
             return
         self._planned, self._held = world.generation, held
-        if queue.plan(world.live_jobs(), world.slots.values(), in_backoff=held):
-            await self._log.execute(lambda writers: decisions.schedule(writers, in_backoff=held))
+        reserved = self._reserved()
+        if queue.plan(world.live_jobs(), world.slots.values(), in_backoff=held, reserved=reserved):
+            await self._log.execute(
+                lambda writers: decisions.schedule(writers, in_backoff=held, reserved=reserved)
+            )
 
     def _hold_back(self, world: World) -> frozenset[str]:
         now = self._clock()

@@ -77,7 +77,9 @@ class House:
 
     async def report(self, job_id: str, *reported: facts.Fact) -> tuple[Event, ...]:
         """Append facts to a job's stream in one commit, as its worker's."""
-        return await self.log.append([decisions.job_event(job_id, fact, actor="attempt:1") for fact in reported])
+        return await self.log.append(
+            [decisions.job_event(job_id, fact, actor="attempt:1") for fact in reported]
+        )
 
     async def progress(self, job_id: str, *steps: int) -> tuple[Event, ...]:
         """Append one ``job.progress`` a step, in one commit."""

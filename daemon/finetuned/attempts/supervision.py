@@ -69,8 +69,8 @@ class Supervision:
         async with anyio.create_task_group() as tasks:
             live = await self._log.live()
             self._reconcile(live, tasks)
+            await self._report_strays(live)  # before anything is scheduled: their devices are not free
             await self._await_attached()
-            tasks.start_soon(self._report_strays, live)
             task_status.started()
             while True:
                 with anyio.move_on_after(RECONCILE_INTERVAL):
@@ -78,15 +78,14 @@ class Supervision:
                 self._changed = anyio.Event()
                 self._reconcile(await self._log.live(), tasks)
 
-    def attempt_starting(self, job: str, number: int) -> None:
-        """The log has a new attempt."""
-        logger.debug("attempt %d of job %s is starting", number, job)
+    def notice(self) -> None:
+        """The log may say something new: an attempt that starts, or one that is to end."""
         self._changed.set()
 
-    def cancel_requested(self, job: str, number: int) -> None:
-        """The log has a request to end an attempt."""
-        logger.debug("attempt %d of job %s is to be cancelled", number, job)
-        self._changed.set()
+    @property
+    def reserved(self) -> frozenset[str]:
+        """The devices of strays: nobody else may have them."""
+        return frozenset(device for stray in self.strays for device in stray.devices)
 
     async def kill_all(self, reason: str = "the daemon takes its work along") -> None:
         """End every attempt and return when nothing of them is alive. None is started any more."""

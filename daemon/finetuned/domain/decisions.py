@@ -132,10 +132,14 @@ def devices_detected(world: World, found: Sequence[Mapping[str, Json]]) -> Event
     return [_event("devices", facts.DevicesDetected(devices=[dict(each) for each in found]), "daemon")]
 
 
-def schedule(world: World, *, in_backoff: AbstractSet[str]) -> Events:
+def schedule(
+    world: World, *, in_backoff: AbstractSet[str], reserved: AbstractSet[str] = frozenset()
+) -> Events:
     """Start every attempt that may start now. The claim and ``attempt.starting`` are one transaction."""
     events: Events = []
-    for claim in queue.plan(world.live_jobs(), world.slots.values(), in_backoff=in_backoff):
+    for claim in queue.plan(
+        world.live_jobs(), world.slots.values(), in_backoff=in_backoff, reserved=reserved
+    ):
         number = claim.job.next_attempt
         starting = facts.AttemptStarting(
             attempt=number,
@@ -236,6 +240,8 @@ def _outcome(job: Job, attempt: Attempt, end: End) -> tuple[str, str | None]:
         return "cancelled", job.cancel_reason
     if end.lost is not None:
         return "lost", end.lost
+    if end.exit_code is None and end.signal is None:
+        return "crashed", end.problem
     if attempt.error is not None:
         return "failed", attempt.error["message"]
     if end.oom_killed:

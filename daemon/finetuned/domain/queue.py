@@ -52,11 +52,19 @@ def in_order(jobs: Iterable[Job], state: JobState) -> list[Job]:
 
 
 def plan(
-    jobs: Iterable[Job], slots: Iterable[Slot], *, in_backoff: AbstractSet[str] = frozenset()
+    jobs: Iterable[Job],
+    slots: Iterable[Slot],
+    *,
+    in_backoff: AbstractSet[str] = frozenset(),
+    reserved: AbstractSet[str] = frozenset(),
 ) -> list[Claim]:
-    """The attempts that may start now, in order. Pure: the caller records them."""
+    """The attempts that may start now, in order. Pure: the caller records them.
+
+    ``in_backoff`` names jobs that are held back, ``reserved`` devices that nobody may have.
+    """
     live = list(jobs)
-    return [*_plan_validations(live, in_backoff), *_plan_runs(live, slots, in_backoff)]
+    usable = [slot for slot in slots if slot.id not in reserved]
+    return [*_plan_validations(live, in_backoff), *_plan_runs(live, usable, in_backoff)]
 
 
 def _plan_validations(jobs: list[Job], in_backoff: AbstractSet[str]) -> list[Claim]:
@@ -82,7 +90,11 @@ def _plan_runs(jobs: list[Job], slots: Iterable[Slot], in_backoff: AbstractSet[s
 
 
 def waits(
-    jobs: Iterable[Job], slots: Iterable[Slot], *, in_backoff: AbstractSet[str] = frozenset()
+    jobs: Iterable[Job],
+    slots: Iterable[Slot],
+    *,
+    in_backoff: AbstractSet[str] = frozenset(),
+    reserved: AbstractSet[str] = frozenset(),
 ) -> dict[str, Wait]:
     """Why each live job that does not run is waiting, by job id."""
     live, all_slots = list(jobs), list(slots)
@@ -94,7 +106,7 @@ def waits(
         elif blocked_by is not None and job.devices:
             reason = f"behind {blocked_by.id}, which is next"
         else:
-            reason = _device_reason(job, all_slots)
+            reason = _device_reason(job, all_slots, reserved)
             blocked_by = blocked_by or (job if job.devices else None)
         found[job.id] = Wait(reason, position)
     return found
@@ -117,13 +129,14 @@ def _unqueued_reason(job: Job) -> str | None:
     return None
 
 
-def _device_reason(job: Job, slots: list[Slot]) -> str:
-    held = [slot for slot in slots if slot.holder is not None]
-    free = len(slots) - len(held)
+def _device_reason(job: Job, slots: list[Slot], reserved: AbstractSet[str]) -> str:
+    free = [slot for slot in slots if slot.holder is None and slot.id not in reserved]
     if job.devices > len(slots):
         return f"needs {job.devices} devices; this host has {len(slots)}"
-    if job.devices <= free:
+    if job.devices <= len(free):
         return "next; about to start"
-    holders = ", ".join(sorted({slot.holder[0] for slot in held if slot.holder}))
+    holders = sorted({slot.holder[0] for slot in slots if slot.holder})
+    if any(slot.id in reserved for slot in slots):
+        holders.append("an attempt that the log does not know")
     noun = "device" if job.devices == 1 else "devices"
-    return f"needs {job.devices} {noun}; {free} of {len(slots)} free, held by {holders}"
+    return f"needs {job.devices} {noun}; {len(free)} of {len(slots)} free, held by {', '.join(holders)}"

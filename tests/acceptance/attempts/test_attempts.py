@@ -103,7 +103,7 @@ async def test_a_cancelled_attempt_stops_at_its_next_step_without_a_result(house
     async with house.daemon() as supervision:
         await house.log.until_fact("job-1", 1, "progress")
         house.log.cancel("job-1", 1)
-        supervision.cancel_requested("job-1", 1)
+        supervision.notice()
         ending = await house.log.until_ended("job-1", 1)
     assert ending.exit_code == STOPPED_EXIT_CODE
     assert "result" not in {fact.type for fact in entry.facts}
@@ -115,7 +115,7 @@ async def test_a_cancelled_group_that_ignores_sigterm_is_killed_to_the_last_gran
     async with house.daemon() as supervision:
         await house.until_family(entry.spec, 5)
         house.log.cancel("job-1", 1)
-        supervision.cancel_requested("job-1", 1)
+        supervision.notice()
         ending = await house.log.until_ended("job-1", 1)
     assert ending.signal == signal.SIGKILL
     assert not ending.oom_killed

@@ -89,7 +89,7 @@ async def test_a_worker_killed_at_any_moment_resumes_from_a_complete_checkpoint(
         for attempt in range(1, KILLS + 1):
             spec = fake_spec(attempt=attempt, params=params, resume_from=resume_from)
             entry = log.start(spec)
-            supervision.attempt_starting(spec.job, attempt)
+            supervision.notice()
             hello = await log.until_fact(spec.job, attempt, "hello")
             await log.until_fact(spec.job, attempt, "checkpoint")
             await anyio.sleep(chance.uniform(0, 0.05))

@@ -87,7 +87,7 @@ async def test_an_attempt_that_starts_later_is_noticed_when_told(tmp_path: Path)
     kept = Supervision(tmp_path, log, FailingExecutor())
     async with running(kept):
         log.start(fake_spec())
-        kept.attempt_starting("job-1", 1)
+        kept.notice()
         await log.until_ended("job-1", 1)
 
 
@@ -161,7 +161,7 @@ async def test_nothing_is_started_while_everything_is_being_ended(tmp_path: Path
     async with running(kept):
         await kept.kill_all()
         log.start(fake_spec())
-        kept.attempt_starting("job-1", 1)
+        kept.notice()
         await anyio.wait_all_tasks_blocked()
     assert executor.asked == 0
     assert log.entries["job-1", 1].ending is None

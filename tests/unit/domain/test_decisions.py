@@ -127,6 +127,7 @@ def test_a_job_that_keeps_crashing_is_given_up_with_each_attempts_cause() -> Non
         ({"exit_code": 3}, "exit code 3"),
         ({"exit_code": None, "signal": 9, "oom_killed": True}, "out-of-memory killer"),
         ({"exit_code": 0}, "without a result"),
+        ({"exit_code": None, "problem": "no such interpreter"}, "no such interpreter"),
         ({"lost": "the machine was restarted", "exit_code": None}, "the machine was restarted"),
     ],
 )

@@ -108,6 +108,17 @@ def test_a_job_that_asks_for_more_than_is_left_of_the_host_says_so() -> None:
     assert queue.waits(scene.world.live_jobs(), slots)["wide"].reason == "needs 2 devices; this host has 1"
 
 
+def test_the_devices_of_an_attempt_that_the_log_does_not_know_are_left_alone() -> None:
+    scene = Scene(devices=2)
+    scene.submit("wide", devices=2)
+    world = scene.world
+    assert queue.plan(world.live_jobs(), world.slots.values(), reserved={"cpu:1"}) == []
+    waits = queue.waits(world.live_jobs(), world.slots.values(), reserved={"cpu:1"})
+    assert (
+        waits["wide"].reason == "needs 2 devices; 1 of 2 free, held by an attempt that the log does not know"
+    )
+
+
 @given(
     jobs=st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 3), st.booleans()), max_size=12),
     devices=st.integers(1, 4),
