@@ -51,22 +51,31 @@ def daemon(state_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
     ]  # fmt: skip
     # The demo needs nothing from the hub, and must not wait for it where there is no network.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    with (state_dir / LOG_NAME).open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            # In a session of its own, so that Ctrl-C reaches the demo alone, which then ends it in order.
-            start_new_session=True,
-        )
+    held: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
     try:
+        # A signal in the middle of Popen would lose the process that it has just made.
+        with (
+            _handled(lambda number, _frame: held.append(number), *ENDINGS),
+            (state_dir / LOG_NAME).open("wb") as log,
+        ):
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                # In a session of its own, so that Ctrl-C reaches the demo alone, which then ends it in order.
+                start_new_session=True,
+            )
+        if held:
+            raise KeyboardInterrupt
         yield process
     finally:
-        with _deaf():
-            end(process)
-            sweep(state_dir)
+        if process is not None:
+            with _deaf():
+                end(process)
+                sweep(state_dir)
 
 
 def end(process: subprocess.Popen[bytes], *, timeout: float = STOP_TIMEOUT) -> None:

@@ -229,6 +229,23 @@ def test_a_daemon_that_hangs_is_killed(state_dir: Path) -> None:
         assert deaf.returncode == -signal.SIGKILL
 
 
+def test_ctrl_c_at_the_very_moment_of_the_start_loses_no_process(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def interrupted(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        made.append(popen(*args, **kwargs))
+        os.kill(os.getpid(), signal.SIGINT)
+        return made[0]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt), process.daemon(state_dir):
+        pytest.fail("it went on")
+    assert made[0].returncode is not None
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_however_it_is_stopped_it_leaves_neither_a_process_nor_a_directory(
     model_file: Path, number: signal.Signals
