@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from finetuned_sdk import WorkerContext
+from finetuned_sft.loader_processes import LoaderContext
 
 
 @dataclass
@@ -51,7 +49,8 @@ class MeteredSFTTrainer(trl.SFTTrainer):
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         loader = super()._get_dataloader(*args, **kwargs)
-        loader.worker_init_fn = partial(_outlive_sigterm, loader.worker_init_fn)
+        if loader.num_workers:
+            loader.multiprocessing_context = LoaderContext()
         return loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -86,17 +85,6 @@ class MeteredSFTTrainer(trl.SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """TRL reports trainer, model family and GPU to the hub; what runs here is the owner's business."""
-
-
-def _outlive_sigterm(init: Callable[[int], None] | None, worker: int) -> None:
-    """Start a loader process that leaves SIGTERM to the trainer.
-
-    The whole group gets the signal when a job is to stop. A loader process that died of it would fail the step
-    at whose end the trainer means to stop; it ends with the trainer anyway.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if init is not None:
-        init(worker)
 
 
 def _rows(batch: dict[str, Any]) -> int:

@@ -33,13 +33,15 @@ PATIENCE = 90.0  # seconds; importing torch takes a while on a busy machine
 class Worker:
     """One attempt in a session of its own, as the runner starts it."""
 
-    def __init__(self, directory: Path, params: SFTParams) -> None:
+    def __init__(
+        self, directory: Path, params: SFTParams, entry: str = "finetuned_sft.trainer:train", path: str = ""
+    ) -> None:
         self.bundle = Bundle(directory)
         spec = Spec(
             job="job-real",
             attempt=1,
             kind="sft",
-            entry="finetuned_sft.trainer:train",
+            entry=entry,
             params=params.model_dump(mode="json"),
             params_model="finetuned_sft.params:SFTParams",
             interpreter=sys.executable,
@@ -54,7 +56,7 @@ class Worker:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": path},
             )
 
     def facts(self) -> list[Fact]:
@@ -160,3 +162,24 @@ def test_a_pause_saves_a_checkpoint_of_the_step_it_ends_with(worker: Worker) -> 
     saved = [fact.data["step"] for fact in facts if fact.type == "checkpoint"][-1]
     trained = [fact.data["current_step"] for fact in facts if fact.type == "progress"][-1]
     assert saved == trained
+
+
+def test_a_worker_that_fails_in_the_midst_of_a_step_ends_with_its_loader(
+    tmp_path: Path, params: SFTParams
+) -> None:
+    (tmp_path / "failing.py").write_text(
+        "from finetuned_sft import reporting, trainer\n"
+        "def fail(self, args, state, control, **kwargs):\n"
+        "    if state.global_step == 3: raise RuntimeError('as if')\n"
+        "def train(ctx, params):\n"
+        "    reporting.Reporter.on_log = fail\n"
+        "    trainer.train(ctx, params)\n"
+    )
+    (tmp_path / "bundle").mkdir()
+    worker = Worker(tmp_path / "bundle", params, entry="failing:train", path=str(tmp_path))
+    assert worker.process.wait(PATIENCE) == 1, worker.output()
+    assert [fact.data["message"] for fact in worker.facts() if fact.type == "error"] == [
+        "RuntimeError: as if"
+    ]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(worker.process.pid, 0)
