@@ -37,7 +37,7 @@ class CheckingLog(MemoryAttemptLog):
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         entry = self.entries[job, attempt]
-        self.alive_at_end += await to_thread.run_sync(alive, f"{job}/{attempt}/", entry.runners)
+        self.alive_at_end += await to_thread.run_sync(alive, entry.spec.tag, entry.runners)
         await super().ended(job, attempt, ending)
 
 
@@ -73,7 +73,7 @@ class House:
 
     def processes(self, spec: Spec) -> list[int]:
         """What is alive of the work of an attempt."""
-        return identity.leftovers(f"{spec.job}/{spec.attempt}/", None)
+        return identity.leftovers(spec.tag, None)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Look again and again until a condition holds that other processes bring about."""
@@ -88,7 +88,8 @@ class House:
     def clear(self) -> None:
         for path in self.jobs.glob("*/attempts/*"):
             runner = Bundle(path).read_runner()
-            tag = f"{path.parent.parent.name}/{path.name}/"
+            # With its random part: tests that run beside this one have attempts of the same job and number.
+            tag = Bundle(path).read_spec().tag if Bundle(path).spec_path.exists() else "none"
             deadline = time.monotonic() + 20
             while not self._is_clear(tag, runner):
                 assert time.monotonic() < deadline, f"{tag} cannot be killed"

@@ -157,4 +157,4 @@ async def test_a_daemon_killed_with_sigkill_costs_no_step(tmp_path: Path) -> Non
         assert [line.line for line in entry.lines] == list(range(1, len(entry.lines) + 1))
         assert all(isinstance(line, Fact) for line in entry.lines)
         assert [fact.type for fact in entry.facts].count("hello") == 1
-        assert not identity.leftovers(f"{entry.spec.job}/1/", None)
+        assert not identity.leftovers(entry.spec.tag, None)
