@@ -13,6 +13,7 @@ from finetuned import __version__
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the daemon, and turn refusals into one sentence and an exit code."""
+    parent = os.getppid()  # before the imports, which take long enough for it to die meanwhile
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format=_log_format(), stream=sys.stderr)
     import anyio  # noqa: PLC0415 - `finetuned --help` should not wait for it
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         settings = config.load(options.config, _overrides(options))
-        anyio.run(lambda: daemon.run(settings, ephemeral=options.ephemeral))
+        anyio.run(lambda: daemon.run(settings, ephemeral_parent=parent if options.ephemeral else None))
     except FinetunedError as error:
         print(f"finetuned: {error.message}", file=sys.stderr)  # noqa: T201 - what this program says to its user
         return error.exit_code

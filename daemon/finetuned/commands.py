@@ -83,7 +83,7 @@ class Commands:
         await self.log.execute(lambda world: decisions.delete(world, job_id, actor=actor))
 
     async def delete_model(self, name: str, *, actor: str) -> None:
-        """Free a model's name; its files stay. Raises ``Rejected`` if there is none."""
+        """Free a model's name; its files stay. Raises ``NotFoundError`` if there is none."""
         await self.log.execute(lambda world: decisions.delete_model(world, name, actor=actor))
 
     async def create_token(self, *, scope: str, name: str | None, actor: str) -> tuple[Token, str]:
@@ -100,7 +100,7 @@ class Commands:
         return world.tokens[token_id], secret
 
     async def revoke_token(self, token_id: str, *, actor: str) -> None:
-        """Close a token. Raises ``Rejected`` if there is none."""
+        """Close a token. Raises ``NotFoundError`` if there is none."""
         await self.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
 
     async def rebuild_log(self) -> RebuildReport:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,13 +53,16 @@ class Parts:
     queries: Queries
 
 
-async def run(config: Config, *, ephemeral: bool = False) -> None:
-    """Run a daemon until it is told to stop. ``ephemeral`` takes its attempts along.
+async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
+    """Run a daemon until it is told to stop.
+
+    An ephemeral one also stops when the process ``ephemeral_parent`` is gone, and takes its attempts along.
 
     Raises ``StartError`` if it cannot start here.
     """
     started = time.monotonic()
     prepare(config.state_dir)
+    raise_descriptor_limit()
     registry, _reports = plugins.load()
     async with _opened(config.state_dir / LOG_FILE) as events:
         parts = await assemble(events, registry, config)
@@ -77,9 +81,9 @@ async def run(config: Config, *, ephemeral: bool = False) -> None:
                     config.listen or "off",
                 )
                 notify("READY=1")
-                await _told_to_stop(ephemeral=ephemeral)
+                await _told_to_stop(ephemeral_parent)
                 notify("STOPPING=1")
-            if ephemeral:
+            if ephemeral_parent is not None:
                 await parts.supervision.kill_all()
             tasks.cancel_scope.cancel()
         await events.execute(lambda _world: decisions.daemon_stopped())
@@ -93,6 +97,12 @@ def prepare(state_dir: Path) -> None:
         raise StartError(
             f"The state directory {state_dir} cannot be made ({error.strerror}); set FINETUNED_STATE_DIR to one that can."
         ) from None
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets us: each client of a feed holds one."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
@@ -152,10 +162,10 @@ async def _opened(path: Path) -> AsyncIterator[Log]:
         yield events
 
 
-async def _told_to_stop(*, ephemeral: bool) -> None:
+async def _told_to_stop(parent: int | None) -> None:
     async with anyio.create_task_group() as waiting:
-        if ephemeral:
-            waiting.start_soon(_parent_gone, waiting.cancel_scope.cancel)
+        if parent is not None:
+            waiting.start_soon(_parent_gone, parent, waiting.cancel_scope.cancel)
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for number in received:
                 log.info("Stopping on %s", signal.Signals(number).name)
@@ -163,12 +173,15 @@ async def _told_to_stop(*, ephemeral: bool) -> None:
         waiting.cancel_scope.cancel()
 
 
-async def _parent_gone(stop: Callable[[], None]) -> None:
+async def _parent_gone(parent: int, stop: Callable[[], None]) -> None:
     """An ephemeral daemon goes when whoever started it is gone, however that came about."""
-    descriptor = os.pidfd_open(os.getppid())
-    try:
-        await anyio.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(parent)
+        try:
+            # It may have died, and its pid may be another's, before the pidfd was opened.
+            if os.getppid() == parent:
+                await anyio.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
     log.info("Stopping: the process that started this daemon is gone")
     stop()

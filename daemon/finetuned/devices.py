@@ -17,9 +17,10 @@ DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 class Nvml(Protocol):
     """The part of ``pynvml`` that is used here; the boundary at which tests put a fake."""
 
-    NVMLError: type[Exception]
+    @property
+    def NVMLError(self) -> type[Exception]: ...  # noqa: N802 - NVML's own names
 
-    def nvmlInit(self) -> None: ...  # noqa: N802 - NVML's own names
+    def nvmlInit(self) -> None: ...  # noqa: N802
     def nvmlShutdown(self) -> None: ...  # noqa: N802
     def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
     def nvmlDeviceGetHandleByIndex(self, index: int) -> object: ...  # noqa: N802

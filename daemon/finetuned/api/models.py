@@ -28,6 +28,5 @@ async def delete(request: web.Request, caller: Caller) -> web.StreamResponse:
     Parameters(request)
     doors = request.app[DOORS]
     name = request.match_info["name"]
-    await doors.queries.model(name)  # for the 404
     await doors.commands.delete_model(name, actor=caller.actor)
     return json({"id": name, "object": "model", "deleted": True})

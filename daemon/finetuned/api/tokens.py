@@ -12,7 +12,6 @@ from finetuned.api.auth import Caller
 from finetuned.api.body import parse, read_object
 from finetuned.api.doors import DOORS, json
 from finetuned.api.paging import Parameters, listing
-from finetuned.domain.errors import NotFoundError
 
 
 class TokenRequest(BaseModel):
@@ -45,7 +44,5 @@ async def revoke(request: web.Request, caller: Caller) -> web.StreamResponse:
     Parameters(request)
     doors = request.app[DOORS]
     token_id = request.match_info["id"]
-    if all(token.id != token_id for token in await doors.queries.tokens()):
-        raise NotFoundError(f"There is no token {token_id!r}; `finetune tokens list` shows them.", param="id")
     await doors.commands.revoke_token(token_id, actor=caller.actor)
     return json({"id": token_id, "object": "token", "revoked": True})

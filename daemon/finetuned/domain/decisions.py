@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetuned.domain import facts, queue
-from finetuned.domain.errors import Rejected
+from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
@@ -89,9 +89,7 @@ def delete(world: World, job_id: str, *, actor: str) -> Events:
 def delete_model(world: World, name: str, *, actor: str) -> Events:
     """Free a model's name."""
     if name not in world.models:
-        raise Rejected(
-            "no_such_model", f"There is no model {name!r}; `finetune models` lists them.", param="name"
-        )
+        raise NotFoundError(f"There is no model {name!r}; `finetune models` lists them.", param="name")
     return [_event(f"model/{name}", facts.ModelDeleted(name=name), actor)]
 
 
@@ -104,9 +102,7 @@ def revoke_token(world: World, token_id: str, *, actor: str) -> Events:
     """Close a token. Doing it twice changes nothing."""
     token = world.tokens.get(token_id)
     if token is None:
-        raise Rejected(
-            "no_such_token", f"There is no token {token_id!r}; `finetune tokens list` shows them.", param="id"
-        )
+        raise NotFoundError(f"There is no token {token_id!r}; `finetune tokens list` shows them.", param="id")
     return [] if token.revoked_at else [_event(f"token/{token_id}", facts.TokenRevoked(id=token_id), actor)]
 
 

@@ -123,7 +123,7 @@ def _unqueued_reason(job: Job) -> str | None:
         case JobState.PAUSING:
             return "saving a checkpoint before it pauses"
         case JobState.PAUSED:
-            return "paused; `finetune resume` goes on"
+            return "paused"
         case JobState.CANCELLING:
             return "its processes are being stopped"
     return None

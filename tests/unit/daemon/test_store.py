@@ -51,7 +51,7 @@ async def test_the_world_is_the_same_after_a_reopen(tmp_path: Path) -> None:
             lambda _w: decisions.create_token(facts.TokenCreated(id="t", scope="read", sha256="h"), actor="a")
         )
         before = await Board(log).world()
-        await before_jobs_are(before.jobs, {"job-2"})
+        assert set(before.jobs) == {"job-2"}
     async with open_log(tmp_path / "log") as log:
         after = await Board(log).world()
         assert after.jobs == before.jobs
@@ -59,10 +59,6 @@ async def test_the_world_is_the_same_after_a_reopen(tmp_path: Path) -> None:
         assert after.tokens == before.tokens
         report = await log.rebuild()
         assert not report.swapped, report
-
-
-async def before_jobs_are(jobs: dict[str, object], expected: set[str]) -> None:
-    assert set(jobs) == expected
 
 
 async def test_an_ended_job_is_found_again_when_a_command_names_it(tmp_path: Path) -> None:

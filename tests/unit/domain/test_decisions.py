@@ -293,7 +293,7 @@ def test_tokens_are_made_and_closed_once() -> None:
     scene.fold(decisions.revoke_token(scene.world, "tok-1", actor="uid:0"))
     assert scene.world.tokens["tok-1"].revoked_at is not None
     assert decisions.revoke_token(scene.world, "tok-1", actor="uid:0") == []
-    with pytest.raises(Rejected, match="no token"):
+    with pytest.raises(NotFoundError, match="no token"):
         decisions.revoke_token(scene.world, "tok-2", actor="uid:0")
 
 
