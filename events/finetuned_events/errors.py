@@ -13,6 +13,7 @@ __all__ = (
     "LogError",
     "LogFullError",
     "LogLockedError",
+    "LogReadError",
     "LogWriteError",
     "NewerSchemaError",
     "NotALogError",
@@ -83,6 +84,12 @@ class LogFullError(LogError):
     """The disk is full, nothing was written: free some space and try again."""
 
     code = "log_full"
+
+
+class LogReadError(LogError):
+    """The query failed: see the reason, and check the disk if it is not the query."""
+
+    code = "log_read_failed"
 
 
 class LogWriteError(LogError):

@@ -16,6 +16,7 @@ import aiosqlite
 import orjson
 
 from finetuned_events import connection
+from finetuned_events.errors import LogReadError
 from finetuned_events.sql import QUERIES
 
 __all__ = ("InlineReader", "PoolReader", "Reader", "select")
@@ -54,7 +55,7 @@ def select(
 
 
 class Reader(Protocol):
-    """What the log needs of a reader."""
+    """What the log needs of a reader. `fetch` raises LogReadError."""
 
     async def fetch(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]: ...
     async def aclose(self) -> None: ...
@@ -81,6 +82,8 @@ class PoolReader:
         taken = await self._free.get()
         try:
             return list(await taken.execute_fetchall(sql, parameters))  # type: ignore[arg-type] # rows are tuples
+        except sqlite3.Error as error:
+            raise _failed(error) from error
         finally:
             self._free.put_nowait(taken)
 
@@ -101,8 +104,14 @@ class InlineReader:
         self._shared.execute("PRAGMA query_only = ON")
         try:
             return self._shared.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _failed(error) from error
         finally:
             self._shared.execute("PRAGMA query_only = OFF")
 
     async def aclose(self) -> None:
         """Nothing of its own to close."""
+
+
+def _failed(error: sqlite3.Error) -> LogReadError:
+    return LogReadError(f"The query failed: {error}. If it is not the query, check the disk.")

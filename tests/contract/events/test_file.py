@@ -18,6 +18,7 @@ from finetuned_events import (
     EventLog,
     LogError,
     LogLockedError,
+    LogReadError,
     LogWriteError,
     NewerSchemaError,
     NewEvent,
@@ -434,6 +435,15 @@ async def test_a_cancelled_rebuild_leaves_the_log_at_work(
         monkeypatch.undo()
         await log.append([new()])
         assert (await log.rebuild()).equal
+
+
+async def test_a_query_that_the_file_cannot_answer_is_an_error_of_the_log(path: Path) -> None:
+    async with EventLog.open(path) as log:
+        await log.append([new()])
+        with pytest.raises(LogReadError, match="no such table") as caught:
+            await log.fetch("SELECT * FROM missing")
+        assert isinstance(caught.value.__cause__, sqlite3.Error)
+        assert await log.fetch("SELECT count(*) FROM events") == [(1,)]
 
 
 async def test_an_old_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from finetuned_events import (
     EventLog,
     InvalidEventError,
     LogClosedError,
+    LogReadError,
     NewEvent,
     ProjectionError,
     Replayed,
@@ -403,8 +404,9 @@ async def test_an_anchor_that_does_not_fit_is_a_problem(opener: Opener) -> None:
 
 async def test_a_query_cannot_write(opener: Opener, counts: dict[str, Any]) -> None:
     async with opener(**counts) as log:
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        with pytest.raises(LogReadError, match="readonly") as caught:
             await log.fetch("DELETE FROM counts")
+        assert isinstance(caught.value.__cause__, sqlite3.Error)
 
         await log.append([new()])
         assert await log.fetch("SELECT count(*) FROM counts WHERE stream = ?", ("job/1",)) == [(1,)]
