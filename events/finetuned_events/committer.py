@@ -370,7 +370,7 @@ class Committer(Generic[S]):
         self.failures += 1
         return self.break_(error)
 
-    def break_(self, error: Exception) -> LogBrokenError:
+    def break_(self, error: BaseException) -> LogBrokenError:
         """Refuse everything from now on."""
         self.broken = LogBrokenError()
         self.broken.__cause__ = error

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
@@ -70,6 +71,7 @@ class ThreadWriter(Generic[S]):
         self._queue: SimpleQueue[Request[S] | Task[S] | None] = SimpleQueue()
         self._since: float | None = None
         self._checkpoint_at = 0.0
+        self._taken: list[Request[S] | Task[S]] = []  # out of the queue and not answered for sure
         self._done = loop.create_future()
         self._thread = threading.Thread(target=self._run, name="event-log-writer", daemon=True)
         self._thread.start()
@@ -97,6 +99,10 @@ class ThreadWriter(Generic[S]):
         try:
             while self._turn(self._queue.get()):
                 pass
+        except BaseException as error:  # whatever ends this thread, nobody may wait for it in vain
+            _logger.exception("The writer's thread ends")
+            self.committer.break_(error)
+            self._call(self._publish, (Committed([], []),))
         finally:
             self.committer.connection.close()
             self._call(self._finish, ())
@@ -108,6 +114,7 @@ class ThreadWriter(Generic[S]):
         try:
             while type(work) is Request:
                 batch.append(work)
+                self._taken.append(work)
                 if len(batch) == _BATCH:
                     break
                 work = self._queue.get_nowait()
@@ -117,8 +124,10 @@ class ThreadWriter(Generic[S]):
         if batch:
             self._commit(batch)
         if isinstance(work, Task):
+            self._taken.append(work)
             self._perform(work)
 
+        self._taken.clear()
         self._since = None
         return work is not None
 
@@ -166,13 +175,15 @@ class ThreadWriter(Generic[S]):
         resolve(batch)
 
     def _finish(self) -> None:
-        while True:
-            try:
-                work = self._queue.get_nowait()
-            except Empty:
-                break
+        """Refuse what will not be done any more: the log was closed, or the thread broke."""
+        left: list[Request[S] | Task[S] | None] = [*self._taken]
+        with suppress(Empty):
+            while True:
+                left.append(self._queue.get_nowait())
+
+        for work in left:
             if work is not None and work.future is not None:
-                _reject(work.future, LogClosedError())
+                _reject(work.future, self.committer.broken or LogClosedError())
 
         _accept(self._done, None)
 

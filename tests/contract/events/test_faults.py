@@ -318,6 +318,30 @@ async def test_a_bug_in_the_writer_leaves_nobody_waiting(path: Path, monkeypatch
             await log.append([new()])
 
 
+async def test_a_thread_that_ends_by_itself_leaves_nobody_waiting(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(*_: Any) -> None:
+        raise Ended
+
+    async with EventLog.open(path) as log:
+        following = asyncio.create_task(log.wait(log.head))
+        monkeypatch.setattr(Committer, "commit", end)
+        async with asyncio.timeout(20):
+            first = asyncio.gather(log.append([new()]), log.append([new()]), return_exceptions=True)
+            assert [type(outcome) for outcome in await first] == [LogBrokenError, LogBrokenError]
+            with pytest.raises(LogBrokenError):
+                await following
+            with pytest.raises(LogBrokenError):
+                await log.append([new()])
+            with pytest.raises(LogBrokenError):
+                await log.rebuild()
+    assert "thread ends" in caplog.text
+
+
 async def test_a_reset_that_fails_is_reported_and_survived(
     path: Path,
     plan: Plan,
