@@ -52,23 +52,21 @@ class RebuildReport:
 
 
 class Scratch(Generic[S]):
-    """A replay of the log into a temporary database that vanishes when it is closed."""
+    """A replay of the log into a temporary database that vanishes when it is closed.
+
+    Making one and closing it touches no disk; everything else blocks.
+    """
 
     def __init__(self, model: Model[S], projections: Sequence[Projection[S]], upcasters: Upcasters) -> None:
+        self._model = model
         self._projections = projections
         self._upcasters = upcasters
         self._position = 0
+        self._made: S | None = None
         # The empty name: a private file that SQLite keeps in memory while it is small and deletes itself.
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._busy = threading.Lock()
         self._closing = False
-        try:
-            for projection in projections:
-                create(self._connection, projection)
-            self._state = model.initial(self._connection)
-        except BaseException:
-            self._connection.close()
-            raise
 
     def close(self) -> None:
         """Delete the scratch database; if a thread is still at it (its caller was cancelled), when that ends."""
@@ -91,16 +89,25 @@ class Scratch(Generic[S]):
         with self._at_work():
             return self._fold(source)
 
+    def _state(self) -> S:
+        """The state as far as it was folded; the tables are made with it."""
+        if self._made is None:
+            for projection in self._projections:
+                create(self._connection, projection)
+            self._made = self._model.initial(self._connection)
+        return self._made
+
     def _fold(self, source: sqlite3.Connection) -> int:
+        state = self._state()
         for events in codec.pages(source, self._upcasters, after=self._position):
             for event in events:
-                self._state.apply(event)
+                state.apply(event)
 
             self._connection.execute("BEGIN")
             for projection in self._projections:
-                projection.write(self._connection, self._state, events)
+                projection.write(self._connection, state, events)
             self._connection.execute("COMMIT")
-            self._state.committed()
+            state.committed()
             self._position = events[-1].seq
 
         return self._position

@@ -81,6 +81,11 @@ class CountsProjection:
         )
 
 
+@pytest.fixture(autouse=True)
+def not_blocked(no_blocking: None) -> None:
+    """Nothing of the log blocks the event loop, but what has no file and works at once."""
+
+
 @pytest.fixture
 def counts() -> dict[str, Any]:
     """The arguments that make a log count."""
