@@ -129,7 +129,7 @@ def from_sharegpt(row: Row) -> TrainingRow:
 def from_prompt_completion(row: Row, *, chat: bool = False) -> TrainingRow:
     """``{"prompt", "completion"}``: two strings, or two lists of messages."""
     _require(row, "prompt", "completion")
-    prompt, completion = _decoded(row["prompt"]), _decoded(row["completion"])
+    prompt, completion = _decoded_pair(row["prompt"], row["completion"])
     if isinstance(prompt, list) and isinstance(completion, list):
         messages = [_message(turn, number) for number, turn in enumerate([*prompt, *completion], start=1)]
         cut = len(prompt)
@@ -260,9 +260,24 @@ def _decoded(value: object) -> object:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
     return value
+
+
+def _decoded_pair(prompt: object, completion: object) -> tuple[object, object]:
+    """Both as messages if the strings among them hold such. Other JSON in a string is text to learn."""
+    decoded = _decoded(prompt), _decoded(completion)
+    strings = [new for old, new in zip((prompt, completion), decoded, strict=True) if isinstance(old, str)]
+    return decoded if all(map(_are_messages, strings)) else (prompt, completion)
+
+
+def _are_messages(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, Mapping) and "role" in item for item in value)
+    )
 
 
 def _kind(value: object) -> str:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from finetuned_sft import formats
@@ -48,10 +48,26 @@ def test_prompts_and_completions_stay_strings_or_become_turns(prompt: str, compl
         "prompt": [{"role": "user", "content": prompt}],
         "completion": [{"role": "assistant", "content": completion}],
     }
-    if not prompt.lstrip().startswith("["):  # which would be a list of messages in a string
-        assert formats.convert(row, "prompt_completion") == row
-        assert formats.convert(row, "prompt_completion", chat=True) == turns
+    assert formats.convert(row, "prompt_completion") == row
+    assert formats.convert(row, "prompt_completion", chat=True) == turns
     assert formats.convert(turns, "prompt_completion") == turns
+
+
+json_texts = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text("ab"),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["id", "role"]), inner),
+).map(json.dumps)
+MESSAGES = json.dumps([{"role": "user", "content": "q"}])
+
+
+@given(json_texts | st.just("[" * 100_000) | st.just(MESSAGES), json_texts)
+@example("List three fruits", '["apple", "pear", "plum"]')
+@example("[1, 2]", "3")
+@example(MESSAGES, '[{"id": 1}]')
+def test_json_that_holds_no_messages_is_text_to_learn(prompt: str, completion: str) -> None:
+    assume('"role"' not in completion)
+    row = {"prompt": prompt, "completion": completion}
+    assert formats.convert(row, "prompt_completion") == row
 
 
 @given(texts, texts, st.none() | st.just("") | texts)
