@@ -10,6 +10,8 @@ from typing import Any
 
 from finetuned import __version__
 
+LOG_EXIT_CODE = 74  # EX_IOERR: the log can no longer be trusted; a restart recovers it
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the daemon, and turn refusals into one sentence and an exit code."""
@@ -19,16 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
     import anyio  # noqa: PLC0415 - `finetuned --help` should not wait for it
 
     from finetuned import config, daemon  # noqa: PLC0415
-    from finetuned.domain.errors import FinetunedError  # noqa: PLC0415
 
     try:
         settings = config.load(options.config, _overrides(options))
-        anyio.run(lambda: daemon.run(settings, ephemeral_parent=parent if options.ephemeral else None))
-    except FinetunedError as error:
-        print(f"finetuned: {error.message}", file=sys.stderr)  # noqa: T201 - what this program says to its user
-        return error.exit_code
-    except BaseExceptionGroup as group:
-        return _report(group)
+        anyio.run(
+            lambda: daemon.run(settings, ephemeral_parent=parent if options.ephemeral else None),
+            backend_options={"use_uvloop": True},
+        )
+    except BaseException as error:  # noqa: BLE001 - what is not ours is raised again
+        return _report(error)
     return 0
 
 
@@ -61,18 +62,18 @@ def _log_format() -> str:
     return f"{stamp}%(levelname)s %(name)s: %(message)s"
 
 
-def _report(group: BaseExceptionGroup[BaseException]) -> int:
+def _report(error: BaseException) -> int:
+    """Say what ended the daemon in one sentence; its exit code. What is no error of ours is raised again."""
     from finetuned.domain.errors import FinetunedError  # noqa: PLC0415
+    from finetuned_events import LogError  # noqa: PLC0415
 
-    known, unknown = group.split(FinetunedError)
-    if unknown is not None or known is None:
-        raise group
-    first: BaseException = known
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    assert isinstance(first, FinetunedError)
-    print(f"finetuned: {first.message}", file=sys.stderr)  # noqa: T201 - as above
-    return first.exit_code
+    ours = error
+    while isinstance(ours, BaseExceptionGroup) and len({type(each) for each in ours.exceptions}) == 1:
+        ours = ours.exceptions[0]
+    if not isinstance(ours, (FinetunedError, LogError)):
+        raise error
+    print(f"finetuned: {ours}", file=sys.stderr)  # noqa: T201 - what this program says to its user
+    return ours.exit_code if isinstance(ours, FinetunedError) else LOG_EXIT_CODE
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+from pydantic import TypeAdapter, ValidationError
 
 from finetuned import devices
 from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
@@ -21,11 +23,15 @@ from finetuned.domain import decisions, facts
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.store import Log
+from finetuned_events import InvalidEventError, ProjectionError
 from finetuned_sdk import JobKind, Registry, checkpoints
 from finetuned_sdk.bundle import RunnerIdentity, Spec
 from finetuned_sdk.context import CallbackSpec
 from finetuned_sdk.spool import BadLine
 from finetuned_sdk.spool import Fact as SpoolFact
+
+#: the log or the fold refused an event: the same again will be refused again
+UNRECORDABLE = (InvalidEventError, ProjectionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,7 @@ class DaemonAttemptLog:
         board: Board,
         registry: Registry,
         settings: AttemptSettings,
+        jobs_dir: Path,
         *,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -53,6 +60,7 @@ class DaemonAttemptLog:
         self._board = board
         self._registry = registry
         self._settings = settings
+        self._jobs_dir = jobs_dir
         self._jitter = jitter
 
     async def live(self) -> list[LiveAttempt]:
@@ -85,14 +93,29 @@ class DaemonAttemptLog:
         await self._log.execute(lambda world: decisions.launched(world, job, fact))
 
     async def record(self, job: str, attempt: int, lines: Sequence[SpoolFact | BadLine]) -> None:
-        """Ingest spool lines; the cursor moves with the events, so a line counts once."""
+        """Ingest spool lines; the cursor moves with the events, so a line counts once.
+
+        A line that the log or the fold refuses is recorded as rejected: it must not hold up those behind it.
+        """
         reports = [_reported(line, attempt) for line in lines]
+        try:
+            await self._record(job, attempt, reports)
+        except UNRECORDABLE:
+            for report in reports:
+                await self._record_or_reject(job, attempt, report)
+
+    async def _record_or_reject(self, job: str, attempt: int, report: decisions.Reported) -> None:
+        try:
+            await self._record(job, attempt, [report])
+        except UNRECORDABLE as error:
+            reason = decisions.shortened(f"{report.fact.type}: {error}")
+            await self._record(job, attempt, [_rejected(attempt, report.line, reason)])
+
+    async def _record(self, job: str, attempt: int, reports: Sequence[decisions.Reported]) -> None:
         await self._log.execute(lambda world: decisions.record(world, job, attempt, reports))
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         """Record the attempt's proven end and what follows from it for the job."""
-        resume_from = await self._newest_checkpoint(job)
-        jitter = self._jitter()
         end = decisions.End(
             exit_code=ending.exit_code,
             signal=ending.signal,
@@ -101,18 +124,38 @@ class DaemonAttemptLog:
             oom_killed=ending.oom_killed,
             usage=dict(ending.usage),
         )
-        await self._log.execute(
-            lambda world: decisions.ended(world, job, attempt, end, resume_from=resume_from, jitter=jitter)
-        )
+        resume_from = await self._newest_checkpoint(job)
+        jitter = self._jitter()
+        try:
+            await self._log.execute(
+                lambda world: decisions.ended(
+                    world, job, attempt, end, resume_from=resume_from, jitter=jitter
+                )
+            )
+        except UNRECORDABLE as error:
+            why = str(error)
+            await self._log.execute(lambda world: decisions.ended_unusably(world, job, attempt, end, why))
 
     async def _newest_checkpoint(self, job_id: str) -> str | None:
+        """The newest complete checkpoint of a job that may have to go on, also one that the log has not heard of.
+
+        Its files are read through, so it is not looked for where nothing will resume from it.
+        """
         world = await self._board.world()
         job = world.jobs.get(job_id)
-        if job is None or not job.checkpoints:
+        attempt = job.live_attempt if job is not None else None
+        if job is None or attempt is None or job.state is JobState.CANCELLING or attempt.result is not None:
             return None
-        paths = [Path(each["path"]) for each in job.checkpoints]
-        newest = await anyio.to_thread.run_sync(checkpoints.newest_complete, paths)
+        bundles = [self._jobs_dir / job_id / "attempts" / str(each.number) for each in job.runs]
+        named = [Path(each["path"]) for each in job.checkpoints]
+        newest = await anyio.to_thread.run_sync(_newest, bundles, named)
         return None if newest is None else str(newest)
+
+
+def _newest(bundles: Sequence[Path], named: Sequence[Path]) -> Path | None:
+    """The complete checkpoint of the highest step among those below the bundles and those that are named."""
+    found = [path for bundle in bundles for path in checkpoints.complete(bundle / "checkpoints")]
+    return checkpoints.newest_complete(dict.fromkeys([*named, *found]))
 
 
 def _live(job: Job, attempt: Attempt) -> LiveAttempt:
@@ -126,7 +169,10 @@ def _live(job: Job, attempt: Attempt) -> LiveAttempt:
 
 def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, *, slots: int) -> Spec:
     entry = kind.entry if attempt.purpose == "run" else kind.validator
-    assert entry is not None, f"{kind.name} has no validator"
+    if entry is None:
+        raise SpecUnavailableError(
+            f"The job kind {kind.name!r} has no validator any more; submit the job again"
+        )
     return Spec(
         job=job.id,
         attempt=attempt.number,
@@ -152,8 +198,8 @@ def _reported(line: SpoolFact | BadLine, attempt: int) -> decisions.Reported:
         return _rejected(attempt, line.line, line.reason)
     try:
         return decisions.Reported(line=line.line, fact=_fact(line.type, line.data, attempt))
-    except (KeyError, TypeError) as error:
-        return _rejected(attempt, line.line, f"the {line.type} lacks or has too much of {error}")
+    except (KeyError, ValidationError) as error:
+        return _rejected(attempt, line.line, decisions.shortened(f"the {line.type} does not fit: {error}"))
 
 
 def _rejected(attempt: int, line: int, reason: str) -> decisions.Reported:
@@ -162,32 +208,39 @@ def _rejected(attempt: int, line: int, reason: str) -> decisions.Reported:
     )
 
 
+#: what a worker may report, and the fact that becomes of it
+REPORTS: Mapping[str, type[facts.Fact]] = {
+    "hello": facts.AttemptStarted,
+    "phase": facts.JobPhase,
+    "progress": facts.JobProgress,
+    "advice": facts.JobAdvice,
+    "audit": facts.DatasetAudited,
+    "evaluation": facts.EvaluationRecorded,
+    "checkpoint": facts.CheckpointSaved,
+    "checkpoint_discarded": facts.CheckpointDiscarded,
+    "artifact": facts.ArtifactPublished,
+    "model": facts.AttemptModel,
+    "result": facts.AttemptResult,
+    "error": facts.AttemptError,
+}
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[facts.Fact]:
+    return TypeAdapter(REPORTS[kind])
+
+
 def _fact(kind: str, data: Mapping[str, Any], attempt: int) -> facts.Fact:
-    """The domain's fact behind a worker's. Raises ``KeyError`` or ``TypeError`` if fields do not fit."""
-    match kind:
-        case "hello":
-            return facts.AttemptStarted(attempt=attempt, hello=dict(data))
-        case "phase":
-            return facts.JobPhase(**data)
-        case "progress":
-            return facts.JobProgress(dict(data))
-        case "advice":
-            return facts.JobAdvice(**data)
-        case "audit":
-            return facts.DatasetAudited(**data)
-        case "evaluation":
-            return facts.EvaluationRecorded(**data)
-        case "checkpoint":
-            return facts.CheckpointSaved(attempt=attempt, **data)
-        case "checkpoint_discarded":
-            return facts.CheckpointDiscarded(**data)
-        case "artifact":
-            return facts.ArtifactPublished(attempt=attempt, **data)
-        case "model":
-            return facts.AttemptModel(attempt=attempt, **data)
-        case "result":
-            return facts.AttemptResult(attempt=attempt, **data)
-        case "error":
-            known = {key: data[key] for key in ("code", "message", "retryable") if key in data}
-            return facts.AttemptError(attempt=attempt, **known)
-    raise KeyError(kind)
+    """The domain's fact behind a worker's, its types checked: plugins may say anything.
+
+    Raises ``KeyError`` for an unknown kind and ``ValidationError`` if fields do not fit.
+    """
+    fact = REPORTS[kind]
+    fields: dict[str, Any] = {"figures": dict(data)} if kind == "progress" else dict(data)
+    if kind == "hello":
+        fields = {"hello": fields}
+    elif kind == "error":  # it may carry details for which the event has no field
+        fields = {key: fields[key] for key in ("code", "message", "retryable") if key in fields}
+    if "attempt" in fact.__dataclass_fields__:
+        fields["attempt"] = attempt
+    return _adapter(kind).validate_python(fields)

@@ -39,4 +39,6 @@ class Board:
     async def _load(self) -> None:
         world = World()
         self._seq = fill(world, await self._log.fetch(queries()["select_world"]))
+        # Whoever planned for a generation must see that this is another.
+        world.generation = self._world.generation + 1
         self._world = world

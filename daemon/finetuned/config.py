@@ -57,7 +57,7 @@ class Config(BaseModel):
         default=None,
         ge=1,
         le=1024,
-        description="jobs that run at once on a host without a GPU. Default: one for every four cores, at least one",
+        description="jobs that run at once on CPU; set, it also means that GPUs are left alone. Default: the GPUs, and without any one for every four cores, at least one",
     )
     trust_remote_code: bool = Field(
         default=False, description="whether jobs may run code that comes with a model from a hub"

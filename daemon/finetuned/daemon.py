@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -28,10 +30,11 @@ from finetuned.domain import decisions
 from finetuned.domain.errors import StartError
 from finetuned.host import HostFacts
 from finetuned.notify import notify
+from finetuned.patience import patiently
 from finetuned.queries import Queries
 from finetuned.scheduler import Scheduler
 from finetuned.store import Log, open_log
-from finetuned_events import LogLockedError, NotALogError
+from finetuned_events import LogError, LogLockedError
 from finetuned_sdk import Registry
 
 log = logging.getLogger(__name__)
@@ -80,13 +83,17 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
                     config.socket,
                     config.listen or "off",
                 )
+                tune_garbage_collection()
                 notify("READY=1")
                 await _told_to_stop(ephemeral_parent)
                 notify("STOPPING=1")
             if ephemeral_parent is not None:
                 await parts.supervision.kill_all()
             tasks.cancel_scope.cancel()
-        await events.execute(lambda _world: decisions.daemon_stopped())
+        try:
+            await events.execute(lambda _world: decisions.daemon_stopped())
+        except LogError as error:  # a full disk: the end is not recorded, as after a kill
+            log.warning("The end could not be recorded: %s", error)
 
 
 def prepare(state_dir: Path) -> None:
@@ -97,6 +104,13 @@ def prepare(state_dir: Path) -> None:
         raise StartError(
             f"The state directory {state_dir} cannot be made ({error.strerror}); set FINETUNED_STATE_DIR to one that can."
         ) from None
+
+
+def tune_garbage_collection() -> None:
+    """Look for cycles less often, and never among what start-up made: most of it lives as long as the daemon."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def raise_descriptor_limit() -> None:
@@ -110,7 +124,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     jobs_dir = config.state_dir / JOBS_DIR
     board = Board(events)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
-    port = DaemonAttemptLog(events, board, registry, settings)
+    port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
     supervision = Supervision(jobs_dir, port, LocalExecutor())
     scheduler = Scheduler(events, board, reserved=lambda: supervision.reserved)
     queries = Queries(
@@ -128,12 +142,16 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
 
 async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> None:
     found = devices.detect(cpu_slots=config.cpu_slots, nvml=devices.load_nvml())
-    await parts.log.execute(
-        lambda world: [
-            *decisions.daemon_started(__version__, os.getpid()),
-            *decisions.devices_detected(world, [asdict(device) for device in found]),
-        ]
-    )
+
+    async def record_start() -> None:
+        await parts.log.execute(
+            lambda world: [
+                *decisions.daemon_started(__version__, os.getpid()),
+                *decisions.devices_detected(world, [asdict(device) for device in found]),
+            ]
+        )
+
+    await patiently("The start", record_start)
     head = parts.log.head
     await tasks.start(parts.supervision.run)
     tasks.start_soon(lambda: followers.dispatch(parts.log, parts.supervision, after=head))
@@ -151,9 +169,10 @@ async def _opened(path: Path) -> AsyncIterator[Log]:
                 f"Another daemon runs on {path.parent}; stop it, or give this one a state directory of its own"
                 " (FINETUNED_STATE_DIR)."
             ) from None
-        except NotALogError as error:
+        except (LogError, sqlite3.Error, OSError) as error:
             raise StartError(
-                f"{error} Move the file away, or set FINETUNED_STATE_DIR to another directory."
+                f"The log {path} cannot be opened: {str(error).rstrip('.')}. Free or mend what it names, restore a"
+                " backup, or set FINETUNED_STATE_DIR to another directory."
             ) from None
         if events.read_only is not None:
             raise StartError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from finetuned_sdk import Device
+
+log = logging.getLogger(__name__)
 
 CORES_PER_SLOT = 4
 DRIVER_MARKS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
@@ -47,13 +49,16 @@ def load_nvml(marks: Sequence[str] = DRIVER_MARKS) -> Nvml | None:
 
 
 def detect(*, cpu_slots: int | None, nvml: Nvml | None) -> list[Device]:
-    """All GPUs if NVML finds any, else ``cpu_slots`` slots (default: one for every four cores)."""
-    gpus = list(_gpus(nvml)) if nvml is not None else []
+    """All GPUs if NVML finds any, else slots of the CPU (one for every four cores).
+
+    With ``cpu_slots`` set, that many slots of the CPU and no GPU.
+    """
+    gpus = list(_gpus(nvml)) if nvml is not None and cpu_slots is None else []
     return gpus or _cpu(cpu_slots)
 
 
 def _gpus(nvml: Nvml) -> Iterator[Device]:
-    with contextlib.suppress(nvml.NVMLError):
+    try:
         nvml.nvmlInit()
         try:
             for index in range(nvml.nvmlDeviceGetCount()):
@@ -66,6 +71,8 @@ def _gpus(nvml: Nvml) -> Iterator[Device]:
                 )
         finally:
             nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        log.warning("A GPU driver is loaded, but NVML cannot list its GPUs: %s", error)
 
 
 def _cpu(slots: int | None) -> list[Device]:

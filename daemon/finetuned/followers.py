@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import anyio.to_thread
 
 from finetuned.attempts.supervision import Supervision
 from finetuned.domain import facts
+from finetuned.patience import patiently
 from finetuned.store import Log
 from finetuned_events import Event
 
@@ -43,7 +45,12 @@ async def follow(events: Log, follower: Follower) -> None:
     async for page in events.follow(after=position, types=follower.types):
         for event in page:
             await follower.react(event)
-        await events.execute(lambda _world: (), cursor=(follower.name, page[-1].seq))
+        position = page[-1].seq
+        await patiently(follower.name, partial(_keep, events, follower.name, position))
+
+
+async def _keep(events: Log, name: str, position: int) -> None:
+    await events.execute(lambda _world: (), cursor=(name, position))
 
 
 async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None:
@@ -68,5 +75,13 @@ class FileRemover:
     async def react(self, event: Event) -> None:
         """Remove the job's directory."""
         directory = self._jobs_dir / event.stream.removeprefix("job/")
-        await anyio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
-        log.info("Removed the files of %s", event.stream)
+        try:
+            await anyio.to_thread.run_sync(shutil.rmtree, directory)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning(
+                "The files of %s could not be removed, remove %s by hand: %s", event.stream, directory, error
+            )
+        else:
+            log.info("Removed the files of %s", event.stream)

@@ -15,7 +15,10 @@ from finetuned.board import Board
 from finetuned.domain import decisions, queue
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
+from finetuned.patience import patiently
 from finetuned.store import Log
+
+LOOK_EVERY_S = 30.0  # without news of the log: devices may have become free beside it
 
 
 class Scheduler:
@@ -36,7 +39,7 @@ class Scheduler:
         self._board = board
         self._reserved = reserved
         self._clock = clock
-        self._planned = -1  # the generation of the world that was planned last
+        self._planned: tuple[object, ...] = ()  # what was planned for last
         self._until: dict[tuple[str, int], float] = {}  # (job, attempts so far) -> end of its backoff
         self._held: frozenset[str] = frozenset()
 
@@ -48,24 +51,26 @@ class Scheduler:
         """Schedule until cancelled."""
         while True:
             head = self._log.head
-            await self.step()
+            await patiently("Scheduling", self.step)
             with anyio.move_on_after(self._until_next()):
                 await self._log.wait(head)
 
     async def step(self) -> None:
         """Start everything that may start now."""
         world = await self._board.world()
-        held = self._hold_back(world)
-        if world.generation == self._planned and held == self._held:
-            return
-        self._planned, self._held = world.generation, held
+        elapsed = self._elapsed(world)
+        self._held = queue.in_backoff(world.live_jobs(), elapsed)
         reserved = self._reserved()
-        if queue.plan(world.live_jobs(), world.slots.values(), in_backoff=held, reserved=reserved):
+        situation = (world.generation, self._held, reserved)
+        if situation == self._planned:
+            return
+        if queue.plan(world.live_jobs(), world.slots.values(), in_backoff=self._held, reserved=reserved):
             await self._log.execute(
-                lambda writers: decisions.schedule(writers, in_backoff=held, reserved=reserved)
+                lambda writers: decisions.schedule(writers, elapsed=elapsed, reserved=reserved)
             )
+        self._planned = situation
 
-    def _hold_back(self, world: World) -> frozenset[str]:
+    def _elapsed(self, world: World) -> frozenset[tuple[str, int]]:
         now = self._clock()
         delayed = {
             (job.id, len(job.attempts)): job.delay_s
@@ -73,9 +78,9 @@ class Scheduler:
             if job.delay_s and job.state is JobState.QUEUED
         }
         self._until = {key: self._until.get(key, now + delay) for key, delay in delayed.items()}
-        return frozenset(job_id for (job_id, _), end in self._until.items() if end > now)
+        return frozenset(key for key, end in self._until.items() if end <= now)
 
     def _until_next(self) -> float:
         now = self._clock()
         ends = [end - now for end in self._until.values() if end > now]
-        return min(ends, default=float("inf"))
+        return min(ends, default=LOOK_EVERY_S)

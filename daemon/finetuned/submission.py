@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
@@ -18,6 +19,7 @@ from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry
 Json = Any
 
 PRIORITY_LIMIT = 1_000
+METADATA_LIMIT = 16 << 10  # bytes
 DEFAULT_MAX_ATTEMPTS = 3
 
 
@@ -36,7 +38,7 @@ class JobRequest(BaseModel):
     )
     name: str | None = Field(default=None, max_length=200, description="a name for people")
     metadata: dict[str, Json] = Field(
-        default_factory=dict, description="your own keys; the daemon only keeps them"
+        default_factory=dict, description="your own keys, at most 16 KiB; the daemon only keeps them"
     )
     max_attempts: int = Field(
         default=DEFAULT_MAX_ATTEMPTS,
@@ -44,6 +46,14 @@ class JobRequest(BaseModel):
         le=100,
         description="runs that may crash before the job is given up",
     )
+
+    @field_validator("metadata")
+    @classmethod
+    def _small(cls, value: dict[str, Json]) -> dict[str, Json]:
+        # It is written again with every change of the job.
+        if len(orjson.dumps(value)) > METADATA_LIMIT:
+            raise ValueError(f"must be at most {METADATA_LIMIT} bytes as JSON; keep more in a file of yours")
+        return value
 
 
 def parse_request(body: object) -> JobRequest:
@@ -80,8 +90,8 @@ def resolve(
             kind.check(params, host)
         devices = kind.resources(params, host).devices if kind.resources else 1
         estimate = asdict(kind.estimate(params, host)) if kind.estimate else None
-    except RefusedError as refused:
-        param = f"params.{refused.param}" if refused.param else None
+    except JobError as refused:
+        param = f"params.{refused.param}" if isinstance(refused, RefusedError) and refused.param else None
         raise InvalidRequestError(refused.message, param=param, code=refused.code) from None
     return facts.JobSubmitted(
         kind=kind.name,

@@ -73,7 +73,7 @@ class House:
 
     async def start_attempt(self) -> None:
         """Start whatever may start; no process comes of it."""
-        await self.log.execute(lambda world: decisions.schedule(world, in_backoff=frozenset()))
+        await self.log.execute(lambda world: decisions.schedule(world, elapsed=frozenset()))
 
     async def report(self, job_id: str, *reported: facts.Fact) -> tuple[Event, ...]:
         """Append facts to a job's stream in one commit, as its worker's."""

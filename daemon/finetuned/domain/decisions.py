@@ -77,6 +77,10 @@ def delete(world: World, job_id: str, *, actor: str) -> Events:
         raise Rejected(
             "job_live", f"Job {job_id} is {job.state}; cancel it first (`finetune cancel {job_id}`)."
         )
+    if any(each.retry_of == job_id and each.resume_from for each in world.live_jobs()):
+        raise Rejected(
+            "job_in_use", f"A live retry of job {job_id} goes on from its checkpoint; wait for that one."
+        )
     models = [model.name for model in world.models.values() if model.job == job_id]
     if models:
         remedy = " and ".join(f"`finetune models rm {name}`" for name in models)
@@ -121,7 +125,8 @@ def daemon_stopped() -> Events:
 
 def devices_detected(world: World, found: Sequence[Mapping[str, Json]]) -> Events:
     """Record the host's devices if they differ from what the log knows."""
-    known = {slot.id: (slot.kind, slot.name, slot.memory_bytes) for slot in world.slots.values()}
+    present = [slot for slot in world.slots.values() if not slot.gone]
+    known = {slot.id: (slot.kind, slot.name, slot.memory_bytes) for slot in present}
     seen = {each["id"]: (each["kind"], each["name"], each["memory_bytes"]) for each in found}
     if known == seen:
         return []
@@ -129,13 +134,16 @@ def devices_detected(world: World, found: Sequence[Mapping[str, Json]]) -> Event
 
 
 def schedule(
-    world: World, *, in_backoff: AbstractSet[str], reserved: AbstractSet[str] = frozenset()
+    world: World, *, elapsed: AbstractSet[tuple[str, int]], reserved: AbstractSet[str] = frozenset()
 ) -> Events:
-    """Start every attempt that may start now. The claim and ``attempt.starting`` are one transaction."""
+    """Start every attempt that may start now. The claim and ``attempt.starting`` are one transaction.
+
+    ``elapsed`` names the backoffs that are over (job, attempts so far), ``reserved`` devices that nobody may have.
+    """
+    held = queue.in_backoff(world.live_jobs(), elapsed)
+    slots = world.slots.values()
     events: Events = []
-    for claim in queue.plan(
-        world.live_jobs(), world.slots.values(), in_backoff=in_backoff, reserved=reserved
-    ):
+    for claim in queue.plan(world.live_jobs(), slots, in_backoff=held, reserved=reserved):
         number = claim.job.next_attempt
         starting = facts.AttemptStarting(
             attempt=number,
@@ -215,20 +223,43 @@ def ended(
         return []
     job, attempt = found
     outcome, cause = _outcome(job, attempt, end)
+    events = _end(job, attempt, outcome, cause, end)
+    return [*events, *_consequences(job, attempt, outcome, cause, resume_from, jitter)]
+
+
+def ended_unusably(world: World, job_id: str, number: int, end: End, why: str) -> Events:
+    """Record an attempt's proven end when what should follow from it cannot be recorded: the job fails."""
+    found = live_attempt(world, job_id, number)
+    if found is None:
+        return []
+    job, attempt = found
+    cancelled = job.state is JobState.CANCELLING
+    message = f"What the attempt left behind could not be recorded: {shortened(why)}"
+    last = facts.JobCancelled() if cancelled else facts.JobFailed(code="unusable_result", message=message)
+    events = _end(job, attempt, "cancelled" if cancelled else "failed", message, end)
+    return [*events, job_event(job_id, last, actor="supervisor")]
+
+
+def shortened(text: str, longest: int = 1_000) -> str:
+    """The text, cut to a length that any event can hold."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _end(job: Job, attempt: Attempt, outcome: str, cause: str | None, end: End) -> Events:
     fact = facts.AttemptEnded(
-        attempt=number,
+        attempt=attempt.number,
         outcome=outcome,
         exit_code=end.exit_code,
         signal=end.signal,
-        cause=cause,
+        cause=None if cause is None else shortened(cause),
         oom_killed=end.oom_killed,
         usage=dict(end.usage),
     )
-    events = [job_event(job_id, fact, actor="supervisor")]
+    events = [job_event(job.id, fact, actor="supervisor")]
     if attempt.devices:
-        released = facts.DeviceReleased(devices=attempt.devices, job=job_id, attempt=number)
+        released = facts.DeviceReleased(devices=attempt.devices, job=job.id, attempt=attempt.number)
         events.append(_event("devices", released, "supervisor"))
-    return [*events, *_consequences(job, attempt, outcome, cause, resume_from, jitter)]
+    return events
 
 
 def _outcome(job: Job, attempt: Attempt, end: End) -> tuple[str, str | None]:
@@ -285,14 +316,15 @@ def _again_or_give_up(
     tries = [each for each in job.attempts if each.purpose == attempt.purpose]
     if len(tries) >= job.max_attempts:
         causes = [each.cause or "unknown" for each in tries[:-1]] + [cause or "unknown"]
-        listed = "; ".join(f"attempt {each.number}: {why}" for each, why in zip(tries, causes, strict=True))
+        told = list(zip(tries, causes, strict=True))[-10:]
+        listed = "; ".join(f"attempt {each.number}: {shortened(why, 300)}" for each, why in told)
         plural = "attempt" if len(tries) == 1 else "attempts"
         message = f"Gave up after {len(tries)} {plural}: {listed}. `finetune logs {job.id}` shows its output."
         return [job_event(job.id, facts.JobFailed(code="gave_up", message=message), actor="supervisor")]
     if attempt.purpose == "validate":
         return []  # still validating: the scheduler starts its next attempt
     queued = facts.JobQueued(
-        reason=f"attempt {attempt.number} ended: {cause}",
+        reason=f"attempt {attempt.number} ended: {shortened(cause or 'unknown', 300)}",
         delay_s=backoff_s(len(tries), jitter),
         resume_from=resume_from,
     )

@@ -41,6 +41,19 @@ class Wait:
     position: int | None = None
 
 
+def in_backoff(jobs: Iterable[Job], elapsed: AbstractSet[tuple[str, int]]) -> frozenset[str]:
+    """The queued jobs that wait for their backoff to pass.
+
+    ``elapsed`` names those whose wait is over, as (job, attempts so far): what is not in it waits, so a decision
+    that knows less than the present errs on the side of waiting.
+    """
+    return frozenset(
+        job.id
+        for job in jobs
+        if job.state is JobState.QUEUED and job.delay_s and (job.id, len(job.attempts)) not in elapsed
+    )
+
+
 def order(job: Job) -> tuple[int, int]:
     """The job's place in the queue: smaller goes first. Microseconds, then the submit order."""
     return (job.created_at - job.priority * PRIORITY_SECONDS * 1_000_000, job.seq)
@@ -74,13 +87,16 @@ def _plan_validations(jobs: list[Job], in_backoff: AbstractSet[str]) -> list[Cla
     return [Claim(job, "validate", ()) for job in ready[: max(0, MAX_VALIDATIONS - under_way)]]
 
 
-def _plan_runs(jobs: list[Job], slots: Iterable[Slot], in_backoff: AbstractSet[str]) -> list[Claim]:
+def _plan_runs(jobs: list[Job], slots: list[Slot], in_backoff: AbstractSet[str]) -> list[Claim]:
+    total = len(slots)
     free = sorted(slot.id for slot in slots if slot.holder is None)
     claims: list[Claim] = []
     if not free and all(job.devices for job in jobs if job.state is JobState.QUEUED):
         return []
     blocked = False
     for job in in_order(jobs, JobState.QUEUED):
+        if job.devices > total:
+            continue  # a device is gone: this one cannot run here, and must not keep others from it
         blocked = blocked or (job.id not in in_backoff and job.devices > len(free))
         if job.id in in_backoff or (blocked and job.devices):
             continue
@@ -107,7 +123,8 @@ def waits(
             reason = f"behind {blocked_by.id}, which is next"
         else:
             reason = _device_reason(job, all_slots, reserved)
-            blocked_by = blocked_by or (job if job.devices else None)
+            can_run = 0 < job.devices <= sum(slot.id not in reserved for slot in all_slots)
+            blocked_by = blocked_by or (job if can_run else None)
         found[job.id] = Wait(reason, position)
     return found
 

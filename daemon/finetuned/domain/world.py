@@ -41,6 +41,7 @@ class Slot:
     name: str
     memory_bytes: int
     holder: tuple[str, int] | None = None  # job id and attempt number
+    gone: bool = False  # no longer found on the host; goes when its holder's end is proven
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,14 +165,15 @@ class World:
                     each["id"]: Slot(**each, holder=holders.pop(each["id"], None)) for each in fact.devices
                 }
                 # A device that vanished stays while it is held: its holder's end is not proven yet.
-                self.slots = found | {gone: self.slots[gone] for gone in holders}
+                self.slots = found | {gone: replace(self.slots[gone], gone=True) for gone in holders}
             case facts.DeviceClaimed():
                 for device in fact.devices:
                     self.slots[device] = replace(self.slots[device], holder=(fact.job, fact.attempt))
             case facts.DeviceReleased():
                 for device in fact.devices:
-                    if device in self.slots:
-                        self.slots[device] = replace(self.slots[device], holder=None)
+                    slot = self.slots.pop(device, None)
+                    if slot is not None and not slot.gone:
+                        self.slots[device] = replace(slot, holder=None)
 
     def _apply_model(self, name: str, fact: facts.Fact, at: int) -> None:
         self.models_touched.add(name)

@@ -51,7 +51,7 @@ class FakeNvml:
 
 def test_gpus_are_scheduled_where_nvml_finds_any() -> None:
     nvml = FakeNvml()
-    found = devices.detect(cpu_slots=3, nvml=nvml)
+    found = devices.detect(cpu_slots=None, nvml=nvml)
     assert [(device.id, device.kind, device.name) for device in found] == [
         ("gpu:GPU-0", "gpu", "H200"),
         ("gpu:GPU-1", "gpu", "H200"),
@@ -60,9 +60,17 @@ def test_gpus_are_scheduled_where_nvml_finds_any() -> None:
     assert nvml.open == 0
 
 
-def test_a_host_whose_nvml_fails_is_scheduled_by_cpu_slots() -> None:
-    found = devices.detect(cpu_slots=3, nvml=FakeNvml(broken=True))
+def test_cpu_slots_mean_the_cpu_also_where_there_are_gpus() -> None:
+    found = devices.detect(cpu_slots=3, nvml=FakeNvml())
     assert [device.id for device in found] == ["cpu:0", "cpu:1", "cpu:2"]
+
+
+def test_a_host_whose_nvml_fails_is_scheduled_by_its_cpu_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found = devices.detect(cpu_slots=None, nvml=FakeNvml(broken=True))
+    assert {device.kind for device in found} == {"cpu"}
+    assert "driver/library version mismatch" in caplog.text
 
 
 def test_there_is_at_least_one_cpu_slot_and_memory_is_shared_out() -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pytest
+
 from finetuned.notify import notify
 
 
@@ -23,3 +25,15 @@ def test_an_abstract_socket_is_reached_too() -> None:
         name = manager.getsockname().decode().replace("\0", "@", 1)
         assert notify("STOPPING=1", {"NOTIFY_SOCKET": name})
         assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_a_service_manager_that_is_gone_is_only_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "n")})
+    assert "did not take 'READY=1'" in caplog.text
+
+
+def test_an_address_that_cannot_be_one_is_only_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    assert not notify("READY=1", {"NOTIFY_SOCKET": "/" + "n" * 200})
+    assert "too long" in caplog.text

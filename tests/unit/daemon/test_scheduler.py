@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from finetuned.board import Board
 from finetuned.domain import decisions
 from finetuned.scheduler import Scheduler
 from finetuned.store import Log, open_log
+from finetuned_events import LogBrokenError, LogFullError
 
 SLOTS = [{"id": "cpu:0", "kind": "cpu", "name": "slot", "memory_bytes": 1}]
 
@@ -94,3 +96,36 @@ async def test_a_scheduler_with_nothing_new_to_plan_leaves_the_log_alone(log: Lo
     commits = (await log.statistics()).commits
     await scheduler.step()
     assert (await log.statistics()).commits == commits
+
+
+async def test_a_full_disk_delays_the_scheduler_and_does_not_end_it(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(log)
+    scheduler = Scheduler(log, board)
+    await submit(log, "job-1")
+    execute, failures = log.execute, iter([LogFullError()])
+
+    async def fail_once(*arguments: Any, **keywords: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await execute(*arguments, **keywords)
+
+    monkeypatch.setattr(log, "execute", fail_once)
+    monkeypatch.setattr("finetuned.patience.FIRST_PAUSE_S", 0.01)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scheduler.run)
+        with anyio.fail_after(5):
+            while await state(board, "job-1") != "starting":
+                await log.wait(log.head)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_broken_log_ends_the_scheduler(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_arguments: Any, **_keywords: Any) -> Any:
+        raise LogBrokenError
+
+    await submit(log, "job-1")
+    monkeypatch.setattr(log, "execute", broken)
+    with pytest.raises(LogBrokenError):
+        await Scheduler(log, Board(log)).run()

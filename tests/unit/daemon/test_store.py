@@ -17,7 +17,7 @@ async def submit(log: Log, job_id: str, **changes: object) -> None:
 
 async def finish(log: Log, job_id: str) -> None:
     """Take a queued job through one attempt to its success."""
-    await log.execute(lambda world: decisions.schedule(world, in_backoff=frozenset()))
+    await log.execute(lambda world: decisions.schedule(world, elapsed=frozenset()))
     reports = [
         decisions.Reported(line=1, fact=facts.AttemptStarted(attempt=1)),
         decisions.Reported(line=2, fact=facts.JobProgress({"loss": 0.5, "progress": 100.0})),

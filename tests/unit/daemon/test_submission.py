@@ -69,6 +69,12 @@ def test_a_registered_model_is_resolved_and_any_other_is_left_to_the_worker(regi
         ({"kind": "fake", "parms": {}}, "unknown_parameter", "parms", "Did you mean 'params'?"),
         ({"params": {}}, "missing_parameter", "kind", "give it a value"),
         ({"kind": "fake", "priority": 10**6}, "invalid_params", "priority", "1000"),
+        (
+            {"kind": "fake", "metadata": {"notes": "x" * 20_000}},
+            "invalid_params",
+            "metadata",
+            "at most 16384 bytes",
+        ),
         (["fake"], "invalid_params", None, "The body"),
         (
             {"kind": "fake", "params": {"refused": True}},

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.domain.worlds import Scene
+from tests.unit.domain.worlds import Scene, end
 
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import NotFoundError, Rejected
@@ -306,9 +306,9 @@ def test_devices_are_recorded_only_when_they_changed_and_a_held_one_never_vanish
     other = [{"id": "gpu:x", "kind": "gpu", "name": "H200", "memory_bytes": 9}]
     scene.fold(decisions.devices_detected(scene.world, other))
     assert set(scene.world.slots) == {"gpu:x", "cpu:0"}
+    assert decisions.devices_detected(scene.world, other) == []
     scene.start()
     scene.end(exit_code=1)
-    scene.fold(decisions.devices_detected(scene.world, other))
     assert set(scene.world.slots) == {"gpu:x"}
 
 
@@ -316,3 +316,39 @@ def test_the_backoff_doubles_up_to_its_cap() -> None:
     assert [decisions.backoff_s(tries, 1.0) for tries in (1, 2, 3)] == [5.0, 10.0, 20.0]
     assert decisions.backoff_s(30, 1.0) == decisions.BACKOFF_LONGEST_S
     assert decisions.backoff_s(1, 0.0) == 2.5
+
+
+def test_an_end_whose_consequences_cannot_be_recorded_frees_the_devices_and_fails_the_job() -> None:
+    scene = Scene()
+    scene.submit()
+    scene.schedule()
+    scene.start()
+    scene.fold(decisions.ended_unusably(scene.world, "job-1", 1, end(), "the name of a model holds a zero"))
+    job = scene.world.jobs["job-1"]
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error["code"] == "unusable_result"
+    assert scene.world.slots["cpu:0"].holder is None
+    assert decisions.ended_unusably(scene.world, "job-1", 1, end(), "again") == []
+
+
+def test_a_job_whose_checkpoint_a_live_retry_goes_on_from_cannot_be_deleted() -> None:
+    scene = Scene()
+    scene.submit()
+    scene.fold(decisions.cancel(scene.world, "job-1", actor="a"))
+    scene.submit("job-2", retry_of="job-1", resume_from="/c/checkpoint-4")
+    with pytest.raises(Rejected, match="live retry"):
+        decisions.delete(scene.world, "job-1", actor="a")
+    scene.fold(decisions.cancel(scene.world, "job-2", actor="a"))
+    assert decisions.delete(scene.world, "job-1", actor="a")
+
+
+def test_causes_are_cut_to_what_an_event_can_hold() -> None:
+    scene = Scene()
+    scene.submit(max_attempts=1)
+    scene.schedule()
+    scene.start()
+    scene.end(exit_code=None, lost="x" * 2_000_000)
+    error = scene.world.jobs["job-1"].error
+    assert error is not None
+    assert len(error["message"]) < 2_000

@@ -52,7 +52,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(target=attempts, backing_off=st.sets(st.integers(1, 5)))
     def schedule(self, backing_off: set[int]) -> Any:
         before = len(self.scene.events)
-        self.scene.schedule(frozenset(f"job-{number}" for number in backing_off))
+        self.scene.schedule(backing_off={f"job-{number}" for number in backing_off})
         started = [event for event in self.scene.events[before:] if event.type == facts.AttemptStarting.type]
         return multiple(*((event.stream[4:], event.data["attempt"]) for event in started))
 

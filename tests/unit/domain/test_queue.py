@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import queue
+from finetuned.domain import decisions, queue
 
 
 def holders(scene: Scene) -> dict[str, str]:
@@ -41,13 +41,44 @@ def test_enough_waiting_beats_a_higher_priority() -> None:
 
 def test_a_job_in_backoff_is_passed_over_and_keeps_its_place() -> None:
     scene = Scene()
-    for name in ("a", "b", "c"):
+    scene.submit("a")
+    scene.schedule()
+    scene.start("a")
+    for name in ("b", "c"):
         scene.submit(name)
-    scene.schedule(in_backoff=frozenset({"a"}))
+    scene.end("a", exit_code=None, signal=9)
+    scene.schedule(backing_off={"a"})
     assert holders(scene) == {"cpu:0": "b"}
     scene.run_to_success("b")
     scene.schedule()
     assert holders(scene) == {"cpu:0": "a"}
+
+
+def test_a_backoff_of_which_nobody_has_said_that_it_is_over_is_not_over() -> None:
+    scene = Scene()
+    scene.submit("a")
+    scene.schedule()
+    scene.start("a")
+    scene.end("a", exit_code=None, signal=9)
+    assert decisions.schedule(scene.world, elapsed=frozenset()) == []
+    assert decisions.schedule(scene.world, elapsed={("a", 0)}) == []
+    assert decisions.schedule(scene.world, elapsed={("a", 1)})
+
+
+def test_a_job_that_needs_more_devices_than_are_left_of_the_host_does_not_block_the_others() -> None:
+    scene = Scene(devices=2)
+    scene.submit("wide", devices=2)
+    scene.submit("small")
+    scene.fold(
+        decisions.devices_detected(
+            scene.world, [{"id": "cpu:0", "kind": "cpu", "name": "", "memory_bytes": 1}]
+        )
+    )
+    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values())
+    assert waits["wide"].reason == "needs 2 devices; this host has 1"
+    assert waits["small"].reason == "next; about to start"
+    scene.schedule()
+    assert holders(scene) == {"cpu:0": "small"}
 
 
 def test_small_jobs_do_not_starve_one_that_needs_every_device() -> None:

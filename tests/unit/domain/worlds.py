@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from finetuned.domain import decisions, facts
@@ -50,9 +50,10 @@ class Scene:
         self.fold(decisions.submit(self.world, job_id, submission(**changes), actor="uid:1000"))
         return self.world.jobs[job_id]
 
-    def schedule(self, in_backoff: frozenset[str] = frozenset()) -> None:
-        """Start what may start."""
-        self.fold(decisions.schedule(self.world, in_backoff=in_backoff))
+    def schedule(self, *, backing_off: Container[str] = ()) -> None:
+        """Start what may start: every backoff is over but those of the jobs that are named."""
+        elapsed = {(job.id, len(job.attempts)) for job in self.world.live_jobs() if job.id not in backing_off}
+        self.fold(decisions.schedule(self.world, elapsed=elapsed))
 
     def start(self, job_id: str = "job-1") -> int:
         """Let the job's newest attempt report for work; its number."""

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.domain.worlds import submission
+
+from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog
+from finetuned.attempts.ports import Ending, SpecUnavailableError
+from finetuned.board import Board
+from finetuned.domain import decisions, facts
+from finetuned.store import Log, open_log
+from finetuned_sdk import JobKind, Registry, checkpoints, fake
+from finetuned_sdk.bundle import RunnerIdentity
+from finetuned_sdk.spool import BadLine, Fact
+
+SLOTS = [{"id": "cpu:0", "kind": "cpu", "name": "slot", "memory_bytes": 1}]
+JOB = "job-1"
+
+
+class Desk:
+    """The port over a real log, with one job whose first run is starting."""
+
+    def __init__(self, log: Log, jobs_dir: Path) -> None:
+        self.log = log
+        self.jobs_dir = jobs_dir
+        self.registry = Registry()
+        self.registry.job_kind(fake.FAKE)
+        self.board = Board(log)
+        settings = AttemptSettings(allow_remote_code=False, grace_s=10)
+        self.port = DaemonAttemptLog(log, self.board, self.registry, settings, jobs_dir, jitter=lambda: 0)
+
+    async def start(self, **changes: Any) -> None:
+        await self.log.execute(lambda world: decisions.devices_detected(world, SLOTS))
+        await self.log.execute(lambda world: decisions.submit(world, JOB, submission(**changes), actor="a"))
+        await self.log.execute(lambda world: decisions.schedule(world, elapsed=frozenset()))
+
+    async def say(self, *said: tuple[str, dict[str, Any]], first: int = 1) -> None:
+        lines = [Fact(line, kind, 0, data) for line, (kind, data) in enumerate(said, first)]
+        await self.port.record(JOB, 1, lines)
+
+    async def types(self) -> list[str]:
+        return [event.type for event in await self.log.read(stream=f"job/{JOB}")]
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with open_log(tmp_path / "log") as log:
+        yield Desk(log, tmp_path / "jobs")
+
+
+async def test_each_kind_of_line_becomes_its_event(desk: Desk) -> None:
+    await desk.start()
+    await desk.say(
+        ("hello", {"pid": 7}),
+        ("phase", {"phase": "training"}),
+        ("progress", {"current_step": 1, "loss": 0.5}),
+        ("advice", {"setting": "max_length", "message": "Raise it.", "figures": {"cut": 3}}),
+        ("audit", {"report": {"rows": 3}}),
+        ("evaluation", {"name": "validation", "metrics": {"exact_match": 1}, "step": None}),
+        ("checkpoint", {"step": 1, "path": "/c", "bytes": 3, "metrics": {"loss": None}}),
+        ("checkpoint_discarded", {"path": "/c"}),
+        ("artifact", {"name": "adapter", "kind": "adapter", "path": "/a", "bytes": 1, "files": []}),
+        ("model", {"name": "m", "path": "/a", "kind": "adapter", "base": None, "lineage": {}}),
+        ("error", {"code": "c", "message": "m", "retryable": True, "problems": [1]}),
+        ("result", {"values": {"train_loss": 0.5}}),
+    )
+    assert (await desk.types())[2:] == [
+        "attempt.started", "job.phase", "job.progress", "job.advice", "dataset.audited", "evaluation.recorded",
+        "checkpoint.saved", "checkpoint.discarded", "artifact.published", "attempt.model", "attempt.error",
+        "attempt.result",
+    ]  # fmt: skip
+    (attempt,) = (await desk.board.world()).jobs[JOB].attempts
+    assert attempt.line == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("phase", {"phase": 5}),
+        ("phase", {}),
+        ("model", {"name": "m", "path": "/a", "kind": None, "base": None}),
+        ("result", {"values": {"n": 1 << 80}}),
+        ("result", {"values": {"text": "x" * (2 << 20)}}),
+        ("hello", {}),  # a second one: the job runs already
+        ("novelty", {}),
+    ],
+)
+async def test_a_line_that_cannot_be_recorded_is_rejected_and_holds_up_nothing(
+    desk: Desk, kind: str, data: dict[str, Any]
+) -> None:
+    await desk.start()
+    await desk.say(("hello", {}))
+    await desk.say(("progress", {"loss": 1.0}), (kind, data), ("progress", {"loss": 0.5}), first=2)
+    assert (await desk.types())[-3:] == ["job.progress", "attempt.line_rejected", "job.progress"]
+    await desk.port.ended(JOB, 1, Ending(exit_code=1))
+    assert await desk.port.live() == []
+
+
+async def test_a_damaged_line_is_told_of(desk: Desk) -> None:
+    await desk.start()
+    await desk.port.record(JOB, 1, [BadLine(1, "the checksum does not match")])
+    (event,) = await desk.log.read(types={"attempt.line_rejected"})
+    assert event.data == {"attempt": 1, "line": 1, "reason": "the checksum does not match"}
+
+
+async def test_an_end_that_cannot_be_recorded_as_it_is_still_ends_the_attempt(desk: Desk) -> None:
+    await desk.start()
+    model: dict[str, Any] = {"name": "m\0", "path": "/a", "kind": "adapter", "base": None, "lineage": {}}
+    await desk.say(("hello", {}), ("model", model), ("result", {"values": {}}))
+    await desk.port.ended(JOB, 1, Ending(exit_code=0))
+    assert await desk.port.live() == []
+    assert (await desk.types())[-1] == "job.failed"
+    (slot,) = (await desk.board.world()).slots.values()
+    assert slot.holder is None
+
+
+async def test_a_job_goes_on_from_a_checkpoint_of_which_the_log_has_not_heard(desk: Desk) -> None:
+    await desk.start()
+    bundle = desk.jobs_dir / JOB / "attempts" / "1"
+    (bundle / "work" / "new").mkdir(parents=True)
+    (bundle / "checkpoints").mkdir()
+    (bundle / "work" / "new" / "weights").write_bytes(b"1")
+    saved, _ = checkpoints.publish(bundle / "work" / "new", bundle / "checkpoints", step=7, metrics={})
+    await desk.say(("hello", {}))
+    await desk.port.ended(JOB, 1, Ending(signal=9))
+    assert (await desk.board.world()).jobs[JOB].resume_from == str(saved)
+
+
+async def test_the_runner_is_recorded_once_and_the_live_attempt_is_told_with_its_cursor(desk: Desk) -> None:
+    await desk.start()
+    runner = RunnerIdentity(boot_id="b", pid=1, start_time=2, process_group=1)
+    await desk.port.launched(JOB, 1, runner)
+    await desk.port.launched(JOB, 1, runner)
+    await desk.say(("hello", {}), ("progress", {"loss": 1.0}))
+    (live,) = await desk.port.live()
+    assert (live.job, live.number, live.purpose, live.line, live.stop) == (JOB, 1, "run", 2, None)
+    assert (await desk.types()).count("attempt.launched") == 1
+    await desk.log.execute(lambda world: decisions.cancel(world, JOB, actor="a", reason="enough"))
+    assert [each.stop for each in await desk.port.live()] == ["enough"]
+
+
+async def test_the_worker_is_told_what_the_job_says(desk: Desk) -> None:
+    await desk.start(params={"steps": 3}, models={"model": "/m"})
+    spec = await desk.port.spec(JOB, 1)
+    assert (spec.entry, spec.params, spec.models) == ("finetuned_sdk.fake:run", {"steps": 3}, {"model": "/m"})
+    assert spec.params_model == "finetuned_sdk.fake:FakeParams"
+    assert spec.devices == ("cpu:0",)
+    assert spec.environment["CUDA_VISIBLE_DEVICES"] == ""
+
+
+async def test_what_cannot_be_specified_is_said_and_not_tried_for_ever(desk: Desk) -> None:
+    await desk.start(validates=True)
+    with pytest.raises(SpecUnavailableError, match="ended"):
+        await desk.port.spec(JOB, 5)
+    bare = {f: getattr(fake.FAKE, f) for f in fake.FAKE.__dataclass_fields__} | {"validator": None}
+    desk.registry.job_kinds["fake"] = JobKind(**bare)
+    with pytest.raises(SpecUnavailableError, match="no validator any more"):
+        await desk.port.spec(JOB, 0)
+    del desk.registry.job_kinds["fake"]
+    with pytest.raises(SpecUnavailableError, match="not loaded"):
+        await desk.port.spec(JOB, 0)
+
+
+def test_every_fact_that_a_worker_can_report_is_an_event_of_the_domain() -> None:
+    from finetuned.attempt_log import REPORTS
+    from finetuned_sdk.spool import FACT_TYPES
+
+    assert set(REPORTS) == FACT_TYPES
+    assert {fact.type for fact in REPORTS.values()} <= set(facts.FACTS)
