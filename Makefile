@@ -1,5 +1,7 @@
 # Everything a developer does, each with its own set-up: `git clone && make demo`, `git clone && make test`.
 PYTHON ?= python3
+# On Linux this is a build for CUDA, some GB more, where the index has it; TORCH='torch==2.13.0+cpu' names the other.
+TORCH  ?= torch==2.13.0
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -20,7 +22,7 @@ help:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) torch==2.13.0
+	$(PIP) $(TORCH)
 	$(PIP) -c constraints.txt -e '.[train,dev,bench]'
 	touch $@
 
