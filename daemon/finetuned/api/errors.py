@@ -10,8 +10,14 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from finetuned.api.doors import json
-from finetuned.domain.errors import FinetunedError, StorageFullError, TooLargeError, UnavailableError
-from finetuned_events import LogError, LogFullError
+from finetuned.domain.errors import (
+    FinetunedError,
+    InvalidRequestError,
+    StorageFullError,
+    TooLargeError,
+    UnavailableError,
+)
+from finetuned_events import InvalidEventError, LogError, LogFullError
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +66,8 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
 def _of_log(error: LogError) -> FinetunedError:
     if isinstance(error, LogFullError):
         return StorageFullError(f"{error} Nothing was recorded.")
+    if isinstance(error, InvalidEventError):  # above all: more than an event holds
+        return InvalidRequestError(f"This cannot be recorded, nothing was: {error}", code=error.code)
     log.error("The event log refused: %s", error)
     return UnavailableError(f"The event log cannot do this now: {error}")
 

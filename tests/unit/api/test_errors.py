@@ -21,7 +21,7 @@ from finetuned.domain.errors import (
     TooLargeError,
     UnavailableError,
 )
-from finetuned_events import LogError, LogFullError, LogWriteError
+from finetuned_events import InvalidEventError, LogError, LogFullError, LogWriteError
 
 
 async def answer(raised: BaseException) -> tuple[web.Response, dict[str, Any]]:
@@ -62,6 +62,12 @@ async def test_a_refusal_is_answered_in_the_one_shape(
 async def test_the_logs_refusals_are_the_servers_fault(error: LogError, status: int) -> None:
     response, body = await answer(error)
     assert (response.status, body["type"]) == (status, "server_error")
+
+
+async def test_what_no_event_can_hold_is_the_clients_fault() -> None:
+    response, body = await answer(InvalidEventError("2 bytes, 1 is allowed: keep the content in a file."))
+    assert (response.status, body["code"], body["type"]) == (400, "invalid_event", "invalid_request_error")
+    assert "keep the content in a file" in body["message"]
 
 
 async def test_what_the_framework_refuses_has_the_same_shape() -> None:
