@@ -86,11 +86,19 @@ def measure(settle_s: float) -> dict[str, Any]:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=10)
         return {
+            "import_s": import_s(),
             "ready_s": ready,
             "rss_mib": weight["rss"] / 1024,
             "private_mib": weight["private"] / 1024,
             "idle_cpu": idle,
         }
+
+
+def import_s() -> float:
+    """How long this machine takes, right now, to import the daemon's two largest libraries: its floor."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import aiohttp.web, pydantic; pydantic.BaseModel"], check=True)
+    return time.perf_counter() - started
 
 
 def cpu_ticks(pid: int) -> int:
@@ -109,6 +117,7 @@ def main() -> None:
     figures = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
     print(f"{'':24}{'median':>10}{'target':>12}")
     print(f"{'start to ready, s':24}{figures['ready_s']:>10.2f}{'0.6':>12}")
+    print(f"{'of it aiohttp, pydantic':24}{figures['import_s']:>10.2f}{'-':>12}")
     print(f"{'idle RSS, MiB':24}{figures['rss_mib']:>10.1f}{'64':>12}")
     print(f"{'idle private, MiB':24}{figures['private_mib']:>10.1f}{'-':>12}")
     print(f"{'idle CPU, share':24}{figures['idle_cpu']:>10.4f}{'-':>12}")

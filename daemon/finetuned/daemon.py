@@ -83,7 +83,7 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
                     config.socket,
                     config.listen or "off",
                 )
-                tune_garbage_collection()
+                collect_garbage_again()
                 notify("READY=1")
                 await _told_to_stop(ephemeral_parent)
                 notify("STOPPING=1")
@@ -106,11 +106,14 @@ def prepare(state_dir: Path) -> None:
         ) from None
 
 
-def tune_garbage_collection() -> None:
-    """Look for cycles less often, and never among what start-up made: most of it lives as long as the daemon."""
-    gc.collect()
+def collect_garbage_again() -> None:
+    """End the pause that the start took from collecting: what it made lives as long as the daemon, mostly.
+
+    From here on cycles are looked for less often than Python would, and never among what the start made.
+    """
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def raise_descriptor_limit() -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 Json = Any
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Fact:
     """The base of all facts: knows its event type and how to become data and back."""
 
@@ -33,7 +33,7 @@ class Fact:
 # ---- jobs ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobSubmitted(Fact):
     """A job was accepted. It is validated first if its kind has a validator."""
 
@@ -53,7 +53,7 @@ class JobSubmitted(Fact):
     resume_from: str | None  #: the checkpoint that the first run goes on from
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobQueued(Fact):
     """The job is ready to run. ``delay_s`` holds it back after a crash; it keeps its place meanwhile."""
 
@@ -63,7 +63,7 @@ class JobQueued(Fact):
     resume_from: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobPhase(Fact):
     """What the worker is doing now: loading_model, training, evaluating, saving, …"""
 
@@ -71,7 +71,7 @@ class JobPhase(Fact):
     phase: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class JobProgress(Fact):
     """A step was done. The data are the figures themselves; see the table of progress fields."""
 
@@ -88,7 +88,7 @@ class JobProgress(Fact):
         return cls(dict(data))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobAdvice(Fact):
     """A setting is worth changing: which, why, and the figures behind it."""
 
@@ -98,7 +98,7 @@ class JobAdvice(Fact):
     figures: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetAudited(Fact):
     """Validation read a dataset through: counts, masked share, cut rows, rows without an answer, hash."""
 
@@ -106,7 +106,7 @@ class DatasetAudited(Fact):
     report: dict[str, Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRecorded(Fact):
     """Figures of an evaluation. Rows and answers are in an artifact, never here."""
 
@@ -116,7 +116,7 @@ class EvaluationRecorded(Fact):
     step: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckpointSaved(Fact):
     """A checkpoint is complete on disk: its manifest was written before this event."""
 
@@ -128,7 +128,7 @@ class CheckpointSaved(Fact):
     metrics: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CheckpointDiscarded(Fact):
     """Retention removed a checkpoint."""
 
@@ -136,7 +136,7 @@ class CheckpointDiscarded(Fact):
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ArtifactPublished(Fact):
     """A result is complete on disk, with the size and CRC-32 of each of its files."""
 
@@ -149,7 +149,7 @@ class ArtifactPublished(Fact):
     files: list[dict[str, Json]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobCancelRequested(Fact):
     """Somebody asked for the job to end. Honoured before a claim and across restarts."""
 
@@ -157,14 +157,14 @@ class JobCancelRequested(Fact):
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobCancelled(Fact):
     """The job ended because it was asked to; nothing of it runs any more."""
 
     type: ClassVar[str] = "job.cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobPauseRequested(Fact):
     """Somebody asked for the job to leave its devices after a checkpoint."""
 
@@ -172,14 +172,14 @@ class JobPauseRequested(Fact):
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobPaused(Fact):
     """The job holds no device and waits to be resumed."""
 
     type: ClassVar[str] = "job.paused"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobSucceeded(Fact):
     """The job ended with a result."""
 
@@ -187,7 +187,7 @@ class JobSucceeded(Fact):
     result: dict[str, Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobFailed(Fact):
     """The job ended with an error: a stable code and a sentence with the remedy."""
 
@@ -196,7 +196,7 @@ class JobFailed(Fact):
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class JobDeleted(Fact):
     """The job is hidden and its files are removed. Its events stay."""
 
@@ -206,7 +206,7 @@ class JobDeleted(Fact):
 # ---- attempts --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptStarting(Fact):
     """An attempt was given its number (the fencing token) and its devices; its process comes next."""
 
@@ -217,7 +217,7 @@ class AttemptStarting(Fact):
     resume_from: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptLaunched(Fact):
     """The attempt's runner is up. Boot id, pid and start time identify it for good."""
 
@@ -229,7 +229,7 @@ class AttemptLaunched(Fact):
     process_group: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptStarted(Fact):
     """The attempt's worker reported for work."""
 
@@ -238,7 +238,7 @@ class AttemptStarted(Fact):
     hello: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptResult(Fact):
     """The worker's result: it came to the end of its work."""
 
@@ -247,7 +247,7 @@ class AttemptResult(Fact):
     values: dict[str, Json]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptModel(Fact):
     """The worker made a model; it is registered when the job succeeds."""
 
@@ -260,7 +260,7 @@ class AttemptModel(Fact):
     lineage: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptError(Fact):
     """The worker gave up and said why. An error that is not retryable fails the job."""
 
@@ -271,7 +271,7 @@ class AttemptError(Fact):
     retryable: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptLineRejected(Fact):
     """A line of the attempt's spool could not be folded; it is skipped, and said so."""
 
@@ -281,7 +281,7 @@ class AttemptLineRejected(Fact):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AttemptEnded(Fact):
     """Nothing of the attempt runs any more. ``lost`` means: proven dead, but nobody saw how."""
 
@@ -298,7 +298,7 @@ class AttemptEnded(Fact):
 # ---- devices, models, tokens, the daemon -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DevicesDetected(Fact):
     """The devices that this host schedules, when they differ from what the log knew."""
 
@@ -306,7 +306,7 @@ class DevicesDetected(Fact):
     devices: list[dict[str, Json]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DeviceClaimed(Fact):
     """An attempt holds these devices from now on. Recorded together with ``attempt.starting``."""
 
@@ -316,7 +316,7 @@ class DeviceClaimed(Fact):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DeviceReleased(Fact):
     """The attempt's end is proven; its devices are free. Recorded together with ``attempt.ended``."""
 
@@ -326,7 +326,7 @@ class DeviceReleased(Fact):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelRegistered(Fact):
     """A model can be named from now on. A second registration of a name replaces the first."""
 
@@ -339,7 +339,7 @@ class ModelRegistered(Fact):
     lineage: dict[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelDeleted(Fact):
     """The name is free again; files are kept."""
 
@@ -347,7 +347,7 @@ class ModelDeleted(Fact):
     name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenCreated(Fact):
     """A bearer token was made. Only its SHA-256 is kept."""
 
@@ -358,7 +358,7 @@ class TokenCreated(Fact):
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenRevoked(Fact):
     """The token opens nothing any more."""
 
@@ -366,7 +366,7 @@ class TokenRevoked(Fact):
     id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DaemonStarted(Fact):
     """A daemon opened the log."""
 
@@ -375,7 +375,7 @@ class DaemonStarted(Fact):
     pid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class DaemonStopped(Fact):
     """The daemon closed the log on purpose. Its absence before the next start means it was killed."""
 
