@@ -30,7 +30,7 @@ from finetuned.domain import decisions
 from finetuned.domain.errors import StartError
 from finetuned.host import HostFacts
 from finetuned.notify import notify
-from finetuned.patience import patiently
+from finetuned.patience import FATAL, patiently
 from finetuned.queries import Queries
 from finetuned.scheduler import Scheduler
 from finetuned.store import Log, open_log
@@ -128,7 +128,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     board = Board(events)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
-    supervision = Supervision(jobs_dir, port, LocalExecutor())
+    supervision = Supervision(jobs_dir, port, LocalExecutor(), fatal=FATAL)
     scheduler = Scheduler(events, board, reserved=lambda: supervision.reserved)
     queries = Queries(
         events,

@@ -136,6 +136,7 @@ async def test_the_runner_is_recorded_once_and_the_live_attempt_is_told_with_its
     await desk.port.launched(JOB, 1, runner)
     await desk.say(("hello", {}), ("progress", {"loss": 1.0}))
     (live,) = await desk.port.live()
+    assert await desk.port.known() == {JOB: 1}
     assert (live.job, live.number, live.purpose, live.line, live.stop) == (JOB, 1, "run", 2, None)
     assert (await desk.types()).count("attempt.launched") == 1
     await desk.log.execute(lambda world: decisions.cancel(world, JOB, actor="a", reason="enough"))
