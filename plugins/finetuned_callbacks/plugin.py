@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from finetuned_callbacks import rows
+from typing import Final
+
+from finetuned_callbacks import rows, tracker_packages
 from finetuned_callbacks.params import CheckpointParams, TrackerParams, ValidationParams
 from finetuned_sdk import Callback, Host, Registry, hookimpl
+
+CHECKED_BYTES: Final = 4 << 20
 
 
 @hookimpl
@@ -25,6 +29,7 @@ def finetuned_register(register: Registry) -> None:
             summary="Report to W&B, MLflow, TensorBoard or trackio.",
             params=TrackerParams,
             entry="finetuned_callbacks.tracker:create",
+            check=check_tracker,
         )
     )
     register.callback(
@@ -37,6 +42,16 @@ def finetuned_register(register: Registry) -> None:
     )
 
 
-def check_validation(params: ValidationParams, host: Host) -> None:  # noqa: ARG001 - the signature is the contract's
-    """Refuse held-out rows that cannot be read or asked. They are few, so they are all read."""
-    rows.load(params.dataset, params.limit)
+def check_validation(params: ValidationParams, host: Host) -> None:
+    """Refuse held-out rows that cannot be read or asked, as far as the first of them show it.
+
+    The daemon is many jobs', so it reads a few megabytes; what comes after them is the worker's to refuse.
+    """
+    del host
+    rows.load(params.dataset, params.limit, read_at_most=CHECKED_BYTES)
+
+
+def check_tracker(params: TrackerParams, host: Host) -> None:
+    """Refuse a tracker that is not installed."""
+    del host
+    tracker_packages.require(params.report_to)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from finetuned_sdk.errors import BadDatasetError, JobError, RowProblem
 
@@ -31,33 +31,34 @@ class HeldOutRow:
         return next((m["content"] for m in reversed(self.prompt) if m["role"] == "user"), "")
 
 
-def load(dataset: str, limit: int | None = None) -> list[HeldOutRow]:
-    """The first ``limit`` rows of a JSONL file.
+def load(dataset: str, limit: int | None = None, *, read_at_most: int | None = None) -> list[HeldOutRow]:
+    """The first ``limit`` rows of a JSONL file, of its first ``read_at_most`` bytes if that is given.
 
     Raises ``JobError`` if the file cannot be read, ``BadDatasetError`` with line numbers if rows are malformed
     or there are none.
     """
-    try:
-        lines = Path(dataset).expanduser().read_bytes().splitlines()
-    except OSError as error:
-        raise JobError(
-            f"The validation dataset {dataset} cannot be read ({error.strerror}); correct callbacks.validation.dataset.",
-            code="bad_dataset",
-        ) from error
+    path = Path(dataset).expanduser()
     rows: list[HeldOutRow] = []
     problems: list[RowProblem] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if limit is not None and len(rows) >= limit:
-            break
-        try:
-            rows.append(parse(json.loads(line)))
-        except _BadRowError as error:
-            problems.append(RowProblem(number, str(error)))
-        except ValueError:
-            problems.append(RowProblem(number, "is not JSON"))
-    if not rows and not problems:
+    try:
+        if not path.is_file():
+            raise _cannot_read(dataset, "it is no file" if path.exists() else "there is no such file")
+        with path.open("rb") as file:
+            for number, line in enumerate(_lines(file, read_at_most), start=1):
+                if limit is not None and len(rows) >= limit:
+                    break
+                if not line.strip():
+                    continue
+                try:
+                    rows.append(parse(json.loads(line)))
+                except _BadRowError as error:
+                    problems.append(RowProblem(number, str(error)))
+                except (ValueError, RecursionError):
+                    problems.append(RowProblem(number, "is not JSON"))
+            whole = read_at_most is None or file.tell() < read_at_most
+    except OSError as error:
+        raise _cannot_read(dataset, error.strerror or str(error)) from error
+    if not rows and not problems and whole:
         problems = [RowProblem(1, "the file has no rows")]
     if problems:
         raise BadDatasetError(
@@ -66,6 +67,24 @@ def load(dataset: str, limit: int | None = None) -> list[HeldOutRow]:
             remedy='A held-out row is {"prompt": …, "completion": …} or {"messages": […]} ending with the answer.',
         )
     return rows
+
+
+def _lines(file: BinaryIO, read_at_most: int | None) -> Iterator[bytes]:
+    """The lines of a file; a line that ends after ``read_at_most`` bytes is left out."""
+    if read_at_most is None:
+        yield from file
+        return
+    while line := file.readline(read_at_most - file.tell()):
+        if file.tell() == read_at_most and not line.endswith(b"\n"):
+            return
+        yield line
+
+
+def _cannot_read(dataset: str, reason: str) -> JobError:
+    return JobError(
+        f"The validation dataset {dataset} cannot be read ({reason}); correct callbacks.validation.dataset.",
+        code="bad_dataset",
+    )
 
 
 def parse(row: Any) -> HeldOutRow:

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import Any, Final
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import integration_utils
 
+from finetuned_callbacks import tracker_packages
 from finetuned_callbacks.params import TrackerParams
-from finetuned_sdk import JobError, WorkerContext
+from finetuned_sdk import WorkerContext
 
-# The modules that transformers looks for, and the package to install if there is none of them.
-MODULES: Final[dict[str, tuple[str, ...]]] = {
-    "wandb": ("wandb",),
-    "mlflow": ("mlflow",),
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    "trackio": ("trackio",),
-}
 # What an integration reads from the environment of this worker, which runs one job.
 PROJECT_VARIABLE: Final[dict[str, str]] = {"wandb": "WANDB_PROJECT", "mlflow": "MLFLOW_EXPERIMENT_NAME"}
 
 
 def create(ctx: WorkerContext, params: TrackerParams) -> Any:
     """The tracker's callback. Raises ``JobError`` that names the package if it is not installed."""
-    if not any(importlib.util.find_spec(module) for module in MODULES[params.report_to]):
-        package = MODULES[params.report_to][0]
-        raise JobError(
-            f"The tracker {params.report_to!r} needs the package {package!r}, which is not installed: "
-            f"pip install {package}, or leave the callback out.",
-            code="missing_package",
-        )
+    tracker_packages.require(params.report_to)
     if params.project is not None and params.report_to in PROJECT_VARIABLE:
         os.environ[PROJECT_VARIABLE[params.report_to]] = params.project
     if params.tracking_uri is not None and params.report_to == "mlflow":

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import jinja2
 import torch
 from transformers import GenerationConfig, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -161,7 +162,14 @@ class ValidationCallback(TrainerCallback, ExportableState):
                 "use rows with a text prompt.",
                 code="no_chat_template",
             )
-        text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+        except jinja2.TemplateError as error:
+            raise JobError(
+                f"The model's chat template refuses the validation row that asks {row.question()[:60]!r}: {error}. "
+                f"Correct the row in {self.params.dataset}.",
+                code="bad_dataset",
+            ) from error
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _keep_samples(self, step: int, answers: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
+from finetuned_callbacks import tracker_packages
 from finetuned_callbacks.params import TrackerName, TrackerParams
 from finetuned_sdk import JobError
 from finetuned_sdk.testing import RecordingContext
@@ -28,10 +29,8 @@ def test_a_tracker_that_is_not_installed_is_refused_with_its_package(
 def test_every_tracker_is_known_to_transformers() -> None:
     from transformers.integrations import integration_utils
 
-    from finetuned_callbacks import tracker
-
-    assert set(tracker.MODULES) == set(get_args(TrackerName))
-    assert set(tracker.MODULES) <= set(integration_utils.INTEGRATION_TO_CALLBACK)
+    assert set(tracker_packages.MODULES) == set(get_args(TrackerName))
+    assert set(tracker_packages.MODULES) <= set(integration_utils.INTEGRATION_TO_CALLBACK)
 
 
 def test_the_run_bears_the_jobs_name_and_its_files_are_published(

@@ -237,6 +237,18 @@ def test_messages_without_a_chat_template_are_refused_with_a_remedy(
         train(model, bare, tmp_path, [callback(RecordingContext(tmp_path), held_out)])
 
 
+def test_a_row_that_the_chat_template_refuses_is_named(
+    tmp_path: Path, model: Any, tokenizer: Any, held_out: Path
+) -> None:
+    import copy
+
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(JobError, match=r"System role not supported.*Correct the row") as caught:
+        train(model, strict, tmp_path, [callback(RecordingContext(tmp_path), held_out)])
+    assert caught.value.code == "bad_dataset"
+
+
 def test_an_adapter_answers_and_not_its_base(
     tmp_path: Path, model: Any, tokenizer: Any, held_out: Path
 ) -> None:
