@@ -8,7 +8,8 @@
     spool.ndjson    the worker's facts (``finetuned_sdk.spool``)
     output.log      stdout and stderr of the worker, rotated by the runner
     exit.json       how the worker ended; written by the runner when nothing of it is left
-    checkpoints/ artifacts/ work/ tmp/
+    checkpoints/ artifacts/ work/
+    tmp             link to the attempt's directory for temporary files while it runs; made by the runner
 
 Standard library only: the runner imports this module and must start in milliseconds.
 """
@@ -125,14 +126,14 @@ class Bundle:
         self.checkpoints = self.path / "checkpoints"
         self.artifacts = self.path / "artifacts"
         self.work = self.path / "work"
-        self.tmp = self.path / "tmp"
+        self.temporary = self.path / "tmp"
 
     def create(self, spec: Spec) -> None:
         """Make the directory with its specification; made again without harm after a crash."""
-        for directory in (self.checkpoints, self.artifacts, self.work, self.tmp):
+        for directory in (self.checkpoints, self.artifacts, self.work):
             directory.mkdir(parents=True, exist_ok=True)
         write_json(self.spec_path, asdict(spec))
-        for directory in (self.path.parent, self.path.parent.parent):
+        for directory in tuple(self.path.parents)[:3]:  # attempts/, <job>/, and jobs/ with the job's own name
             sync_directory(directory)
 
     def read_spec(self) -> Spec:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from finetuned.attempts import identity
+from finetuned.attempts import identity, temporary
 from finetuned.attempts.output import OutputLog, Redactor
 from finetuned_sdk.bundle import ATTEMPT_VARIABLE, RUNNER_VARIABLE, Bundle, ExitRecord, Spec, now_us
 
@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not bundle.claim(identity.own()):
         return REVOKED_EXIT_CODE
     runner = Runner(bundle, bundle.read_spec(), _read_secrets(rest), wakeup)
-    write_exit(bundle, runner.run())
+    record = runner.run()
+    temporary.remove(bundle)  # before the record: it may be what fills the disk
+    write_exit(bundle, record)
     return 0
 
 
@@ -121,7 +123,7 @@ class Runner:
             "PYTHONUNBUFFERED": "1",
             **self._spec.environment,
             **self._secrets,
-            "TMPDIR": str(self._bundle.tmp),
+            "TMPDIR": str(temporary.create(self._bundle, os.environ)),
             ATTEMPT_VARIABLE: self._spec.tag,
             RUNNER_VARIABLE: str(os.getpid()),
         }

@@ -6,6 +6,7 @@ daemon's death are the same code.
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Final
 import anyio
 from anyio import to_thread
 
-from finetuned.attempts import identity
+from finetuned.attempts import identity, temporary
 from finetuned.attempts.launcher import Executor
 from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt, SpecUnavailableError
 from finetuned.attempts.tail import SpoolTail
@@ -26,6 +27,9 @@ from finetuned_sdk.bundle import Bundle, BundleError, ExitRecord, RunnerIdentity
 from finetuned_sdk.manifest import ManifestError
 
 logger = logging.getLogger(__name__)
+
+#: There is no room on the disk, or no more for this user: it passes, and costs no attempt.
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +83,10 @@ class Supervisor:
         self._news.set()
 
     async def run(self) -> Ending:
-        """Return when the attempt's end is in the log. May be cancelled at any point and begun anew."""
+        """Return when the attempt's end is in the log. May be cancelled at any point and begun anew.
+
+        Raises ``OSError`` while there is no room to start it.
+        """
         runner, problem = await self._find_or_start()
         if runner is None:
             ending = Ending(lost=problem)
@@ -107,6 +114,8 @@ class Supervisor:
             # not. Of two runners one wins the claim.
             await self._executor.launch(self._bundle, await self._spec())
         except OSError as error:
+            if error.errno in NO_ROOM:
+                raise
             return await self._give_up(f"its runner could not be started: {error}")
         except SpecUnavailableError as error:
             return await self._give_up(str(error))
@@ -203,6 +212,7 @@ class Supervisor:
         if runner.boot_id != identity.boot_id():
             lost = "the machine was restarted while it ran"
         await self._clear_leftovers(runner)
+        await to_thread.run_sync(temporary.remove, self._bundle)
         while await self._record_batch():  # what they wrote until they died
             pass
         return Ending(lost=lost, usage=self._usage({}))

@@ -436,3 +436,47 @@ async def test_facts_beyond_the_cap_are_skipped_and_counted_in_the_usage(
     recorded = sum(fact.type == "progress" for fact in entry.facts)
     assert recorded + entry.ending.usage["skipped_progress"] == 3000
     assert entry.facts[-1].type == "result"
+
+
+LISTENER = """
+import os, stat, tempfile
+from multiprocessing import connection, util
+def run(ctx, params):
+    with connection.Listener(family="AF_UNIX") as listener:  # as torch's loader processes do
+        address = listener.address
+        with connection.Client(address), listener.accept():
+            pass
+    directory = tempfile.gettempdir()
+    open(os.path.join(directory, "left"), "w").close()
+    ctx.result(directory=directory, address=address, mode=stat.S_IMODE(os.stat(directory).st_mode))
+"""
+
+
+async def test_sockets_of_the_work_fit_however_deep_the_state_directory_lies(
+    house: House, tmp_path: Path
+) -> None:
+    (tmp_path / "listening.py").write_text(LISTENER)
+    house.jobs = tmp_path / ("deep" * 20) / "jobs"
+    house.jobs.mkdir(parents=True)
+    entry = await house.run(entry="listening:run", environment={"PYTHONPATH": str(tmp_path)})
+    assert entry.ending is not None
+    assert entry.ending.exit_code == 0, entry.facts[-1]
+    values = entry.facts[-1].data["values"]
+    assert len(values["directory"]) <= 60
+    assert values["address"].startswith(values["directory"])
+    assert values["mode"] == 0o700
+    assert not await to_thread.run_sync(Path(values["directory"]).exists)
+    assert not await to_thread.run_sync(os.path.lexists, house.bundle(entry.spec).temporary)
+
+
+async def test_temporary_files_of_a_killed_runner_are_removed(house: House) -> None:
+    entry = house.start(params={"steps": 1000, "step_seconds": 0.05})
+    temporary = house.bundle(entry.spec).temporary
+    async with house.daemon():
+        await house.log.until_fact("job-1", 1, "progress")
+        directory = await to_thread.run_sync(temporary.readlink)
+        assert await to_thread.run_sync(directory.is_dir)
+        os.kill(entry.runners[0].pid, signal.SIGKILL)
+        await house.log.until_ended("job-1", 1)
+    assert not await to_thread.run_sync(directory.exists)
+    assert not await to_thread.run_sync(os.path.lexists, temporary)

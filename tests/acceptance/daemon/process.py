@@ -185,7 +185,9 @@ class Daemon:
     def attempt_processes(self, job_id: str = "") -> list[int]:
         """Every process that belongs to an attempt (of a job) of this daemon, by the mark in its environment."""
         bundles = str(self.state / "jobs" / job_id)
-        return [pid for pid, environment in _environments() if f"TMPDIR={bundles}" in environment] + [
+        jobs = [job_id] if job_id else [path.name for path in Path(bundles).glob("*")]  # ids are random
+        marks = [f"FINETUNED_ATTEMPT={job}/" for job in jobs]
+        return [pid for pid, environment in _environments() if any(mark in environment for mark in marks)] + [
             pid
             for pid, command in _commands()
             if "finetuned.attempts.runner" in command and bundles in command

@@ -32,6 +32,16 @@ def test_a_specification_is_read_as_it_was_written(bundle: Bundle) -> None:
     assert bundle.read_spec() == spec
 
 
+def test_every_name_on_the_way_to_the_specification_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("finetuned_sdk.bundle.sync_directory", synced.append)
+    path = tmp_path / "jobs" / "job-1" / "attempts" / "1"
+    Bundle(path).create(fake_spec())
+    assert set(synced) == {path, path.parent, tmp_path / "jobs" / "job-1", tmp_path / "jobs"}
+
+
 def test_each_attempt_has_a_fence_of_its_own() -> None:
     assert fake_spec().tag != fake_spec().tag
     assert fake_spec().tag.startswith("job-1/1/")
