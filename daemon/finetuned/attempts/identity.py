@@ -6,14 +6,19 @@ Standard library only: the runner uses it too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from finetuned_sdk.bundle import ATTEMPT_VARIABLE, RunnerIdentity
+
+#: What pidfd_open says of a pid that is nobody's, or (by the kernel's version) the id of another's thread.
+_GONE: Final = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
 
 
 @cache
@@ -43,9 +48,8 @@ def open_process(identity: RunnerIdentity) -> int | None:
     """
     if identity.boot_id != boot_id():
         return None
-    try:
-        descriptor = os.pidfd_open(identity.pid)
-    except ProcessLookupError:
+    descriptor = _open(identity.pid)
+    if descriptor is None:
         return None
     if start_time(identity.pid) != identity.start_time:
         os.close(descriptor)
@@ -99,8 +103,10 @@ def kill_leftovers(tag: str, runner: RunnerIdentity | None) -> int:
     needle, session = _needle(tag), _session(runner)
     found = leftovers(tag, runner)
     for pid in found:
+        descriptor = _open(pid)
+        if descriptor is None:
+            continue
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            descriptor = os.pidfd_open(pid)
             try:
                 if _belongs(pid, needle, session):  # asked again now that the pid cannot change hands
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
@@ -113,6 +119,15 @@ def kill(pid: int, signal_number: int = signal.SIGKILL) -> None:
     """Send a signal to a process if it is still there and ours."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal_number)
+
+
+def _open(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in _GONE:
+            return None
+        raise
 
 
 def _needle(tag: str) -> bytes:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -62,6 +64,42 @@ def test_this_process_is_alive_and_others_of_its_pid_are_not() -> None:
     assert identity.is_alive(me)
     assert not identity.is_alive(replace(me, start_time=me.start_time - 1))
     assert not identity.is_alive(replace(me, boot_id="another"))
+
+
+def test_a_pid_that_is_now_the_id_of_a_thread_is_a_process_that_is_gone() -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        assert not identity.is_alive(replace(identity.own(), pid=thread.native_id))
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("number", [errno.ESRCH, errno.EINVAL, errno.ENOENT])
+def test_whatever_the_kernel_says_of_a_pid_that_is_gone_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch, sleeper: Sleeper, number: int
+) -> None:
+    process = sleeper("job-g/1/aa")
+    until(lambda: identity.leftovers("job-g/1/aa", None) == [process.pid])
+
+    def gone(_: int) -> int:
+        raise OSError(number, "gone")
+
+    monkeypatch.setattr(os, "pidfd_open", gone)
+    assert not identity.is_alive(identity.own())
+    assert identity.kill_leftovers("job-g/1/aa", None) == 1
+
+
+def test_an_error_that_says_nothing_of_the_pid_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        identity.is_alive(identity.own())
 
 
 def test_a_process_that_was_not_reaped_is_dead(sleeper: Sleeper) -> None:
