@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
@@ -25,7 +26,10 @@ class OutputLog:
         self._limit = limit
         self._files = files
         self._lost = 0
-        self._open()
+        self._size = 0
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):  # tried again at each write
+            self._open()
 
     def write(self, data: bytes) -> None:
         """Append output."""
@@ -39,11 +43,15 @@ class OutputLog:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
-    def _open(self) -> None:
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self._size = os.fstat(self._descriptor).st_size
+    def _open(self) -> int:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor, self._size = descriptor, os.fstat(descriptor).st_size
+        return descriptor
 
     def _append(self, data: bytes) -> None:
         if self._lost:
@@ -54,8 +62,9 @@ class OutputLog:
     def _write_whole(self, data: bytes) -> int:
         """Write the data; how many bytes of it found no room."""
         try:
+            descriptor = self._open() if self._descriptor is None else self._descriptor
             while data:
-                written = os.write(self._descriptor, data)
+                written = os.write(descriptor, data)
                 self._size += written
                 data = data[written:]
         except OSError:
@@ -63,12 +72,17 @@ class OutputLog:
         return 0
 
     def _rotate(self) -> None:
-        os.close(self._descriptor)
+        """Begin a new file; where that cannot be, the old one grows until it can."""
+        with contextlib.suppress(OSError):
+            if self._path.exists():  # not if this is the second try, after the shift
+                self._shift()
+            self._open()
+
+    def _shift(self) -> None:
         for number in range(self._files - 1, 0, -1):
             older = self._numbered(number - 1)
             if older.exists():
                 older.replace(self._numbered(number))
-        self._open()
 
     def _numbered(self, number: int) -> Path:
         return self._path if number == 0 else self._path.with_name(f"{self._path.name}.{number}")

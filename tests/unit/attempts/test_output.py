@@ -88,6 +88,59 @@ def test_a_full_disk_costs_output_and_says_how_much(tmp_path: Path, monkeypatch:
     assert path.read_bytes() == b"before\n[finetuned: 22 bytes of output could not be written]\nafter\n"
 
 
+class FullDirectory:
+    """Takes no new file while there is no room."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.has_room = False
+        self._open = os.open
+        patch.setattr(os, "open", self._opened)
+
+    def _opened(self, path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if not self.has_room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._open(path, flags, mode)
+
+
+def test_a_disk_without_room_for_a_new_file_costs_neither_output_nor_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "output.log"
+    log = OutputLog(path, limit=100, files=4)
+    lines = [b"a line with number %02d\n" % number for number in range(30)]
+    for line in lines[:12]:
+        log.write(line)
+    disk = FullDirectory(monkeypatch)
+    for line in lines[12:24]:  # more than four files' worth
+        log.write(line)
+    disk.has_room = True
+    for line in lines[24:]:
+        log.write(line)
+    log.close()
+    data = b"".join(file.read_bytes() for file in in_order(path))
+    assert b"".join(lines[4:]) in data
+    assert path.exists()
+
+
+def test_output_begins_when_there_is_room_for_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FullDirectory(monkeypatch)
+    log = OutputLog(tmp_path / "output.log")
+    log.write(b"lost\n")
+    disk.has_room = True
+    log.write(b"kept\n")
+    log.close()
+    content = (tmp_path / "output.log").read_bytes()
+    assert content == b"[finetuned: 5 bytes of output could not be written]\nkept\n"
+
+
+def test_a_log_that_never_found_room_can_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FullDirectory(monkeypatch)
+    log = OutputLog(tmp_path / "output.log")
+    log.write(b"lost\n")
+    log.close()
+    assert not (tmp_path / "output.log").exists()
+
+
 SECRETS = ["hf_abcdef", "hf_abc", "sk-1"]
 
 
