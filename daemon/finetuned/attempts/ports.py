@@ -51,6 +51,9 @@ class AttemptLog(Protocol):
     async def live(self) -> list[LiveAttempt]:
         """All attempts that have begun and not ended."""
 
+    async def known(self) -> Mapping[str, int]:
+        """For each job that may get another attempt: the highest number of one so far, or -1."""
+
     async def spec(self, job: str, attempt: int) -> Spec:
         """What to run. Asked for only while the attempt has no bundle. Raises ``SpecUnavailableError``."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +11,11 @@ import anyio
 from anyio import TASK_STATUS_IGNORED, to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
-from finetuned.attempts import identity
 from finetuned.attempts.launcher import Executor
 from finetuned.attempts.ports import AttemptLog, LiveAttempt
-from finetuned.attempts.supervisor import DEFAULT_TIMING, Supervisor, Timing
-from finetuned_sdk.bundle import Bundle, BundleError
+from finetuned.attempts.strays import Key, Stray, bundles, find_strays, set_aside
+from finetuned.attempts.supervisor import DEFAULT_TIMING, NO_ROOM, Supervisor, Timing
+from finetuned_sdk.bundle import Bundle
 
 logger = logging.getLogger(__name__)
 
@@ -24,59 +24,60 @@ RECONCILE_INTERVAL: Final = 30.0  # seconds between two looks at the log without
 RETRY_PAUSE: Final = 1.0  # seconds before a supervisor that broke is begun anew, doubled up to:
 RETRY_PAUSE_MAX: Final = 60.0
 
-_Key = tuple[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stray:
-    """A bundle that runs although the log does not know it, as after an older backup was restored.
-
-    Nothing of it is deleted or killed; its processes keep their ``devices``.
-    """
-
-    job: str
-    attempt: int
-    pid: int
-    devices: tuple[str, ...]
-
 
 class Supervision:
-    """Keeps a supervisor for each live attempt. Notifications are hints; the log is asked."""
+    """Keeps a supervisor for each live attempt. Notifications are hints; the log is asked.
+
+    ``released`` is called when strays are gone and their devices free. Errors named in ``fatal`` end the
+    supervision; after any other it looks again.
+    """
 
     def __init__(
-        self, jobs: Path, log: AttemptLog, executor: Executor, *, timing: Timing = DEFAULT_TIMING
+        self,
+        jobs: Path,
+        log: AttemptLog,
+        executor: Executor,
+        *,
+        timing: Timing = DEFAULT_TIMING,
+        released: Callable[[], None] = lambda: None,
+        fatal: tuple[type[BaseException], ...] = (),
     ) -> None:
         self.strays: list[Stray] = []
         self._jobs = jobs
         self._log = log
         self._executor = executor
         self._timing = timing
-        self._supervisors: dict[_Key, Supervisor] = {}
+        self._released = released
+        self._fatal = fatal
+        self._supervisors: dict[Key, Supervisor] = {}
+        self._foreign: dict[Key, Bundle] = {}  # to be moved aside before their numbers are given out again
         self._changed = anyio.Event()  # the log may say something new
         self._ended = anyio.Event()  # a supervisor has ended
+        self._stop_asked = anyio.Event()
         self._stopping: str | None = None
 
     @property
-    def supervised(self) -> frozenset[_Key]:
+    def supervised(self) -> frozenset[Key]:
         """The attempts that have a supervisor: job and number."""
         return frozenset(self._supervisors)
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """Supervise until cancelled. Started once every attempt of an earlier daemon was looked at.
 
-        Cancelling spares the attempts: they run on, and the next supervision finds them.
+        Cancelling spares the attempts: they run on, and the next supervision finds them. Raises what the
+        log raises at the start, and later only what is ``fatal`` (in a group).
         """
         async with anyio.create_task_group() as tasks:
             live = await self._log.live()
             self._reconcile(live, tasks)
-            await self._report_strays(live)  # before anything is scheduled: their devices are not free
+            await self._look_for_strays(live)  # before anything is scheduled: their devices are not free
             await self._await_attached()
             task_status.started()
             while True:
                 with anyio.move_on_after(RECONCILE_INTERVAL):
                     await self._changed.wait()
                 self._changed = anyio.Event()
-                self._reconcile(await self._log.live(), tasks)
+                await self._look_again(tasks)
 
     def notice(self) -> None:
         """The log may say something new: an attempt that starts, or one that is to end."""
@@ -87,22 +88,46 @@ class Supervision:
         """The devices of strays: nobody else may have them."""
         return frozenset(device for stray in self.strays for device in stray.devices)
 
-    async def kill_all(self, reason: str = "the daemon takes its work along") -> None:
-        """End every attempt and return when nothing of them is alive. None is started any more."""
+    async def kill_all(
+        self, reason: str = "the daemon takes its work along", *, deadline: float = 60.0
+    ) -> None:
+        """End every attempt and return when nothing of them is alive. None is started any more.
+
+        After ``deadline`` seconds it returns all the same: on a full disk no end can be recorded. The
+        processes were told to end by then.
+        """
         self._stopping = reason
+        self._stop_asked.set()
         for supervisor in self._supervisors.values():
             supervisor.request_stop(reason)
-        while self._supervisors:
-            await self._ended.wait()
-            self._ended = anyio.Event()
+        with anyio.move_on_after(deadline):
+            while self._supervisors:
+                await self._ended.wait()
+                self._ended = anyio.Event()
+        if self._supervisors:
+            logger.error("%d attempts have not ended within %g s", len(self._supervisors), deadline)
 
     def bundle(self, job: str, number: int) -> Bundle:
         """Where an attempt's files are."""
         return Bundle(self._jobs / job / "attempts" / str(number))
 
-    def _reconcile(self, live: list[LiveAttempt], tasks: TaskGroup) -> None:
+    async def _look_again(self, tasks: TaskGroup) -> None:
+        try:
+            await self._drop_gone_strays()
+            await self._set_aside_foreign()
+            self._reconcile(await self._log.live(), tasks)
+        except Exception as error:
+            if _holds(error, self._fatal):
+                raise
+            logger.warning("the attempts cannot be looked at, another try follows: %r", error)
+            await anyio.sleep(RETRY_PAUSE)
+            self.notice()
+
+    def _reconcile(self, live: Sequence[LiveAttempt], tasks: TaskGroup) -> None:
         for attempt in live:
             supervisor = self._supervisors.get((attempt.job, attempt.number))
+            if (attempt.job, attempt.number) in self._foreign:
+                continue  # its number's bundle is another's
             if supervisor is None and self._stopping is None:
                 self._supervisors[attempt.job, attempt.number] = self._supervisor(attempt)
                 tasks.start_soon(self._supervise, attempt.job, attempt.number)
@@ -117,30 +142,46 @@ class Supervision:
         return supervisor
 
     async def _supervise(self, job: str, number: int) -> None:
-        pause = RETRY_PAUSE
+        pause, anew = RETRY_PAUSE, False
         try:
-            while not await self._run_once(job, number):
-                await anyio.sleep(pause)
+            while not await self._run_once(job, number, anew=anew):
+                anew = True
+                await self._rest(pause)
                 pause = min(2 * pause, RETRY_PAUSE_MAX)
-                attempt = await self._still_live(job, number)
-                if attempt is None:
-                    return
-                self._supervisors[job, number] = self._supervisor(attempt)
         finally:
             del self._supervisors[job, number]
             self._ended.set()
 
-    async def _run_once(self, job: str, number: int) -> bool:
+    async def _run_once(self, job: str, number: int, *, anew: bool) -> bool:
+        """Whether the attempt has ended. An error is not its end, only proof is: it is looked at again."""
         try:
+            if anew and not await self._renew(job, number):
+                return True
             await self._supervisors[job, number].run()
-        except Exception:
-            # Not the attempt's end: only proof of that ends it. It is looked at again.
-            logger.exception("supervising attempt %d of job %s broke off; it is begun anew", number, job)
+        except Exception as error:
+            if _holds(error, self._fatal):
+                raise
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                logger.warning("attempt %d of job %s waits for room on the disk: %s", number, job, error)
+            else:
+                logger.exception("supervising attempt %d of job %s broke off; it is begun anew", number, job)
             return False
         return True
 
-    async def _still_live(self, job: str, number: int) -> LiveAttempt | None:
-        return next((a for a in await self._log.live() if (a.job, a.number) == (job, number)), None)
+    async def _rest(self, pause: float) -> None:
+        """Wait before the next try; not long once everything is to end."""
+        if self._stop_asked.is_set():
+            await anyio.sleep(RETRY_PAUSE)
+        with anyio.move_on_after(pause):
+            await self._stop_asked.wait()
+
+    async def _renew(self, job: str, number: int) -> bool:
+        """Make a new supervisor unless the log says that the attempt has ended; whether there is one."""
+        for attempt in await self._log.live():
+            if (attempt.job, attempt.number) == (job, number):
+                self._supervisors[job, number] = self._supervisor(attempt)
+                return True
+        return False
 
     async def _await_attached(self) -> None:
         async with anyio.create_task_group() as waiting:
@@ -153,9 +194,11 @@ class Supervision:
         if scope.cancelled_caught:
             logger.warning("attempt %d of job %s was not found within %g s", number, job, ATTACH_BUDGET)
 
-    async def _report_strays(self, live: list[LiveAttempt]) -> None:
-        known = frozenset((attempt.job, attempt.number) for attempt in live)
-        self.strays = await to_thread.run_sync(find_strays, self._jobs, known)
+    # ---- bundles that the log does not know ------------------------------------------------------------
+
+    async def _look_for_strays(self, live: Sequence[LiveAttempt]) -> None:
+        keys = frozenset((attempt.job, attempt.number) for attempt in live)
+        self.strays = await to_thread.run_sync(find_strays, self._jobs, keys)
         for stray in self.strays:
             logger.error(
                 "attempt %d of job %s runs (pid %d) but the log does not know it; it is left alone",
@@ -163,28 +206,39 @@ class Supervision:
                 stray.job,
                 stray.pid,
             )
+        known = await self._log.known()
+        found = await to_thread.run_sync(lambda: list(bundles(self._jobs)))
+        # Jobs that get no other attempt cannot confuse one: their bundles stay.
+        self._foreign = {key: bundle for key, bundle in found if key[1] > known.get(key[0], key[1])}
+        await self._set_aside_foreign()
+
+    async def _drop_gone_strays(self) -> None:
+        gone = [stray for stray in self.strays if await to_thread.run_sync(stray.is_gone)]
+        if gone:
+            self.strays = [stray for stray in self.strays if stray not in gone]
+            logger.warning("%d attempts that the log does not know have ended", len(gone))
+            self._released()
+
+    async def _set_aside_foreign(self) -> None:
+        running = {stray.key for stray in self.strays}
+        for key in [key for key in self._foreign if key not in running]:
+            try:
+                target = await to_thread.run_sync(set_aside, self._foreign[key])
+            except OSError as error:  # its number is not used until this succeeds
+                logger.warning("%s cannot be moved aside: %s", self._foreign[key].path, error)
+            else:
+                del self._foreign[key]
+                logger.error(
+                    "attempt %d of job %s is not in the log, as after an older backup was restored;"
+                    " its files are kept in %s",
+                    key[1],
+                    key[0],
+                    target,
+                )
 
 
-def find_strays(jobs: Path, known: frozenset[_Key]) -> list[Stray]:
-    """The bundles below ``jobs`` that run although they are not ``known``."""
-    found = []
-    for path in sorted(jobs.glob("*/attempts/*")):
-        if path.name.isdigit() and (path.parent.parent.name, int(path.name)) not in known:
-            stray = _stray(Bundle(path))
-            if stray is not None:
-                found.append(stray)
-    return found
-
-
-def _stray(bundle: Bundle) -> Stray | None:
-    if bundle.exit_path.exists():
-        return None
-    try:
-        runner = bundle.read_runner()
-        if runner is None or not identity.is_alive(runner):
-            return None
-        spec = bundle.read_spec()
-    except BundleError as error:
-        logger.warning("%s", error)
-        return None
-    return Stray(job=spec.job, attempt=spec.attempt, pid=runner.pid, devices=spec.devices)
+def _holds(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Whether the error is, or a group of errors has, one of the kinds."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_holds(each, kinds) for each in error.exceptions)
+    return isinstance(error, kinds)

@@ -88,6 +88,10 @@ class MemoryAttemptLog:
         """All attempts without an end."""
         return [entry.attempt for entry in self.entries.values() if entry.ending is None]
 
+    async def known(self) -> dict[str, int]:
+        """The highest attempt number of each job."""
+        return {job: max(n for name, n in self.entries if name == job) for job, _ in self.entries}
+
     async def spec(self, job: str, attempt: int) -> Spec:
         """What to run."""
         return self.entries[job, attempt].spec

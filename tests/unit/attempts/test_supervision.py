@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
-from finetuned.attempts import identity, supervision
+from finetuned.attempts import identity, strays, supervision
 from finetuned.attempts.launcher import LocalExecutor, runner_environment
 from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
 from finetuned.attempts.runner import write_exit
-from finetuned.attempts.supervision import Supervision, find_strays
+from finetuned.attempts.strays import find_strays
+from finetuned.attempts.supervision import Supervision
 from finetuned.attempts.supervisor import Supervisor, Timing
 from finetuned.attempts.testing import MemoryAttemptLog, fake_spec
 from finetuned.attempts.watch import ProcessWatch
@@ -29,7 +33,7 @@ class FailingExecutor:
 
     async def launch(self, bundle: Bundle, spec: Spec) -> None:
         self.asked += 1
-        raise OSError(28, "No space left on device")
+        raise OSError(13, "Permission denied")
 
     def reap(self) -> None: ...
 
@@ -55,7 +59,7 @@ async def test_a_runner_that_cannot_be_started_ends_the_attempt_with_the_reason(
     log.start(fake_spec())
     async with running(Supervision(tmp_path, log, FailingExecutor())):
         ending = await log.until_ended("job-1", 1)
-    assert ending.lost == "its runner could not be started: [Errno 28] No space left on device"
+    assert ending.lost == "its runner could not be started: [Errno 13] Permission denied"
 
 
 async def test_a_specification_that_cannot_be_made_ends_the_attempt_with_the_reason(tmp_path: Path) -> None:
@@ -217,6 +221,249 @@ def test_a_running_bundle_that_is_not_known_is_a_stray(tmp_path: Path) -> None:
 def test_what_does_not_run_or_cannot_be_read_is_no_stray(tmp_path: Path, files: dict[str, object]) -> None:
     stray(tmp_path, **files)
     assert find_strays(tmp_path, frozenset()) == []
+
+
+@pytest.mark.parametrize(
+    "content", ['{"boot_id": 1, "pid": "x", "start_time": [], "process_group": {}}', "\x00", "[]", "{}"]
+)
+def test_one_broken_bundle_hides_no_stray(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "boot_id", lambda: 1)  # so that the broken identity is looked at, too
+    stray(tmp_path)
+    broken = Bundle(tmp_path / "job-a" / "attempts" / "1")
+    broken.create(fake_spec("job-a"))
+    broken.runner_path.write_text(content)
+    (tmp_path / "job-a" / "attempts" / "²").mkdir()  # a digit, and no number
+    (tmp_path / "job-a" / "attempts" / "3").write_text("no directory")
+    assert [found.job for found in find_strays(tmp_path, frozenset())] == ["job-s"]
+    assert "job-a/attempts/1" in caplog.text
+
+
+async def test_a_full_disk_costs_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervision, "RETRY_PAUSE", 0.01)
+
+    class Full(LocalExecutor):
+        left = 3
+
+        async def launch(self, bundle: Bundle, spec: Spec) -> None:
+            self.left -= 1
+            if self.left:
+                raise OSError(errno.ENOSPC if self.left == 2 else errno.EDQUOT, "no room")
+            await super().launch(bundle, spec)
+
+    log = MemoryAttemptLog()
+    log.start(fake_spec(params={"steps": 1}))
+    async with running(Supervision(tmp_path, log, Full())):
+        ending = await log.until_ended("job-1", 1)
+    assert ending.exit_code == 0
+    assert caplog.text.count("waits for room on the disk") == 2
+    assert "Traceback" not in caplog.text
+
+
+class Quiet(MemoryAttemptLog):
+    """Says once, when told to, that it cannot be asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+
+    async def live(self) -> list[LiveAttempt]:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return await super().live()
+
+
+async def test_a_log_that_cannot_be_asked_for_a_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervision, "RETRY_PAUSE", 0.01)
+    log = Quiet()
+    kept = Supervision(tmp_path, log, FailingExecutor())
+    async with running(kept):
+        log.error = RuntimeError("the disk is full")
+        log.start(fake_spec())
+        kept.notice()
+        await log.until_ended("job-1", 1)
+    assert "the disk is full" in caplog.text
+
+
+async def test_a_log_that_fails_while_a_supervisor_is_made_anew_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "RETRY_PAUSE", 0.01)
+
+    class Failing(Quiet):
+        failed = False
+
+        async def ended(self, job: str, attempt: int, ending: Ending) -> None:
+            if not self.failed:
+                self.failed, self.error = True, RuntimeError("the disk is full")
+                raise RuntimeError("the log is busy")
+            await super().ended(job, attempt, ending)
+
+    log = Failing()
+    log.start(fake_spec())
+    async with running(Supervision(tmp_path, log, FailingExecutor())):
+        await log.until_ended("job-1", 1)
+    assert log.error is None
+
+
+class BrokenError(Exception):
+    """Nothing can go on."""
+
+
+async def test_a_fatal_error_of_the_log_ends_the_supervision(tmp_path: Path) -> None:
+    log = Quiet()
+    kept = Supervision(tmp_path, log, FailingExecutor(), fatal=(BrokenError,))
+
+    async def run() -> None:
+        async with running(kept):
+            log.error = BrokenError("the log is broken")
+            kept.notice()
+            await anyio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(BrokenError)
+
+
+async def test_a_fatal_error_ends_the_supervision_also_from_within_a_supervisor(tmp_path: Path) -> None:
+    class Broken(MemoryAttemptLog):
+        async def record(self, job: str, attempt: int, lines: Sequence[Fact | BadLine]) -> None:
+            raise BrokenError
+
+    log = Broken()
+    log.start(fake_spec(params={"steps": 1}))
+    kept = Supervision(tmp_path, log, LocalExecutor(), fatal=(BrokenError,))
+    with pytest.raises(ExceptionGroup) as caught, anyio.fail_after(30):
+        async with running(kept):
+            await anyio.sleep_forever()
+    assert caught.group_contains(BrokenError)
+
+
+async def test_ending_everything_does_not_wait_for_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(MemoryAttemptLog):
+        async def ended(self, job: str, attempt: int, ending: Ending) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = Full()
+    log.start(fake_spec())
+    kept = Supervision(tmp_path, log, FailingExecutor())
+    async with running(kept):
+        with anyio.fail_after(20):
+            await kept.kill_all(deadline=0.05)
+    assert "1 attempts have not ended within 0.05 s" in caplog.text
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+
+
+def identify(process: subprocess.Popen[bytes]) -> RunnerIdentity:
+    started = identity.start_time(process.pid)
+    assert started is not None
+    return RunnerIdentity(
+        boot_id=identity.boot_id(), pid=process.pid, start_time=started, process_group=process.pid
+    )
+
+
+async def test_the_devices_of_a_stray_are_free_once_nothing_of_it_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "RECONCILE_INTERVAL", 0.02)
+    released = anyio.Event()
+    process = sleeper()
+    try:
+        bundle = Bundle(tmp_path / "job-s" / "attempts" / "1")
+        bundle.create(fake_spec("job-s", devices=("cpu:0",)))
+        bundle.claim(identify(process))
+        kept = Supervision(tmp_path, MemoryAttemptLog(), FailingExecutor(), released=released.set)
+        async with running(kept):
+            assert kept.reserved == {"cpu:0"}
+            process.kill()
+            with anyio.fail_after(20):
+                await released.wait()
+            assert kept.reserved == frozenset()
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_bundle_of_a_number_that_the_log_has_not_given_out_is_moved_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = MemoryAttemptLog()
+    log.start(fake_spec()).ending = Ending(exit_code=1)
+    kept = Supervision(tmp_path, log, LocalExecutor())
+    for number in (1, 2):
+        kept.bundle("job-1", number).create(fake_spec(attempt=number, params={"steps": 7}))
+    kept.bundle("job-9", 1).create(fake_spec("job-9"))  # of a job that the log does not know
+    kept.bundle("job-1", 2).revoke()
+    async with running(kept):
+        assert not kept.bundle("job-1", 2).path.exists()
+        (aside,) = (tmp_path / "job-1" / "attempts").glob("quarantine-2-*")
+        assert Bundle(aside).read_spec().params == {"steps": 7}
+        log.start(fake_spec(attempt=2, params={"steps": 1}))
+        kept.notice()
+        ending = await log.until_ended("job-1", 2)
+    assert ending.exit_code == 0  # and not: its start was given up
+    assert kept.bundle("job-1", 1).spec_path.exists()
+    assert kept.bundle("job-9", 1).spec_path.exists()
+    assert str(aside) in caplog.text
+
+
+async def test_a_number_is_not_used_again_while_a_stray_runs_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "RECONCILE_INTERVAL", 0.02)
+    process = sleeper()
+    try:
+        log = MemoryAttemptLog()
+        log.start(fake_spec()).ending = Ending(exit_code=1)
+        kept = Supervision(tmp_path, log, LocalExecutor())
+        kept.bundle("job-1", 2).create(fake_spec(attempt=2))
+        kept.bundle("job-1", 2).claim(identify(process))
+        async with running(kept):
+            entry = log.start(fake_spec(attempt=2, params={"steps": 1}))
+            kept.notice()
+            await anyio.wait_all_tasks_blocked()
+            assert kept.supervised == frozenset()
+            process.kill()
+            ending = await log.until_ended("job-1", 2)
+        assert ending.exit_code == 0
+        assert [runner.pid == process.pid for runner in entry.runners] == [False]
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_a_bundle_that_cannot_be_moved_yet_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "RECONCILE_INTERVAL", 0.02)
+    failures = iter([OSError(errno.ENOSPC, "No space left on device")])
+
+    def fail_once(bundle: Bundle) -> Path:
+        for failure in failures:
+            raise failure
+        return strays.set_aside(bundle)
+
+    monkeypatch.setattr(supervision, "set_aside", fail_once)
+    log = MemoryAttemptLog()
+    log.start(fake_spec()).ending = Ending(exit_code=1)
+    kept = Supervision(tmp_path, log, LocalExecutor())
+    kept.bundle("job-1", 2).create(fake_spec(attempt=2))
+    async with running(kept):
+        with anyio.fail_after(20):
+            while kept.bundle("job-1", 2).path.exists():  # noqa: ASYNC110 - looked at from outside
+                await anyio.sleep(0.005)
+    assert len(list((tmp_path / "job-1" / "attempts").glob("quarantine-2-*"))) == 1
 
 
 def test_the_daemons_own_settings_do_not_reach_its_workers() -> None:
