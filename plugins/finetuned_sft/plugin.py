@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from finetuned_sft import dataset
 from finetuned_sft.estimate import estimate
 from finetuned_sft.params import SFTParams
 
+MARKERS = {"model": "config.json", "adapter": "adapter_config.json"}
 TRAIN_MODULES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 # What report_to may name, and a module that shows that it is installed.
@@ -51,21 +53,22 @@ def resources(_params: SFTParams, _host: Host) -> Resources:
 def check(params: SFTParams, host: Host) -> None:
     """Refuse what cannot work, without reading a row. Raises ``RefusedError`` that names the parameter."""
     _check_installed(params)
-    _check_model(params.model, "model", "config.json", host)
+    _check_model(params.model, "model", host)
     if params.adapter is not None:
-        _check_model(params.adapter, "adapter", "adapter_config.json", host)
+        _check_model(params.adapter, "adapter", host)
     _check_dataset(params.dataset, params.dataset_split, "dataset")
     if params.eval_dataset is not None:
         _check_dataset(params.eval_dataset, "test", "eval_dataset")
     if params.trust_remote_code and not host.allow_remote_code:
         raise RefusedError(
-            "This daemon does not run code from model repositories; ask its operator to set allow_remote_code, or "
-            "drop trust_remote_code.",
+            "This daemon does not run code from model repositories; ask its operator to set trust_remote_code in "
+            "its configuration, or drop it from the job.",
             param="trust_remote_code",
             code="remote_code_not_allowed",
         )
     if params.fp16 and not host.has_gpu:
         raise RefusedError("fp16 needs a GPU and there is none; drop fp16.", param="fp16")
+    _check_disk(params, host)
 
 
 def _check_installed(params: SFTParams) -> None:
@@ -96,15 +99,18 @@ def _check_installed(params: SFTParams) -> None:
             )
 
 
-def _check_model(name: str, param: str, marker: str, host: Host) -> None:
-    """A registered name, a directory that holds ``marker``, or what may be a hub id."""
+def _check_model(name: str, param: str, host: Host) -> None:
+    """A registered name or a directory, of a model or an adapter as ``param`` says, or what may be a hub id."""
+    path = host.models.get(name) or Path(name).expanduser()
+    if path.is_dir():
+        _check_kind(name, param, path)
     if name in host.models:
         return
-    path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / marker).is_file():
+        if not (path / MARKERS[param]).is_file():
             raise RefusedError(
-                f"{name} has no {marker}, so it is no {param} directory; give the directory that save_pretrained wrote.",
+                f"{name} has no {MARKERS[param]}, so it is no {param} directory; give the directory that "
+                "save_pretrained wrote.",
                 param=param,
                 code="model_not_found",
             )
@@ -125,6 +131,40 @@ def _check_model(name: str, param: str, marker: str, host: Host) -> None:
         param=param,
         code="model_not_found",
     )
+
+
+def _check_kind(name: str, param: str, path: Path) -> None:
+    """Refuse an adapter where a model is wanted, and the other way round."""
+    (other,) = MARKERS.keys() - {param}
+    if (path / MARKERS[param]).is_file() or not (path / MARKERS[other]).is_file():
+        return
+    if param == "adapter":
+        remedy = "is a whole model, not an adapter; pass it as model=, and drop adapter"
+    else:
+        base = _base_model(path / MARKERS["adapter"])
+        remedy = (
+            f"is an adapter, not a whole model; pass it as adapter=, with model={base or 'its base model'}"
+        )
+    raise RefusedError(f"{name} {remedy}.", param=param, code="wrong_model_kind")
+
+
+def _base_model(adapter_config: Path) -> str | None:
+    try:
+        base = json.loads(adapter_config.read_bytes())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return base if isinstance(base, str) and base else None
+
+
+def _check_disk(params: SFTParams, host: Host) -> None:
+    needed = estimate(params, host).disk_bytes
+    if needed is not None and host.disk_free_bytes and needed > host.disk_free_bytes:
+        raise RefusedError(
+            f"The job's checkpoints and its result may need {needed / 1e9:.1f} GB of disk and "
+            f"{host.disk_free_bytes / 1e9:.1f} GB are free; make room, set save_total_limit=1, or use method=lora.",
+            param="save_total_limit",
+            code="disk_full",
+        )
 
 
 def _check_dataset(name: str, split: str, param: str) -> None:

@@ -39,8 +39,8 @@ def refuse_remote_code(ctx: WorkerContext, params: SFTParams) -> None:
     """Raise ``JobError`` if the job wants a repository's code to run and the operator does not (or no longer)."""
     if params.trust_remote_code and not ctx.allow_remote_code:
         raise JobError(
-            "This daemon does not run code from model repositories; ask its operator to set allow_remote_code, or "
-            "drop trust_remote_code.",
+            "This daemon does not run code from model repositories; ask its operator to set trust_remote_code in "
+            "its configuration, or drop it from the job.",
             code="remote_code_not_allowed",
         )
 

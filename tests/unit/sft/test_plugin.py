@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetuned_sdk import Device, Host, RefusedError, Registry
+from finetuned_sdk import Device, Estimate, Host, RefusedError, Registry
 from finetuned_sft import plugin
 from finetuned_sft.params import SFTParams
 
@@ -83,11 +83,15 @@ class TestCheck:
             ({"model": "smol"}, "model", "Did you mean smollm2"),
             ({"model": "{tmp}"}, "model", "has no config.json"),
             ({"model": "{tmp}/rows.jsonl"}, "model", "import-gguf"),
-            ({"adapter": "{tmp}/model"}, "adapter", "has no adapter_config.json"),
+            ({"adapter": "{tmp}/model"}, "adapter", "pass it as model="),
+            ({"adapter": "{tmp}"}, "adapter", "has no adapter_config.json"),
+            ({"model": "{tmp}/adapter"}, "model", "pass it as adapter=, with model=smollm2"),
+            ({"model": "lora"}, "model", "pass it as adapter=, with model=smollm2"),
+            ({"adapter": "whole"}, "adapter", "pass it as model="),
             ({"dataset": "{tmp}/none.jsonl"}, "dataset", "There is no dataset"),
             ({"dataset": "{tmp}/empty.jsonl"}, "dataset", "is empty; add rows"),
             ({"eval_dataset": "{tmp}/none.jsonl"}, "eval_dataset", "There is no dataset"),
-            ({"trust_remote_code": True}, "trust_remote_code", "ask its operator"),
+            ({"trust_remote_code": True}, "trust_remote_code", "set trust_remote_code in its configuration"),
             ({"fp16": True}, "fp16", "needs a GPU"),
             ({"report_to": ["wandb"]}, "report_to", "pip install wandb"),
             ({"report_to": ["weights"]}, "report_to", "known are clearml"),
@@ -97,17 +101,43 @@ class TestCheck:
         self, files: dict[str, str], tmp_path: Path, changes: dict[str, Any], param: str, reason: str
     ) -> None:
         (tmp_path / "empty.jsonl").touch()
+        adapter = tmp_path / "adapter"
+        adapter.mkdir()
+        (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "smollm2"}')
+        models = {"smollm2": Path("/models/smollm2"), "lora": adapter, "whole": Path(files["model"])}
         changes = {
             name: value.format(tmp=tmp_path) if isinstance(value, str) else value
             for name, value in changes.items()
         }
         with pytest.raises(RefusedError) as caught:
-            check(files, Host(models={"smollm2": Path("/models/smollm2")}), **changes)
+            check(files, Host(models=models), **changes)
         assert caught.value.param == param
         assert reason in caught.value.message
 
     def test_remote_code_passes_where_the_operator_allows_it(self, files: dict[str, str]) -> None:
         check(files, Host(allow_remote_code=True), trust_remote_code=True)
+
+    @pytest.mark.parametrize("config", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
+    def test_an_adapter_whose_base_is_not_known_is_refused_all_the_same(
+        self, files: dict[str, str], tmp_path: Path, config: str
+    ) -> None:
+        (tmp_path / "adapter_config.json").write_text(config)
+        with pytest.raises(RefusedError, match="with model=its base model"):
+            check(files, model=str(tmp_path))
+
+    def test_a_registered_adapter_passes_as_an_adapter(self, files: dict[str, str], tmp_path: Path) -> None:
+        (tmp_path / "adapter_config.json").write_text("{}")
+        check(files, Host(models={"lora": tmp_path}), adapter="lora")
+
+    def test_a_job_larger_than_the_disk_is_refused_with_both_sizes(
+        self, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(plugin, "estimate", lambda *_: Estimate(disk_bytes=5_000_000_000))
+        with pytest.raises(RefusedError, match=r"may need 5\.0 GB of disk and 4\.0 GB are free") as caught:
+            check(files, Host(disk_free_bytes=4_000_000_000))
+        assert caught.value.code == "disk_full"
+        check(files, Host(disk_free_bytes=6_000_000_000))
+        check(files, Host())  # not known
 
     def test_fp16_passes_on_a_gpu(self, files: dict[str, str]) -> None:
         gpu = Device(id="gpu:1", kind="gpu", name="GPU", memory_bytes=1 << 34)
