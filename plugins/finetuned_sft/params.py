@@ -369,3 +369,17 @@ def total_steps(params: SFTParams, rows: int) -> int:
 def every(steps: float, total: int) -> int:
     """An interval in whole steps: below 1 it is a share of all steps."""
     return max(1, math.ceil(steps * total) if steps < 1 else int(steps))
+
+
+def intervals(params: SFTParams, settings: Resolved, total: int) -> tuple[int, int]:
+    """Steps between evaluations and between checkpoints in a run of ``total`` steps.
+
+    Checkpoints that the user did not space are no more than :data:`SAVE_EVERY_AT_MOST` steps apart; where the best
+    one is wanted, evaluations move with them.
+    """
+    evaluate, save = every(settings.eval_steps, total), every(settings.save_steps, total)
+    if not settings.load_best_model_at_end:
+        return evaluate, save if params.save_steps is not None else min(save, SAVE_EVERY_AT_MOST)
+    if params.eval_steps is None and params.save_steps is None:
+        save = min(save, SAVE_EVERY_AT_MOST)
+    return save, save

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from finetuned_sft.params import Resolved, SFTParams, every, resolve, total_steps
+from finetuned_sft.params import Resolved, SFTParams, every, intervals, resolve, total_steps
 
 
 def make(**changes: Any) -> SFTParams:
@@ -158,3 +158,31 @@ def test_intervals_are_whole_steps_within_the_run_if_they_are_shares(steps: floa
         assert interval - 1 < steps * total + 1e-9
     else:
         assert interval == int(steps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "evaluate", "save"),
+    [
+        ({}, 25_000, 500),
+        ({"save_steps": 2000}, 25_000, 2000),
+        ({"save_steps": 0.05}, 25_000, 5000),
+        ({"eval_split": 0.1, "load_best_model_at_end": True}, 500, 500),
+        ({"eval_split": 0.1, "early_stopping_patience": 3}, 500, 500),
+        ({"eval_split": 0.1, "early_stopping_patience": 3, "eval_steps": 2000}, 2000, 2000),
+        (
+            {"eval_split": 0.1, "load_best_model_at_end": True, "eval_steps": 0.1, "save_steps": 0.1},
+            10_000,
+            10_000,
+        ),
+    ],
+)
+def test_a_crash_costs_no_more_than_500_steps_unless_the_user_says_so(
+    changes: dict[str, Any], evaluate: int, save: int
+) -> None:
+    assert intervals(make(**changes), resolved(**changes), 100_000) == (evaluate, save)
+
+
+def test_short_runs_have_ten_checkpoints_or_one_at_every_evaluation() -> None:
+    assert intervals(make(), resolved(), 100) == (25, 10)
+    best = {"eval_split": 0.1, "load_best_model_at_end": True}
+    assert intervals(make(**best), resolved(**best), 100) == (25, 25)
