@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,41 @@ from finetuned_sft.loader_processes import LoaderContext
 
 @dataclass
 class StepMeter:
-    """Sums since the last reading: seconds of stepping (evaluation and saving excluded), of waiting, and rows."""
+    """Sums since the last reading: seconds of stepping, seconds waited for batches in them, and rows.
 
+    It stands while callbacks, evaluation and saving are at work.
+    """
+
+    clock: Callable[[], float] = time.perf_counter
     waited: float = 0.0
     rows: int = 0
-    _started: float = field(default_factory=time.perf_counter)
-    _apart: float = 0.0
+    _begun: bool = False
+    _started: float = 0.0
+    _paused: float | None = None  # since when it stands
+
+    def begin(self) -> None:
+        """Start the clock at the first step; the rows fetched for it count, starting the loader does not."""
+        if not self._begun:
+            self._begun, self._started, self._paused, self.waited = True, self.clock(), None, 0.0
 
     def restart(self) -> None:
         """Begin anew, now."""
-        self.waited, self.rows, self._apart = 0.0, 0, 0.0
-        self._started = time.perf_counter()
+        self.waited, self.rows, self._started, self._paused = 0.0, 0, self.clock(), None
 
-    def spent_apart(self, seconds: float) -> None:
-        """Leave out time that was no part of a step."""
-        self._apart += seconds
+    def pause(self) -> None:
+        """What follows is no part of a step."""
+        if self._paused is None:
+            self._paused = self.clock()
+
+    def go_on(self) -> None:
+        """The step goes on."""
+        if self._paused is not None:
+            self._started += self.clock() - self._paused
+            self._paused = None
 
     def elapsed(self) -> float:
         """Seconds of stepping since the last restart."""
-        return max(time.perf_counter() - self._started - self._apart, 1e-9)
+        return max((self.clock() if self._paused is None else self._paused) - self._started, 1e-9)
 
 
 class MeteredSFTTrainer(trl.SFTTrainer):
@@ -51,34 +68,43 @@ class MeteredSFTTrainer(trl.SFTTrainer):
         loader = super()._get_dataloader(*args, **kwargs)
         if loader.num_workers:
             loader.multiprocessing_context = LoaderContext()
+        # Batches go to the device in training_step, so that the wait for the next one is for the host alone.
+        loader.device = None
         return loader
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        started = time.perf_counter()
+        self.meter.go_on()
+        started = self.meter.clock()
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.meter.waited += time.perf_counter() - started
+        self.meter.waited += self.meter.clock() - started
         self.meter.rows += sum(map(_rows, batches))
         return batches, items
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        # A log waits for the device to end the step, so that belongs to it; the reporter pauses the meter then.
+        if self.control.should_log:
+            self.meter.go_on()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        started = time.perf_counter()
+        self.meter.pause()
         self.ctx.phase("evaluating")
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         self.ctx.phase("training")
-        self.meter.spent_apart(time.perf_counter() - started)
         return metrics
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        started = time.perf_counter()
+        self.meter.pause()
         self.ctx.phase("saving")
         super()._save_checkpoint(*args, **kwargs)
-        self.meter.spent_apart(time.perf_counter() - started)
 
     def restore(self, checkpoint: str) -> None:
         """Take over a run whose last step is done: transformers would train one step more."""
         self._load_from_checkpoint(checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
         control = self.callback_handler.on_train_begin(self.args, self.state, self.control)
+        if not Path(self.state.best_model_checkpoint or "", TRAINER_STATE_NAME).is_file():
+            self.state.best_model_checkpoint = None
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint:
             self._load_best_model()
         self.callback_handler.on_train_end(self.args, self.state, control)

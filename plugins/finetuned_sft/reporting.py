@@ -18,11 +18,13 @@ from transformers import (
 )
 
 from finetuned_sdk import JobError, WorkerContext
+from finetuned_sft import trained_data
 from finetuned_sft.metering import StepMeter
 
 WAIT_TOO_LONG = 0.10  # share of the steps' time spent waiting for data
 ADVICE_STEPS = 20  # reports that are looked at before advice is given
 WORTH_SAYING = 1.0  # seconds waited in them; below that, starting the loader is what is measured
+REPORT_EVERY = 1.0  # seconds at most between reports, if steps are shorter
 NOT_A_NUMBER_LIMIT = 3  # reports in a row; fp16 recovers from one or two
 
 # What a log line of the trainer is called in a progress report; the rest keeps its name.
@@ -30,7 +32,7 @@ NAMES = {"epoch": "current_epoch"}
 
 
 class Reporter(TrainerCallback):
-    """Progress at every log, checkpoints as they are written, a stop at the next step boundary."""
+    """Progress at every log and every second, checkpoints as they are written, a stop at the next step boundary."""
 
     def __init__(
         self,
@@ -40,29 +42,47 @@ class Reporter(TrainerCallback):
         workers: int,
         cpu_count: int,
         save_total_limit: int | None,
+        data: trained_data.Hashes,
     ) -> None:
         self.ctx = ctx
         self.meter = meter
         self.workers = workers
         self.cpu_count = cpu_count
         self.save_total_limit = save_total_limit
+        self.data = data
         self.checkpoints: list[Path] = []
         self._tokens = 0
         self._not_a_number = 0
         self._wait = WaitWatch()
         self._latest: dict[str, float | None] = {}
+        self._reported_at = float("-inf")
 
     def on_train_begin(
         self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
         if self.ctx.resume_from is not None and state.best_global_step:
-            state.best_model_checkpoint = _checkpoint_at(self.ctx.resume_from.parent, state.best_global_step)
+            # A best checkpoint that is not beside the one resumed from is an earlier attempt's: its path holds.
+            state.best_model_checkpoint = (
+                _checkpoint_at(self.ctx.resume_from.parent, state.best_global_step)
+                or state.best_model_checkpoint
+            )
         self.ctx.phase("training")
-        self.meter.restart()
+        if state.global_step == 0:
+            self._report(state)
+
+    def on_step_begin(
+        self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        self.meter.begin()
 
     def on_step_end(
-        self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_kwargs: Any
+        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_kwargs: Any
     ) -> None:
+        self.meter.pause()
+        # A step that is logged is reported then, with its own figures.
+        waited = time.monotonic() - self._reported_at >= REPORT_EVERY
+        if not control.should_log and (waited or state.global_step >= state.max_steps):
+            self._report(state)
         request = self.ctx.stop_requested
         if request is not None:
             control.should_training_stop = True
@@ -86,14 +106,19 @@ class Reporter(TrainerCallback):
             self._latest["eval_loss"] = _finite(logs["eval_loss"])
         else:  # the summary at the end
             return
+        self._report(state)
+        self._fail_if_diverged(logs.get("loss", 0.0), state.global_step)
+
+    def _report(self, state: TrainerState) -> None:
         metrics: dict[str, Any] = self._latest
         self.ctx.progress(current_step=state.global_step, total_steps=state.max_steps, **metrics)
-        self._fail_if_diverged(logs.get("loss", 0.0), state.global_step)
+        self._reported_at = time.monotonic()
 
     def _step_figures(self, logs: dict[str, Any], state: TrainerState) -> dict[str, float | None]:
         elapsed, waited, rows = self.meter.elapsed(), self.meter.waited, self.meter.rows
         tokens, self._tokens = logs.get("num_tokens", 0) - self._tokens, logs.get("num_tokens", 0)
         self.meter.restart()
+        self.meter.pause()  # what follows, evaluation and saving, is no part of a step
         wait_fraction = min(1.0, waited / elapsed)
         self._advise(self._wait.add(waited, elapsed))
         epoch = logs.get("epoch") or 0.0
@@ -145,14 +170,15 @@ class Reporter(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
-        started = time.perf_counter()
         step = state.global_step
         evaluated = next(
             (log["eval_loss"] for log in state.log_history if log["step"] == step and "eval_loss" in log),
             None,
         )
+        written = Path(args.output_dir, f"checkpoint-{step}")
+        trained_data.keep(written, self.data)
         published = self.ctx.checkpoint(
-            Path(args.output_dir, f"checkpoint-{step}"),
+            written,
             step=step,
             metrics={"loss": self._latest.get("loss"), "eval_loss": _finite(evaluated)},
         )
@@ -161,7 +187,6 @@ class Reporter(TrainerCallback):
         self.checkpoints.append(published)
         self._discard_old(state.best_model_checkpoint)
         self.ctx.phase("training")
-        self.meter.spent_apart(time.perf_counter() - started)
 
     def _discard_old(self, best: str | None) -> None:
         if self.save_total_limit is None:

@@ -15,10 +15,10 @@ import torch
 from trl import SFTConfig
 
 from finetuned_sdk import JobError, WorkerContext
-from finetuned_sft import dataset, model_card, tokenization
+from finetuned_sft import model_card, tokenization, trained_data
 from finetuned_sft.metering import MeteredSFTTrainer, StepMeter
 from finetuned_sft.model import load_adapter, load_model, load_tokenizer, lora_config, merge_adapter
-from finetuned_sft.params import SAVE_EVERY_AT_MOST, Resolved, SFTParams, every, resolve, total_steps
+from finetuned_sft.params import Resolved, SFTParams, intervals, resolve, total_steps
 from finetuned_sft.prepared import prepare
 from finetuned_sft.reporting import Reporter, ResumableEarlyStopping
 from finetuned_sft.validation import detect_format, refuse_remote_code
@@ -27,6 +27,7 @@ from finetuned_sft.validation import detect_format, refuse_remote_code
 def train(ctx: WorkerContext, params: SFTParams) -> None:
     """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
     refuse_remote_code(ctx, params)
+    of_job = ctx.load_callbacks()  # before all that takes long, so that what is wrong with them shows at once
     gpu = holds_gpu(ctx)
     cpu_count = len(os.sched_getaffinity(0))
     settings = resolve(
@@ -39,6 +40,9 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     # Dataset
     ################
     ctx.phase("preparing_data")
+    data = trained_data.hashes(params)
+    if ctx.resume_from is not None:
+        trained_data.require_those_of(ctx.resume_from, data)
     tokenizer = load_tokenizer(base, params)
     train_dataset = load_rows(
         params.dataset, params.dataset_split, ctx.work_dir / "train.arrow", params, tokenizer
@@ -49,6 +53,7 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     elif params.eval_split > 0:
         parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
         train_dataset, eval_dataset = parts["train"], parts["test"]
+    trained_data.require_same(trained_data.hashes(params), data, "while it was read")
 
     ################
     # Model
@@ -71,8 +76,9 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
         workers=settings.dataloader_num_workers,
         cpu_count=cpu_count,
         save_total_limit=settings.save_total_limit,
+        data=data,
     )
-    callbacks = [reporter, *ctx.load_callbacks()]
+    callbacks = [reporter, *of_job]
     if params.early_stopping_patience is not None:
         callbacks.append(ResumableEarlyStopping(params.early_stopping_patience))
 
@@ -88,10 +94,8 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
         callbacks=callbacks,
     )
     steps = total_steps(params, len(trainer.train_dataset))
-    trainer.args.eval_steps = every(settings.eval_steps, steps) if params.evaluates else None
-    trainer.args.save_steps = every(settings.save_steps, steps)
-    if params.save_steps is None and not settings.load_best_model_at_end:
-        trainer.args.save_steps = min(trainer.args.save_steps, SAVE_EVERY_AT_MOST)
+    eval_steps, trainer.args.save_steps = intervals(params, settings, steps)
+    trainer.args.eval_steps = eval_steps if params.evaluates else None
 
     if ctx.resume_from is not None and last_step(ctx.resume_from) >= steps:
         trainer.restore(str(ctx.resume_from))
@@ -100,9 +104,9 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     if ctx.stop_requested is not None:
         return
 
-    publish(ctx, params, trainer, rows=len(train_dataset), best=settings.load_best_model_at_end)
+    publish(ctx, params, trainer, rows=len(train_dataset), dataset_sha256=data[params.dataset])
     for file in ctx.work_dir.glob("*.arrow"):
-        file.unlink()
+        file.unlink(missing_ok=True)
 
 
 def holds_gpu(ctx: WorkerContext) -> bool:
@@ -118,11 +122,17 @@ def holds_gpu(ctx: WorkerContext) -> bool:
 
 
 def publish(
-    ctx: WorkerContext, params: SFTParams, trainer: MeteredSFTTrainer, *, rows: int, best: bool
+    ctx: WorkerContext,
+    params: SFTParams,
+    trainer: MeteredSFTTrainer,
+    *,
+    rows: int,
+    dataset_sha256: str | None,
 ) -> None:
     """Save the model with tokenizer and card, register it, and set the job's result."""
     ctx.phase("saving")
     state = trainer.state
+    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
     figures = {
         "train_loss": mean_loss(state.log_history),
         "eval_loss": state.best_metric if best else last(state.log_history, "eval_loss"),
@@ -133,7 +143,7 @@ def publish(
         adapter=params.adapter,
         method=params.method,
         dataset=params.dataset,
-        dataset_sha256=dataset.sha256(params.dataset, params.dataset_split),
+        dataset_sha256=dataset_sha256,
         dataset_rows=rows,
         params=params.model_dump(mode="json", exclude_defaults=True),
         libraries=model_card.installed_libraries(),
@@ -149,7 +159,9 @@ def publish(
         ctx.model(path, name=name, base=params.model, kind=kind, **lineage.as_dict())
 
     trainer.save_model(str(directory))
-    (directory / "training_args.bin").unlink()  # a pickle; the card says the same in plain text
+    (directory / "training_args.bin").unlink(
+        missing_ok=True
+    )  # a pickle; the card says the same in plain text
     register(directory, name, kind)
     if params.merge_adapter:
         merged = ctx.artifact_dir / "merged"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def run(make_context: MakeContext) -> Run:
 
 
 def series(ctx: RecordingContext, name: str = "loss") -> list[float]:
-    return [report[name] for report in ctx.of_type("progress")]
+    """A figure of each step that was logged."""
+    return [report[name] for report in ctx.of_type("progress") if report["loss"] is not None]
 
 
 def checkpoint_at(ctx: RecordingContext, step: int) -> Path:
@@ -89,6 +91,126 @@ def test_a_lora_run_learns_and_reports_every_step(run: Run, make_params: MakePar
     assert report["samples_per_second"] > 0
     assert report["tokens_per_second"] > report["samples_per_second"]
     assert 0 <= report["data_wait_fraction"] <= 1
+
+
+def test_steps_are_reported_before_the_first_is_done_and_also_when_they_are_not_logged(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetuned_sft import reporting
+
+    def steps(ctx: RecordingContext) -> list[int]:
+        return [report["current_step"] for report in ctx.of_type("progress")]
+
+    params = make_params(max_steps=5, logging_steps=3)
+    monkeypatch.setattr(reporting, "REPORT_EVERY", float("inf"))
+    assert steps(run(params)) == [0, 3, 5]
+    monkeypatch.setattr(reporting, "REPORT_EVERY", 0.0)
+    ctx = run(params)
+    assert steps(ctx) == [0, 1, 2, 3, 4, 5]
+    losses = [report["loss"] for report in ctx.of_type("progress")]
+    assert losses[:3] == [None] * 3
+    assert losses[3] == losses[4] == losses[5] > 0
+
+
+def test_a_callback_that_cannot_be_made_fails_before_the_model_is_loaded(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    from finetuned_sdk.context import CallbackSpec
+    from finetuned_sft import trainer
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
+    monkeypatch.setattr(trainer, "load_tokenizer", lambda *_: pytest.fail("the tokenizer was loaded"))
+    spec = CallbackSpec(
+        name="tracker",
+        entry="finetuned_callbacks.tracker:create",
+        params={"report_to": "wandb"},
+        params_model="finetuned_callbacks.params:TrackerParams",
+    )
+    with pytest.raises(JobError, match="pip install wandb"):
+        run(make_params(), callbacks=[spec])
+
+
+def test_a_dataset_that_changed_since_the_checkpoint_is_not_gone_on_with(
+    run: Run, make_params: MakeParams
+) -> None:
+    params = make_params(max_steps=4, save_steps=2)
+    rows = Path(params.dataset)
+    before = rows.read_text()
+    checkpoint = checkpoint_at(run(params), 2)
+    rows.write_text(before + json.dumps(chat(99)) + "\n")
+    with pytest.raises(JobError, match="put it back") as caught:
+        run(params, resume_from=checkpoint)
+    assert caught.value.code == "dataset_changed"
+    rows.write_text(before)
+    assert run(params, resume_from=checkpoint).of_type("model")
+
+
+def test_a_dataset_that_changes_while_it_is_read_is_refused(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetuned_sft import trainer
+
+    params = make_params()
+    load = trainer.load_rows
+
+    def load_rows(path: str, *args: Any) -> Any:
+        rows = load(path, *args)
+        Path(path).write_text(json.dumps(chat(1)))
+        return rows
+
+    monkeypatch.setattr(trainer, "load_rows", load_rows)
+    with pytest.raises(JobError, match="while it was read") as caught:
+        run(params)
+    assert caught.value.code == "dataset_changed"
+
+
+def test_lineage_names_the_rows_that_were_read_though_the_file_is_edited_meanwhile(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    params = make_params(max_steps=2)
+    digest = hashlib.sha256(Path(params.dataset).read_bytes()).hexdigest()
+    report = RecordingContext.progress
+
+    def edit(self: RecordingContext, **figures: Any) -> None:
+        report(self, **figures)
+        Path(params.dataset).write_text("{}")
+
+    monkeypatch.setattr(RecordingContext, "progress", edit)
+    assert run(params).of_type("model")[0]["lineage"]["dataset_sha256"] == digest
+
+
+def test_the_time_of_other_callbacks_is_no_part_of_a_step(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from transformers import TrainerCallback
+
+    slept: list[float] = []
+
+    class Slow(TrainerCallback):  # type: ignore[misc]  # transformers has no types
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            slept.append(1.0)
+
+        on_log = on_save = on_train_begin = on_step_end
+
+    # A clock on which the slow callback alone takes time beside what the steps do.
+    monkeypatch.setattr(RecordingContext, "load_callbacks", lambda _: [Slow()])
+    real = time.perf_counter
+    from finetuned_sft import metering, trainer
+
+    monkeypatch.setattr(
+        trainer, "StepMeter", lambda: metering.StepMeter(clock=lambda: real() + 1000 * sum(slept))
+    )
+    ctx = run(make_params(max_steps=4, save_steps=1))
+    assert len(slept) >= 12
+    rates = [report["samples_per_second"] for report in ctx.of_type("progress")[1:]]
+    assert all(rate > 4 / 500 for rate in rates)
 
 
 def test_the_phases_follow_the_run(run: Run, make_params: MakeParams) -> None:
@@ -327,6 +449,35 @@ def test_early_stopping_goes_on_counting_after_a_resume(run: Run, worsening: SFT
     assert resumed.results["eval_loss"] == whole.results["eval_loss"]
 
 
+def test_the_best_checkpoint_is_remembered_over_two_resumes(run: Run, worsening: SFTParams) -> None:
+    import torch
+
+    whole = run(worsening)
+    last = len(whole.of_type("evaluation"))
+    second = run(worsening, resume_from=checkpoint_at(whole, last - 2))
+    third = run(worsening, resume_from=checkpoint_at(second, last - 1))
+    published = run(worsening, resume_from=checkpoint_at(third, last))
+    for resumed in (third, published):
+        assert resumed.results["best_step"] == whole.results["best_step"]
+        assert resumed.results["eval_loss"] == whole.results["eval_loss"]
+        ours, theirs = adapter_weights(resumed), adapter_weights(whole)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_figures_are_those_of_what_is_published_if_the_best_checkpoint_is_gone(
+    run: Run, worsening: SFTParams
+) -> None:
+    whole = run(worsening)
+    evaluations = whole.of_type("evaluation")
+    shutil.rmtree(checkpoint_at(whole, whole.results["best_step"]))
+    last = len(evaluations)
+    ended = worsening.model_copy(update={"max_steps": last})
+    for params, step in ((worsening, last - 1), (ended, last)):
+        resumed = run(params, resume_from=checkpoint_at(whole, step))
+        assert resumed.results["best_step"] is None
+        assert resumed.results["eval_loss"] == evaluations[-1]["metrics"]["eval_loss"]
+
+
 def test_an_eval_split_is_held_out_and_evaluated(run: Run, make_params: MakeParams) -> None:
     ctx = run(make_params(eval_split=0.25, eval_steps=3))
     assert [fact["step"] for fact in ctx.of_type("evaluation")] == [3, 6]
@@ -343,7 +494,7 @@ def test_packing_gives_each_row_the_loss_that_it_has_alone(
     plain = run(make_params(per_device_train_batch_size=32, **rate))
     packed = run(make_params(per_device_train_batch_size=64, packing=True, max_length=256, **rate))
     assert series(packed)[0] == pytest.approx(series(plain)[0], rel=1e-4)
-    assert packed.of_type("progress")[0]["current_epoch"] == 1.0
+    assert series(packed, "current_epoch") == [1.0]
 
 
 def test_one_times_eight_is_eight_times_one(run: Run, make_params: MakeParams, make_rows: MakeRows) -> None:
