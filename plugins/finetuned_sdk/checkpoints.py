@@ -44,10 +44,21 @@ def newest_complete(paths: Iterable[Path]) -> Path | None:
     """The checkpoint with the highest step among those whose every byte matches its manifest."""
     # By claimed step first, so that only the one that will be used is read through, as a rule.
     claimed = [(step, path) for path in paths if (step := _step(path, checksums=False)) is not None]
-    for _, path in sorted(claimed, reverse=True):
-        if _step(path, checksums=True) is not None:
-            return path
-    return None
+    return _first_whole(path for _, path in sorted(claimed, reverse=True))
+
+
+def newest_in(bundles: Iterable[Path]) -> Path | None:
+    """The newest whole checkpoint of attempts' directories, whether or not anybody was told of it.
+
+    Every byte matches its manifest. The highest step counts; of equal steps that of the newest attempt.
+    """
+    claimed = [
+        (step, int(bundle.name) if bundle.name.isdecimal() else -1, path)
+        for bundle in bundles
+        for path in _children(bundle / "checkpoints")
+        if (step := _step(path, checksums=False)) is not None
+    ]
+    return _first_whole(path for _, _, path in sorted(claimed, reverse=True))
 
 
 def discard(directory: Path) -> None:
@@ -55,6 +66,14 @@ def discard(directory: Path) -> None:
     manifest.manifest_path(directory).unlink(missing_ok=True)
     sync_directory(directory)
     shutil.rmtree(directory)
+
+
+def _first_whole(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if _step(path, checksums=True) is not None), None)
+
+
+def _children(home: Path) -> list[Path]:
+    return list(home.iterdir()) if home.is_dir() else []
 
 
 def _step(path: Path, *, checksums: bool) -> int | None:

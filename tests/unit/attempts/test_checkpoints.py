@@ -76,6 +76,23 @@ def test_a_damaged_checkpoint_is_never_chosen(
     assert checkpoints.newest_complete(home.iterdir()) == good
 
 
+def test_the_newest_checkpoint_of_a_job_is_found_among_its_attempts(tmp_path: Path) -> None:
+    attempts = [tmp_path / "attempts" / name for name in ("2", "10", "9", "quarantine-11-1", "12")]
+    for attempt in attempts[:-1]:  # the last has none
+        (attempt / "checkpoints").mkdir(parents=True)
+    first, second, third, aside, _ = (attempt / "checkpoints" for attempt in attempts)
+    assert checkpoints.newest_in(attempts) is None
+    publish(tmp_path, first, 7)
+    newest = publish(tmp_path, second, 7)
+    publish(tmp_path, third, 7)
+    publish(tmp_path, aside, 7)
+    assert checkpoints.newest_in(attempts) == newest
+    higher = publish(tmp_path, first, 8)
+    assert checkpoints.newest_in(attempts) == higher
+    flip(publish(tmp_path, third, 9))
+    assert checkpoints.newest_in(attempts) == higher
+
+
 class Crash(BaseException):
     """The machine stops here."""
 
