@@ -160,7 +160,10 @@ class WorkerContext(Protocol):
         """Delete a checkpoint that retention no longer keeps. The only complete one is never deleted."""
 
     def artifact(self, path: Path, *, kind: str) -> None:
-        """Publish a finished file or directory below :attr:`artifact_dir`, with sizes and CRC-32s."""
+        """Publish a finished file or directory below :attr:`artifact_dir`, with sizes and CRC-32s.
+
+        Of very many files (a thousand, or long names) the event tells the size alone; the manifest has all.
+        """
 
     def model(self, path: Path, *, name: str, base: str | None, kind: str, **lineage: Any) -> None:
         """Register a published artifact as a model under ``name`` once the job succeeds. ``kind``: adapter, full, …"""

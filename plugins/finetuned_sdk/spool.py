@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from finetuned_sdk.bundle import now_us
+from finetuned_sdk.errors import PluginError
 
 FACT_TYPES: Final = frozenset({
     "hello",  # the worker is up: pid, python, …
@@ -36,6 +37,9 @@ FACT_TYPES: Final = frozenset({
     "error",  # code, message, retryable
 })  # fmt: skip
 DROPPABLE: Final = frozenset({"progress", "phase", "advice"})  # what may be lost while the disk is full
+#: What the job's fate hangs on: on disk before the work goes on.
+SYNCED: Final = frozenset({"checkpoint", "checkpoint_discarded", "artifact", "model", "result", "error"})
+MAX_LINE: Final = 1 << 19  # bytes
 BACKLOG: Final = 1000  # facts kept in memory while the disk is full
 RETRY_INTERVAL: Final = 0.5  # seconds
 
@@ -71,14 +75,16 @@ def decode(line: int, raw: bytes) -> Fact | BadLine:
     digits, _, body = raw.partition(b" ")
     try:
         checksum = int(digits, 16)
-        record = json.loads(body)
+        record = _DECODER.decode(body.decode())
         fact = Fact(record["n"], record["type"], record["at"], record["data"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return BadLine(line, "the line is damaged")
     if checksum != zlib.crc32(body):
         return BadLine(line, "the checksum does not match")
     if fact.line != line:
         return BadLine(line, f"out of sequence: the line calls itself {fact.line}")
+    if not (isinstance(fact.type, str) and isinstance(fact.at, int) and isinstance(fact.data, dict)):
+        return BadLine(line, "the line is no fact")
     if fact.type not in FACT_TYPES:
         return BadLine(line, f"unknown fact type {fact.type!r}")
     return fact
@@ -95,9 +101,14 @@ def parse(data: bytes, *, after: int) -> tuple[list[Fact | BadLine], int]:
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's own types: numbers of numpy and torch become Python's, non-finite ones null."""
-    if value is None or isinstance(value, (bool, int, str)):
+    """The value in JSON's own types: numbers of numpy and torch become Python's, non-finite ones null.
+
+    Integers beyond 64 bits become floats: not every reader of JSON has larger ones.
+    """
+    if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, int):
+        return _number(value)
     if isinstance(value, float):
         return value if isfinite(value) else None
     if isinstance(value, Mapping):
@@ -106,8 +117,21 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     item = getattr(value, "item", None)
     if callable(item):
-        return plain(item())
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):  # an array of more than one
+            return plain(item())
     return str(value)
+
+
+def _number(value: int) -> int | float | None:
+    if -(1 << 63) <= value < 1 << 64:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=lambda digits: _number(int(digits)))
 
 
 class SpoolWriter:
@@ -124,6 +148,7 @@ class SpoolWriter:
         self._backlog: deque[tuple[int, str, Mapping[str, Any]]] = deque()
         self._line = self._last_line()
         self._size = os.fstat(self._descriptor).st_size
+        self._unsynced = False
         self.dropped = 0
 
     @property
@@ -132,13 +157,25 @@ class SpoolWriter:
         return len(self._backlog)
 
     def append(self, fact_type: str, data: Mapping[str, Any]) -> None:
-        """Write a fact, or keep it for later when the disk is full."""
+        """Write a fact, or keep it for later when the disk is full.
+
+        Raises ``PluginError`` for a fact longer than ``MAX_LINE``, unless it is telemetry: that is dropped.
+        """
         if os.getpid() != self._pid:
             raise RuntimeError(
                 "Only the worker's own process may report; a forked child has to tell its parent."
             )
+        data = plain(data)
+        size = len(encode(Fact(0, fact_type, 0, data)))
+        if size > MAX_LINE:
+            self.dropped += 1
+            if fact_type in DROPPABLE:
+                return
+            raise PluginError(
+                f"The {fact_type} has {size} bytes, more than {MAX_LINE}; put what is long into an artifact."
+            )
         with self._lock:
-            self._backlog.append((now_us(), fact_type, plain(data)))
+            self._backlog.append((now_us(), fact_type, data))
             self._write_backlog()
             if len(self._backlog) > BACKLOG:
                 self._drop_oldest()
@@ -166,6 +203,11 @@ class SpoolWriter:
             self._backlog.popleft()
             self._line += 1
             self._size += len(line)
+            self._unsynced |= fact_type in SYNCED
+        if self._unsynced:
+            with contextlib.suppress(OSError):
+                os.fsync(self._descriptor)
+            self._unsynced = False
 
     def _write_whole(self, line: bytes) -> bool:
         try:

@@ -26,9 +26,12 @@ from finetuned_sdk.bundle import (
     Spec,
 )
 from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError
+from finetuned_sdk.fields import NAME_LIMIT, short
 from finetuned_sdk.spool import SpoolWriter
 from finetuned_sdk.worker_context import Context, load_entry, validated
 
+LINE_LIMIT: Final = 3500  # bytes of an error's first line; with what is said around it about 4 KiB
+REASON_LIMIT: Final = 500  # bytes of what is wrong with a row
 POLL_INTERVAL: Final = 0.5  # seconds between two looks at control.json
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -82,7 +85,11 @@ def _run(bundle: Bundle, spool: SpoolWriter) -> int:
         return 1
     if ctx.was_stopped:
         return STOPPED_EXIT_CODE
-    spool.append("result", {"values": ctx.results})
+    try:
+        spool.append("result", {"values": ctx.results})
+    except JobError as error:  # too long
+        spool.append("error", describe(error))
+        return 1
     return 0
 
 
@@ -99,10 +106,18 @@ def _work(ctx: Context, spec: Spec) -> Mapping[str, Any] | None:
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """The data of an error fact: a stable code, a sentence for the user, and whether trying again may help."""
+    """The data of an error fact: a stable code, a sentence for the user, and whether trying again may help.
+
+    Texts are cut at a few KiB: an error may quote a whole file.
+    """
     name = type(error).__name__
     if isinstance(error, JobError):
-        return {"code": error.code, "message": error.message, "retryable": False, **_details(error)}
+        return {
+            "code": short(str(error.code), NAME_LIMIT),
+            "message": short(str(error.message)),
+            "retryable": False,
+            **_details(error),
+        }
     if is_out_of_memory(error):
         return {
             "code": "out_of_memory",
@@ -133,15 +148,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _details(error: JobError) -> dict[str, Any]:
     if isinstance(error, BadDatasetError):
-        problems = [{"row": problem.row, "reason": problem.reason} for problem in error.problems]
-        return {"path": error.path, "problems": problems, "total": error.total}
+        problems = [
+            {"row": problem.row, "reason": short(str(problem.reason), REASON_LIMIT)}
+            for problem in error.problems
+        ]
+        return {"path": short(str(error.path)), "problems": problems, "total": error.total}
     if isinstance(error, RefusedError):
-        return {"param": error.param}
+        return {"param": None if error.param is None else short(str(error.param), NAME_LIMIT)}
     return {}
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
+    return short(next(iter(str(error).strip().splitlines()), ""), LINE_LIMIT)
 
 
 def _watch_control(bundle: Bundle, ctx: Context, spool: SpoolWriter, ended: threading.Event) -> None:

@@ -8,15 +8,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from finetuned_sdk import checkpoints, manifest
+from finetuned_sdk import checkpoints, fields, manifest
 from finetuned_sdk.bundle import Bundle, Spec
 from finetuned_sdk.context import AuditReport, CallbackSpec, StopRequest
 from finetuned_sdk.errors import JobError, PluginError, RefusedError
+from finetuned_sdk.manifest import Manifest
 from finetuned_sdk.worker_progress import INTERVAL, ProgressReporter
+
+LISTED_FILES: Final = 1000  # an artifact of more files leaves them to its manifest …
+LISTED_BYTES: Final = 1 << 16  # … and so does one of longer names
 
 
 class FactSink(Protocol):
@@ -108,7 +112,7 @@ class Context:
 
     def phase(self, name: str) -> None:
         self._progress.flush()
-        self._sink.append("phase", {"phase": name})
+        self._sink.append("phase", {"phase": fields.text(name, "A phase", limit=fields.NAME_LIMIT)})
 
     def progress(
         self,
@@ -118,28 +122,48 @@ class Context:
         final: bool = False,
         **metrics: float | str | bool | None,
     ) -> None:
-        self._progress.report(current_step, total_steps, metrics, final=final)
+        self._progress.report(
+            fields.whole(current_step, "current_step"),
+            None if total_steps is None else fields.whole(total_steps, "total_steps"),
+            fields.scalars(metrics),
+            final=final,
+        )
 
     def advice(self, setting: str, message: str, **figures: float) -> None:
-        self._sink.append("advice", {"setting": setting, "message": message, "figures": figures})
+        self._sink.append(
+            "advice",
+            {
+                "setting": fields.text(setting, "The setting of an advice", limit=fields.NAME_LIMIT),
+                "message": fields.text(message, "The message of an advice"),
+                "figures": fields.figures(figures, "The figure"),
+            },
+        )
 
     def audit(self, report: AuditReport) -> None:
         self._sink.append("audit", {"report": report.as_dict()})
 
     def evaluation(self, name: str, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         self._progress.flush()
-        self._sink.append("evaluation", {"name": name, "metrics": dict(metrics), "step": step})
+        self._sink.append(
+            "evaluation",
+            {
+                "name": fields.text(name, "The name of an evaluation", limit=fields.NAME_LIMIT),
+                "metrics": fields.figures(metrics, "The metric"),
+                "step": None if step is None else fields.whole(step, "step"),
+            },
+        )
 
     def checkpoint(self, directory: Path, *, step: int, metrics: Mapping[str, float | None]) -> Path:
         _require_below(directory, self.work_dir, "A checkpoint is made in ctx.work_dir")
+        step, figures = fields.whole(step, "step"), fields.figures(metrics, "The metric")
         with self._files:
             target, content = checkpoints.publish(
-                directory, self._bundle.checkpoints, step=step, metrics=metrics
+                directory, self._bundle.checkpoints, step=step, metrics=figures
             )
         self._progress.flush()
         self._sink.append(
             "checkpoint",
-            {"step": step, "path": str(target), "bytes": content.total_bytes, "metrics": dict(metrics)},
+            {"step": step, "path": str(target), "bytes": content.total_bytes, "metrics": figures},
         )
         return target
 
@@ -157,6 +181,7 @@ class Context:
     def artifact(self, path: Path, *, kind: str) -> None:
         _require_below(path, self.artifact_dir, "An artifact is published from ctx.artifact_dir")
         name = path.relative_to(self.artifact_dir).as_posix()
+        kind = fields.text(kind, "The kind of an artifact", limit=fields.NAME_LIMIT)
         with self._files:
             content = manifest.seal(path, kind=kind)
         self._sink.append(
@@ -166,7 +191,7 @@ class Context:
                 "kind": kind,
                 "path": str(path),
                 "bytes": content.total_bytes,
-                "files": [asdict(entry) for entry in content.files],
+                "files": _listed(content),
             },
         )
 
@@ -174,7 +199,14 @@ class Context:
         if not manifest.manifest_path(path).is_file():
             raise PluginError(f"{path} is no published artifact; call ctx.artifact on it before ctx.model.")
         self._sink.append(
-            "model", {"name": name, "path": str(path), "kind": kind, "base": base, "lineage": lineage}
+            "model",
+            {
+                "name": fields.model_name(name),
+                "path": str(path),
+                "kind": fields.text(kind, "The kind of a model", limit=fields.NAME_LIMIT),
+                "base": None if base is None else fields.text(base, "The base of a model"),
+                "lineage": lineage,
+            },
         )
 
     def result(self, **values: Any) -> None:
@@ -235,6 +267,13 @@ def validated(model: str, params: Mapping[str, Any]) -> Any:
         first = error.errors(include_url=False)[0]
         param = ".".join(str(part) for part in first["loc"])
         raise RefusedError(f"{param}: {first['msg']}.", param=param) from error
+
+
+def _listed(content: Manifest) -> list[dict[str, Any]]:
+    names = sum(len(entry.path.encode("utf-8", "replace")) for entry in content.files)
+    if len(content.files) > LISTED_FILES or names > LISTED_BYTES:
+        return []
+    return [asdict(entry) for entry in content.files]
 
 
 def _require_below(path: Path, home: Path, rule: str) -> None:

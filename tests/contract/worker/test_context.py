@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from finetuned_sdk import AuditReport, JobError, StopRequest, WorkerContext
+from finetuned_sdk import AuditReport, JobError, StopRequest, WorkerContext, manifest
 from finetuned_sdk.bundle import Bundle
 from finetuned_sdk.context import PROGRESS_FIELDS, CallbackSpec
+from finetuned_sdk.errors import PluginError
 from finetuned_sdk.manifest import ManifestError
 from finetuned_sdk.spool import Fact, SpoolWriter, parse
 from finetuned_sdk.testing import RecordingContext
@@ -261,6 +262,90 @@ def test_advice_audit_and_evaluation_are_reported_as_given(setting: Setting) -> 
     report = setting.of_type("audit")[0]["report"]
     assert (report["rows"], report["warnings"]) == (3, ["short"])
     assert setting.of_type("evaluation") == [{"name": "held_out", "metrics": {"accuracy": 0.5}, "step": None}]
+
+
+class Figure:
+    """A number of another library."""
+
+    def __index__(self) -> int:
+        return 3
+
+    def item(self) -> float:
+        return 0.5
+
+
+WRONG: dict[str, Callable[[Any], object]] = {
+    "A phase must be text": lambda ctx: ctx.phase(3),
+    "The setting of an advice must be text": lambda ctx: ctx.advice(None, "m"),
+    "The message of an advice must be text": lambda ctx: ctx.advice("s", b"m"),
+    "The figure 'rows' must be a number": lambda ctx: ctx.advice("s", "m", rows=["a row"]),
+    "The name of an evaluation must be text": lambda ctx: ctx.evaluation(1, {}),
+    "The metric 'rows' must be a number": lambda ctx: ctx.evaluation("e", {"rows": "a row"}),
+    "step must be a whole number": lambda ctx: ctx.evaluation("e", {}, step="1"),
+    "current_step must be a whole number": lambda ctx: ctx.progress(current_step=1.5, total_steps=2),
+    "total_steps must be a whole number": lambda ctx: ctx.progress(current_step=1, total_steps="2"),
+    "The kind of an artifact must be text": lambda ctx: ctx.artifact(ctx.artifact_dir / "made", kind=1),
+    "The metric 'loss' must be a number": lambda ctx: ctx.checkpoint(
+        make_directory(ctx.work_dir), step=1, metrics={"loss": "low"}
+    ),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_report_of_the_wrong_type_is_refused_where_it_is_made(setting: Setting, message: str) -> None:
+    make_directory(setting.ctx.artifact_dir)
+    with pytest.raises(PluginError, match=message):
+        WRONG[message](setting.ctx)
+    assert setting.facts() == []
+    assert setting.ctx.checkpoints == ()
+
+
+def test_numbers_of_other_libraries_are_taken_as_they_are(setting: Setting) -> None:
+    ctx: Any = setting.ctx
+    ctx.evaluation("e", {"loss": Figure()}, step=Figure())
+    ctx.progress(current_step=Figure(), total_steps=Figure(), loss=Figure(), note=["x"] * 1000, final=True)
+    assert setting.of_type("evaluation") == [{"name": "e", "metrics": {"loss": 0.5}, "step": 3}]
+    (report,) = setting.of_type("progress")
+    assert (report["current_step"], report["loss"]) == (3, 0.5)
+    assert len(report["note"].encode()) <= 200
+
+
+def test_long_texts_are_cut(setting: Setting) -> None:
+    setting.ctx.phase("ä" * 10_000)
+    setting.ctx.advice("s", "m" * 100_000)
+    assert len(setting.of_type("phase")[0]["phase"].encode()) <= 200
+    assert len(setting.of_type("advice")[0]["message"].encode()) <= 4096
+
+
+@pytest.mark.parametrize("name", ["", " ", "a/b", "a\\b", "a\nb", "..", " a", "x" * 201, 3, None])
+def test_a_model_is_not_registered_under_a_name_that_is_none(setting: Setting, name: Any) -> None:
+    path = make_directory(setting.ctx.artifact_dir)
+    setting.ctx.artifact(path, kind="adapter")
+    with pytest.raises(PluginError, match="is no name for a model"):
+        setting.ctx.model(path, name=name, base=None, kind="adapter")
+    assert setting.of_type("model") == []
+
+
+@pytest.mark.parametrize("name", ["Llama-3.2 (copy)", ".hidden", "modèle", "x" * 200])
+def test_a_model_keeps_an_unusual_name(setting: Setting, name: str) -> None:
+    path = make_directory(setting.ctx.artifact_dir)
+    setting.ctx.artifact(path, kind="adapter")
+    setting.ctx.model(path, name=name, base=None, kind="adapter")
+    assert setting.of_type("model")[0]["name"] == name
+
+
+@pytest.mark.parametrize(("files", "length"), [(1001, 4), (300, 250)])
+def test_an_artifact_of_very_many_files_or_long_names_leaves_them_to_its_manifest(
+    setting: Setting, files: int, length: int
+) -> None:
+    path = setting.ctx.artifact_dir / "many"
+    path.mkdir()
+    for number in range(files):
+        (path / f"{number:0{length}}").write_text("x")
+    setting.ctx.artifact(path, kind="shards")
+    (fact,) = setting.of_type("artifact")
+    assert (fact["files"], fact["bytes"]) == ([], files)
+    assert len(manifest.read(path).files) == files
 
 
 def test_a_stop_request_is_seen_with_its_reason(setting: Setting) -> None:

@@ -5,14 +5,17 @@ import math
 import os
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finetuned_sdk import spool
+from finetuned_sdk.errors import PluginError
 from finetuned_sdk.spool import BadLine, Fact, SpoolWriter, decode, encode, parse
 
 JSON = st.recursive(
@@ -84,6 +87,84 @@ def test_values_of_other_libraries_become_plain() -> None:
     assert spool.plain({1: Scalar(), "p": Path("/x"), "s": {2}, "n": math.nan}) == {
         "1": 0.5, "p": "/x", "s": [2], "n": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (2**64 - 1, 2**64 - 1),
+        (-(2**63), -(2**63)),
+        (2**64, 2.0**64),
+        (-(2**63) - 1, -(2.0**63)),
+        (10**400, None),
+        (10**5000, None),
+    ],
+    ids=["largest", "smallest", "too-large", "too-small", "beyond-floats", "beyond-text"],
+)
+def test_whole_numbers_that_other_readers_cannot_hold_become_floats(value: int, kept: float | None) -> None:
+    assert spool.plain([value]) == [kept]
+    assert type(spool.plain(value)) is type(kept)
+    orjson.dumps(spool.plain(value))
+
+
+def test_an_array_becomes_text_and_not_an_error() -> None:
+    class Array:
+        def item(self) -> float:
+            raise ValueError("can only convert an array of size 1")
+
+        def __str__(self) -> str:
+            return "[1 2]"
+
+    assert spool.plain(Array()) == "[1 2]"
+
+
+def line_of(body: str) -> bytes:
+    return b"%08x %b" % (zlib.crc32(body.encode()), body.encode())
+
+
+def test_numbers_beyond_64_bits_in_a_foreign_line_do_not_reach_the_log() -> None:
+    body = '{"n":1,"at":1,"type":"result","data":{"values":{"n":' + str(2**70) + "}}}"
+    fact = decode(1, line_of(body))
+    assert isinstance(fact, Fact)
+    assert fact.data == {"values": {"n": 2.0**70}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"n":1,"at":"now","type":"phase","data":{}}',
+        '{"n":1,"at":1,"type":"phase","data":[]}',
+        '{"n":1,"at":1,"type":["phase"],"data":{}}',
+        '{"n":1,"at":1,"type":"phase","data":' + "[" * 100_000 + "]" * 100_000 + "}",
+        '{"n":1,"at":1,"type":"phase","data":{"x":' + "9" * 5000 + "}}",
+    ],
+    ids=["time", "data", "type", "depth", "digits"],
+)
+def test_a_foreign_line_of_another_shape_is_a_bad_line(body: str) -> None:
+    assert isinstance(decode(1, line_of(body)), BadLine)
+
+
+def test_a_fact_that_is_too_long_is_refused_and_telemetry_dropped(tmp_path: Path) -> None:
+    writer = SpoolWriter(tmp_path / "spool")
+    with pytest.raises(PluginError, match="put what is long into an artifact"):
+        writer.append("audit", {"report": {"warnings": ["x" * spool.MAX_LINE]}})
+    writer.append("progress", {"note": "x" * spool.MAX_LINE})
+    writer.append("phase", {"phase": "x"})
+    writer.close()
+    assert writer.dropped == 2
+    assert [line.line for line in read(tmp_path / "spool")] == [1]
+
+
+@pytest.mark.parametrize("fact_type", sorted(spool.FACT_TYPES))
+def test_what_the_job_hangs_on_is_on_disk_before_the_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fact_type: str
+) -> None:
+    writer = SpoolWriter(tmp_path / "spool")
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    writer.append(fact_type, {"path": "/c"})
+    matters = {"checkpoint", "checkpoint_discarded", "artifact", "model", "result", "error"}
+    assert sizes == ([(tmp_path / "spool").stat().st_size] if fact_type in matters else [])
 
 
 def test_a_lone_surrogate_makes_a_line_that_can_be_read() -> None:

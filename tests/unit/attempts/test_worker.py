@@ -21,7 +21,7 @@ from finetuned_sdk.errors import BadDatasetError
 from finetuned_sdk.fake import FAKE, FakeParams, finetuned_register
 from finetuned_sdk.kinds import Host
 from finetuned_sdk.registry import Registry
-from finetuned_sdk.spool import Fact, parse
+from finetuned_sdk.spool import Fact, encode, parse
 from finetuned_sdk.testing import RecordingContext
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -196,6 +196,41 @@ def test_a_bad_dataset_names_its_rows() -> None:
 
 def test_a_refusal_names_the_parameter() -> None:
     assert worker.describe(RefusedError("No.", param="steps"))["param"] == "steps"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        JobError("ä" * 1_000_000, code="c" * 10_000),
+        RuntimeError("x" * 1_000_000),
+        MemoryError("x" * 1_000_000),
+        ImportError("x" * 1_000_000),
+        RefusedError("x" * 1_000_000, param="p" * 10_000),
+    ],
+)
+def test_an_error_is_told_in_a_few_kilobytes_however_long_it_is(error: BaseException) -> None:
+    data = worker.describe(error)
+    assert len(data["message"].encode()) <= 4096
+    assert "…" in data["message"]
+    assert len(encode(Fact(1, "error", 1, data))) < 5000
+
+
+def test_a_hundred_long_problems_of_a_dataset_fit_into_a_line() -> None:
+    problems = [RowProblem(row, "x" * 100_000) for row in range(1000)]
+    data = worker.describe(BadDatasetError("d" * 10_000, problems, remedy="Mend them."))
+    assert (len(data["problems"]), data["total"]) == (100, 1000)
+    assert len(encode(Fact(1, "error", 1, data))) < 100_000
+
+
+def test_a_message_that_is_no_text_becomes_one() -> None:
+    mistake: Any = Path("/x")
+    assert worker.describe(JobError(mistake))["message"] == "/x"
+
+
+def test_a_result_that_is_too_long_fails_the_job_with_the_reason(start: Start, bundle: Bundle) -> None:
+    assert start(steps=1, result={"log": "x" * (1 << 20)}).wait(20) == 1
+    assert facts(bundle)[-1].type == "error"
+    assert "into an artifact" in facts(bundle)[-1].data["message"]
 
 
 # ---- callbacks -------------------------------------------------------------------------------------------
