@@ -11,6 +11,7 @@ import anyio
 from anyio import TASK_STATUS_IGNORED, to_thread
 from anyio.abc import TaskGroup, TaskStatus
 
+from finetuned.attempts import temporary
 from finetuned.attempts.launcher import Executor
 from finetuned.attempts.ports import AttemptLog, LiveAttempt
 from finetuned.attempts.strays import Key, Stray, bundles, find_strays, set_aside
@@ -217,6 +218,8 @@ class Supervision:
         if gone:
             self.strays = [stray for stray in self.strays if stray not in gone]
             logger.warning("%d attempts that the log does not know have ended", len(gone))
+            for stray in gone:  # as of any attempt whose runner may have been killed
+                await to_thread.run_sync(temporary.remove, self.bundle(*stray.key))
             self._released()
 
     async def _set_aside_foreign(self) -> None:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio import to_thread
 
-from finetuned.attempts import identity
+from finetuned.attempts import identity, temporary
 from finetuned.attempts.launcher import Executor, LocalExecutor
 from finetuned.attempts.ports import Ending
 from finetuned.attempts.supervision import Supervision
@@ -94,6 +94,7 @@ class House:
             while not self._is_clear(tag, runner):
                 assert time.monotonic() < deadline, f"{tag} cannot be killed"
                 time.sleep(0.01)
+            temporary.remove(Bundle(path))
 
     def _is_clear(self, tag: str, runner: RunnerIdentity | None) -> bool:
         if runner is not None and identity.is_alive(runner):

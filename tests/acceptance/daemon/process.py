@@ -17,6 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from finetuned.attempts import temporary
+from finetuned_sdk.bundle import Bundle
+
 START_S = 20.0  # generous: other tests share the cores
 
 
@@ -73,6 +76,8 @@ class Daemon:
             self.kill()
         for pid in self.attempt_processes():
             _signal(pid, signal.SIGKILL)
+        for bundle in (self.state / "jobs").glob("*/attempts/*"):
+            temporary.remove(Bundle(bundle))
         self._scratch.cleanup()
 
     def spawn(self) -> subprocess.Popen[bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from finetuned.attempts import identity, strays, supervision
+from finetuned.attempts import identity, strays, supervision, temporary
 from finetuned.attempts.launcher import LocalExecutor, runner_environment
 from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
 from finetuned.attempts.runner import write_exit
@@ -383,6 +383,7 @@ async def test_the_devices_of_a_stray_are_free_once_nothing_of_it_is_alive(
         bundle = Bundle(tmp_path / "job-s" / "attempts" / "1")
         bundle.create(fake_spec("job-s", devices=("cpu:0",)))
         bundle.claim(identify(process))
+        directory = temporary.create(bundle, {})
         kept = Supervision(tmp_path, MemoryAttemptLog(), FailingExecutor(), released=released.set)
         async with running(kept):
             assert kept.reserved == {"cpu:0"}
@@ -390,6 +391,7 @@ async def test_the_devices_of_a_stray_are_free_once_nothing_of_it_is_alive(
             with anyio.fail_after(20):
                 await released.wait()
             assert kept.reserved == frozenset()
+        assert not await anyio.to_thread.run_sync(directory.exists)
     finally:
         process.kill()
         process.wait()
