@@ -67,7 +67,8 @@ class MeteredSFTTrainer(trl.SFTTrainer):
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         loader = super()._get_dataloader(*args, **kwargs)
         if loader.num_workers:
-            loader.multiprocessing_context = LoaderContext()
+            # accelerate's loader is a shell around the one that makes the processes.
+            loader.base_dataloader.multiprocessing_context = LoaderContext()
         # Batches go to the device in training_step, so that the wait for the next one is for the host alone.
         loader.device = None
         return loader

@@ -147,11 +147,10 @@ def test_a_killed_worker_is_resumed_to_the_same_losses(
     assert all(whole[number] == loss for number, loss in reported.items() if number in whole)
 
 
-def test_a_terminated_group_ends_and_publishes_nothing(worker: Worker) -> None:
+def test_a_terminated_group_stops_at_a_step_without_an_error(worker: Worker) -> None:
     worker.wait_until(has_checkpoint)
-    # 1 where a loader process died of the signal before the trainer came to the end of its step.
-    assert worker.signal_group(signal.SIGTERM) in (STOPPED_EXIT_CODE, 1), worker.output()
-    assert not {fact.type for fact in worker.facts()} & {"result", "model"}
+    assert worker.signal_group(signal.SIGTERM) == STOPPED_EXIT_CODE, worker.output()
+    assert not {fact.type for fact in worker.facts()} & {"error", "result", "model"}
     with pytest.raises(ProcessLookupError):
         os.killpg(worker.process.pid, 0)
 
