@@ -20,9 +20,10 @@ from finetuned.commands import Commands
 from finetuned.config import Config
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import StorageFullError
+from finetuned.domain.world import World
 from finetuned.queries import Queries
 from finetuned.store import Log, open_log
-from finetuned_events import Event
+from finetuned_events import Event, NewEvent
 from finetuned_sdk import Host, JobKind, Registry
 
 CPU = {"id": "cpu:0", "kind": "cpu", "name": "a core", "memory_bytes": 1 << 30}
@@ -72,8 +73,13 @@ class House:
         return job_id
 
     async def start_attempt(self) -> None:
-        """Start whatever may start; no process comes of it."""
-        await self.log.execute(lambda world: decisions.schedule(world, elapsed=frozenset()))
+        """Start whatever may start, every backoff being over; no process comes of it."""
+
+        def schedule(world: World) -> list[NewEvent]:
+            elapsed = frozenset((job.id, len(job.attempts)) for job in world.live_jobs())
+            return list(decisions.schedule(world, elapsed=elapsed))
+
+        await self.log.execute(schedule)
 
     async def report(self, job_id: str, *reported: facts.Fact) -> tuple[Event, ...]:
         """Append facts to a job's stream in one commit, as its worker's."""
