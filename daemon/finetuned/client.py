@@ -132,7 +132,10 @@ class Client:
     async def events(
         self, *, job: str | None = None, after: int = 0, limit: int = 100, types: Collection[str] = ()
     ) -> Page[Event]:
-        """A page of events in order: of one job, or of everything."""
+        """A page of events in order: of one job, or of everything.
+
+        With ``types`` it may be short, even empty, and yet have more after it: go on from ``next_after``.
+        """
         query = _query(after=after, limit=limit, types=",".join(types) or None)
         page: Page[Event] = await self._request("GET", _events_path(job), query=query)
         return page
@@ -145,9 +148,9 @@ class Client:
             page = await self.events(job=job, after=after, limit=PAGE, types=types)
             for event in page["data"]:
                 yield event
-            if not page["has_more"] or not page["data"]:
+            if not page["has_more"]:
                 return
-            after = page["data"][-1]["seq"]
+            after = int(page["next_after"] or 0)
 
     def follow(
         self,

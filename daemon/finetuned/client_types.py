@@ -9,11 +9,12 @@ Item = TypeVar("Item")
 
 
 class Page(TypedDict, Generic[Item]):
-    """One page of a list. ``last_id`` is what the next page's ``after`` takes."""
+    """One page of a list. ``next_after`` is what the next page's ``after`` takes."""
 
     data: list[Item]
     has_more: bool
     last_id: str | int | None
+    next_after: str | int | None
 
 
 class Event(TypedDict):
@@ -46,10 +47,11 @@ class Attempt(TypedDict):
 
 
 class Job(TypedDict):
-    """A job; ``state`` is one of ``finetuned.domain.states.JobState``."""
+    """A job; ``state`` is one of ``finetuned.domain.states.JobState``. Follow its events after ``seq`` and miss none."""
 
     id: str
     object: str
+    seq: int
     kind: str
     name: str | None
     state: str

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -22,7 +23,17 @@ from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry
 
+INLINE_JOBS = 50  # jobs that are decoded or put in order on the event loop; more of them in a thread
 OUTPUT_POLL_S = 0.25  # how often output that is followed is looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A job, why it waits, and the position up to which its events are in it (later ones may be)."""
+
+    job: Job
+    wait: queue.Wait | None
+    seq: int
 
 
 @dataclass(slots=True)
@@ -39,13 +50,30 @@ class Queries:
     jobs_dir: Path
     in_backoff: Callable[[], AbstractSet[str]] = field(default=frozenset)
     reserved: Callable[[], AbstractSet[str]] = field(default=frozenset)
-    _waits: tuple[int, AbstractSet[str], dict[str, queue.Wait]] | None = None
+    _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None
 
     async def job(self, job_id: str) -> Job:
         """One job, live or ended. Raises ``NotFoundError``."""
         world = await self.board.world()
+        return world.jobs[job_id] if job_id in world.jobs else await self._ended(job_id)
+
+    async def shown(self, job_id: str) -> Shown:
+        """One job with what is known about it beside its own events. Raises ``NotFoundError``."""
+        world = await self.board.world()
+        seq = self.log.head  # the board is there, and what is read from the file below is not older
         if job_id in world.jobs:
-            return world.jobs[job_id]
+            job = world.jobs[job_id]
+            wait = queue.wait(
+                job,
+                world.jobs.values(),
+                world.slots.values(),
+                in_backoff=self.in_backoff(),
+                reserved=self.reserved(),
+            )
+            return Shown(job, wait, seq)
+        return Shown(await self._ended(job_id), None, seq)
+
+    async def _ended(self, job_id: str) -> Job:
         rows = await self.log.fetch(queries()["select_job"], (job_id,))
         job = job_from(rows[0][0]) if rows else None
         if job is None or job.deleted:
@@ -64,7 +92,10 @@ class Queries:
         """A page of jobs, newest first, and whether there are more. ``after`` is the last page's last id."""
         before = await self._seq_of(after) if after else sys.maxsize
         rows = await self.log.fetch(queries()["select_jobs"], (before, state, kind, name, limit + 1))
-        return [job_from(row[0]) for row in rows[:limit]], len(rows) > limit
+        found = [row[0] for row in rows[:limit]]
+        if len(found) <= INLINE_JOBS:
+            return [job_from(document) for document in found], len(rows) > limit
+        return await anyio.to_thread.run_sync(lambda: [job_from(each) for each in found]), len(rows) > limit
 
     async def _seq_of(self, job_id: str) -> int:
         """The place among jobs of one that may have been deleted between two pages."""
@@ -78,13 +109,15 @@ class Queries:
     async def waits(self) -> dict[str, queue.Wait]:
         """Why each live job waits, by id; computed when asked for, once for each generation of the world."""
         world = await self.board.world()
-        held = self.in_backoff()
-        if self._waits is None or self._waits[:2] != (world.generation, held):
-            waits = queue.waits(
-                world.live_jobs(), world.slots.values(), in_backoff=held, reserved=self.reserved()
-            )
-            self._waits = (world.generation, held, waits)
-        return self._waits[2]
+        held, reserved = self.in_backoff(), self.reserved()
+        situation = (world.generation, held, reserved)
+        if self._waits is not None and self._waits[0] == situation:
+            return self._waits[1]
+        live, slots = list(world.live_jobs()), list(world.slots.values())
+        work = partial(queue.waits, live, slots, in_backoff=held, reserved=reserved)
+        waits = work() if len(live) <= INLINE_JOBS else await anyio.to_thread.run_sync(work)
+        self._waits = (situation, waits)
+        return waits
 
     async def events(
         self,
@@ -93,10 +126,17 @@ class Queries:
         limit: int = 100,
         stream: str | None = None,
         types: Collection[str] | None = None,
-    ) -> tuple[list[Event], bool]:
-        """A page of events in order, and whether there are more before the head."""
-        page = await self.log.read(after=after, limit=limit + 1, stream=stream, types=types)
-        return page[:limit], len(page) > limit
+    ) -> tuple[Page, bool]:
+        """A page of events in order with how far was looked, and whether to look on from there.
+
+        The look is bounded: with a filter a page may be short or empty although there are more before the head.
+        """
+        head = self.log.head
+        page = await self.log.scan(after=after, limit=limit + 1, stream=stream, types=types)
+        if len(page.events) > limit:
+            found = page.events[:limit]
+            return Page(found, found[-1].seq), True
+        return page, page.scanned < head
 
     async def follow(
         self, *, after: int, stream: str | None = None, types: Collection[str] | None = None
@@ -191,6 +231,14 @@ class Queries:
         """The open token whose secret has this hash."""
         world = await self.board.world()
         return next((t for t in world.tokens.values() if t.sha256 == sha256 and t.revoked_at is None), None)
+
+    async def may_go_on(self, actor: str) -> bool:
+        """Whether ``actor`` may keep what it has open: not if it came by a token that was revoked since."""
+        kind, _, token_id = actor.partition(":")
+        if kind != "token":
+            return True
+        world = await self.board.world()
+        return token_id in world.tokens and world.tokens[token_id].revoked_at is None
 
     async def devices(self) -> list[Slot]:
         """The devices that this host schedules and who holds them."""

@@ -37,12 +37,13 @@ def event(each: Event) -> Json:
     }
 
 
-def job(each: Job, wait: Wait | None) -> Json:
-    """A job as ``GET /v1/jobs/{id}`` shows it."""
+def job(each: Job, wait: Wait | None, seq: int) -> Json:
+    """A job as ``GET /v1/jobs/{id}`` shows it; its events up to ``seq`` are in it."""
     newest = each.attempt
     return {
         "id": each.id,
         "object": "job",
+        "seq": seq,
         "kind": each.kind,
         "name": each.name,
         "state": each.state.value,

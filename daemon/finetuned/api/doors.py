@@ -37,4 +37,14 @@ STOPPING = web.AppKey("stopping", anyio.Event)  # set when the server is about t
 
 def json(document: Any, *, status: int = 200) -> web.Response:
     """A JSON response."""
-    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json")
+    return encoded(encode(document), status=status)
+
+
+def encode(document: Any) -> bytes:
+    """The document as JSON in UTF-8."""
+    return orjson.dumps(document)
+
+
+def encoded(body: bytes, *, status: int = 200) -> web.Response:
+    """A response whose body is JSON already."""
+    return web.Response(body=body, status=status, content_type="application/json")

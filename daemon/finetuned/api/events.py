@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from aiohttp import hdrs, web
@@ -45,10 +44,11 @@ async def _events(
         if seen is not None:  # a client that reconnects keeps its first URL, so this one counts
             after = whole_number(LAST_EVENT_ID, seen, lowest=0, highest=LARGEST_SEQ)
         return await _push(request, caller, Filter(stream, types), stream_from if after is None else after)
-    events, has_more = await request.app[DOORS].queries.events(
+    page, has_more = await request.app[DOORS].queries.events(
         after=after or 0, limit=limit, stream=stream, types=types
     )
-    return json(listing([views.event(event) for event in events], has_more=has_more, key="seq"))
+    found = [views.event(event) for event in page.events]
+    return json(listing(found, has_more=has_more, key="seq", next_after=page.scanned))
 
 
 async def _push(request: web.Request, caller: Caller, wanted: Filter, after: int) -> web.StreamResponse:
@@ -60,7 +60,7 @@ async def _push(request: web.Request, caller: Caller, wanted: Filter, after: int
         response.enable_chunked_encoding()
     await response.prepare(request)
     transport = request.transport
-    if not isinstance(transport, asyncio.Transport):
+    if transport is None:
         raise ConnectionResetError("the client went")
     opening = sse.opening()
     if after > queries.head:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 import anyio
+import anyio.to_thread
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views
 from finetuned.api.auth import Caller
 from finetuned.api.body import parse, read_object
-from finetuned.api.doors import DOORS, STOPPING, Doors, json
+from finetuned.api.doors import DOORS, STOPPING, Doors, encode, encoded, json
 from finetuned.api.paging import Parameters, listing
 from finetuned.domain.job import Job
+from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
+from finetuned.queries import INLINE_JOBS
 from finetuned.submission import PRIORITY_LIMIT, parse_request
 
 LONGEST_TAIL = 1_000_000  # lines
@@ -49,13 +53,14 @@ async def submit(request: web.Request, caller: Caller) -> web.StreamResponse:
     Parameters(request)
     body = {"max_attempts": doors.config.max_attempts} | await read_object(request)
     job = await doors.commands.submit(parse_request(body), actor=caller.actor)
-    return await _shown(doors, job, status=201)
+    return await _shown(doors, job.id, status=201)
 
 
 async def listed(request: web.Request, _caller: Caller) -> web.StreamResponse:
     """Jobs, newest first."""
     doors = request.app[DOORS]
     parameters = Parameters(request, "state", "kind", "name", "after", "limit")
+    seq = doors.queries.head
     jobs, has_more = await doors.queries.jobs(
         after=parameters.text("after"),
         limit=parameters.limit(50),
@@ -64,14 +69,19 @@ async def listed(request: web.Request, _caller: Caller) -> web.StreamResponse:
         name=parameters.text("name"),
     )
     waits = await doors.queries.waits()
-    return json(listing([views.job(job, waits.get(job.id)) for job in jobs], has_more=has_more))
+    page = partial(_page, jobs, waits, seq, has_more=has_more)
+    return encoded(page() if len(jobs) <= INLINE_JOBS else await anyio.to_thread.run_sync(page))
+
+
+def _page(jobs: list[Job], waits: dict[str, Wait], seq: int, *, has_more: bool) -> bytes:
+    return encode(listing([views.job(job, waits.get(job.id), seq) for job in jobs], has_more=has_more))
 
 
 async def show(request: web.Request, _caller: Caller) -> web.StreamResponse:
     """One job."""
     doors = request.app[DOORS]
     Parameters(request)
-    return await _shown(doors, await doors.queries.job(request.match_info["id"]))
+    return await _shown(doors, request.match_info["id"])
 
 
 async def cancel(request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -80,7 +90,7 @@ async def cancel(request: web.Request, caller: Caller) -> web.StreamResponse:
     Parameters(request)
     wanted = parse(CancelRequest, await read_object(request, optional=True))
     job = await doors.commands.cancel(request.match_info["id"], actor=caller.actor, reason=wanted.reason)
-    return await _shown(doors, job)
+    return await _shown(doors, job.id)
 
 
 async def retry(request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -92,7 +102,7 @@ async def retry(request: web.Request, caller: Caller) -> web.StreamResponse:
     job = await doors.commands.retry(
         request.match_info["id"], actor=caller.actor, from_checkpoint=checkpoint, priority=wanted.priority
     )
-    return await _shown(doors, job, status=201)
+    return await _shown(doors, job.id, status=201)
 
 
 async def delete(request: web.Request, caller: Caller) -> web.StreamResponse:
@@ -103,7 +113,7 @@ async def delete(request: web.Request, caller: Caller) -> web.StreamResponse:
     return json({"id": job_id, "object": "job", "deleted": True})
 
 
-async def output(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def output(request: web.Request, caller: Caller) -> web.StreamResponse:
     """What a job's processes printed, as text."""
     doors = request.app[DOORS]
     parameters = Parameters(request, "tail", "follow", "attempt")
@@ -118,24 +128,28 @@ async def output(request: web.Request, _caller: Caller) -> web.StreamResponse:
     response.charset = "utf-8"
     await response.prepare(request)
     async with aclosing(blocks):
-        await _write(request, response, blocks, doors.config.sse_write_timeout_s)
+        await _write(request, response, blocks, caller)
     return response
 
 
 async def _write(
-    request: web.Request, response: web.StreamResponse, blocks: AsyncIterator[bytes], timeout_s: float
+    request: web.Request, response: web.StreamResponse, blocks: AsyncIterator[bytes], caller: Caller
 ) -> None:
+    doors = request.app[DOORS]
     async for block in blocks:
         transport = request.transport
         if request.app[STOPPING].is_set() or transport is None or transport.is_closing():
             return
-        with anyio.move_on_after(timeout_s) as waiting:
+        if not await doors.queries.may_go_on(caller.actor):
+            transport.abort()
+            return
+        with anyio.move_on_after(doors.config.sse_write_timeout_s) as waiting:
             await response.write(block)
         if waiting.cancelled_caught:
             transport.abort()
             return
 
 
-async def _shown(doors: Doors, job: Job, *, status: int = 200) -> web.Response:
-    waits = await doors.queries.waits()
-    return json(views.job(job, waits.get(job.id)), status=status)
+async def _shown(doors: Doors, job_id: str, *, status: int = 200) -> web.Response:
+    shown = await doors.queries.shown(job_id)
+    return json(views.job(shown.job, shown.wait, shown.seq), status=status)

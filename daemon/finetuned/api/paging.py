@@ -75,14 +75,18 @@ def whole_number(name: str, value: str, *, lowest: int, highest: int) -> int:
     )
 
 
-def listing(items: list[dict[str, Any]], *, has_more: bool = False, key: str = "id") -> dict[str, Any]:
-    """A list as every list route answers it; ``last_id`` is the next page's ``after``."""
+def listing(
+    items: list[dict[str, Any]], *, has_more: bool = False, key: str = "id", next_after: int | None = None
+) -> dict[str, Any]:
+    """A list as every list route answers it. The next page's ``after`` is ``next_after``: by default the last item's key."""
+    last = items[-1][key] if items else None
     return {
         "object": "list",
         "data": items,
         "has_more": has_more,
         "first_id": items[0][key] if items else None,
-        "last_id": items[-1][key] if items else None,
+        "last_id": last,
+        "next_after": last if next_after is None else next_after,
     }
 
 

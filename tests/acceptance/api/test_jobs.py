@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import sqlite3
+import threading
 from typing import Any
 
 import pytest
 
+from finetuned import queries
 from finetuned.domain import facts
+from finetuned.store import job_from
 from finetuned_events import LogBrokenError, LogClosedError, LogFullError
 
 JSON = {"Content-Type": "application/json"}
@@ -255,6 +258,63 @@ async def test_events_are_paged_and_filtered(house: Any, client: Any) -> None:
     assert rest["has_more"] is False
     forced = await client.get("/v1/events?stream=false", headers={"Accept": "text/event-stream"})
     assert forced.content_type == "application/json"
+
+
+async def test_rare_events_are_found_over_pages_that_are_empty(
+    house: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetuned_events.log._SCAN", 50)
+    job = await submit(client)
+    for start in range(0, 3000, 1000):  # more than the log keeps in memory
+        await house.progress(job["id"], *range(start, start + 1000))
+    monkeypatch.setattr(house.log, "recent", lambda _after: None)
+    await house.report(job["id"], facts.JobPhase(phase="training"))
+    found: list[str] = []
+    pages, after = 0, 0
+    while True:
+        parameters = {"types": "job.phase", "after": str(after)}
+        page = await (await client.get("/v1/events", params=parameters)).json()
+        found += [event["type"] for event in page["data"]]
+        assert page["next_after"] - after <= 50
+        pages, after = pages + 1, page["next_after"]
+        if not page["has_more"]:
+            break
+    assert found == ["job.phase"]
+    assert pages > 50
+    assert after == house.log.head
+
+
+async def test_following_after_the_seq_of_a_job_misses_nothing(house: Any, client: Any) -> None:
+    job = await submit(client)
+    await house.progress(job["id"], 1, 2)
+    shown = await (await client.get(f"/v1/jobs/{job['id']}")).json()
+    assert shown["progress"] == {"current_step": 2}
+    await house.progress(job["id"], 3)
+    rest = await (
+        await client.get(f"/v1/jobs/{job['id']}/events", params={"after": str(shown["seq"])})
+    ).json()
+    assert [event["data"] for event in rest["data"]] == [{"current_step": 3}]
+    listed = await (await client.get("/v1/jobs")).json()
+    assert listed["data"][0]["seq"] == house.log.head
+
+
+async def test_a_large_page_is_decoded_and_written_off_the_event_loop(
+    house: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+
+    def watched(document: bytes) -> Any:
+        threads.add(threading.get_ident())
+        return job_from(document)
+
+    for _ in range(queries.INLINE_JOBS + 1):
+        await house.accept_job()
+    monkeypatch.setattr("finetuned.queries.job_from", watched)
+    page = await (await client.get("/v1/jobs?limit=1000")).json()
+    assert len(page["data"]) == queries.INLINE_JOBS + 1
+    assert page["data"][0]["queue_position"] == queries.INLINE_JOBS + 1
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_the_list_routes_answer_what_is_there(client: Any) -> None:

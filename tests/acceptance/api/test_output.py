@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 
@@ -150,6 +151,27 @@ async def test_following_one_attempt_ends_with_that_attempt(house: Any, client: 
         with anyio.fail_after(10):
             await ended.wait()
     assert got == b"all of it\n"
+
+
+async def test_following_is_cut_when_its_token_is_revoked(
+    house: Any, until: Callable[[Callable[[], object]], Any]
+) -> None:
+    job_id = await running_job(house)
+    file = output_file(house, job_id, 1)
+    file.write_text("before\n")
+    token, secret = await house.commands.create_token(scope="read", name=None, actor="test")
+    got = bytearray()
+    async with (
+        aiohttp.ClientSession(house.url, headers={"Authorization": f"Bearer {secret}"}) as client,
+        client.get(f"/v1/jobs/{job_id}/logs", params={"follow": "true"}) as response,
+    ):
+        got += await response.content.readany()
+        await house.commands.revoke_token(token.id, actor="test")
+        with file.open("ab") as output:
+            output.write(b"after\n")
+        with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+    assert got == b"before\n"
 
 
 async def test_following_ends_when_the_server_closes(open_house: Any, open_client: Any) -> None:

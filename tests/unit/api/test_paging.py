@@ -66,5 +66,8 @@ def test_a_list_says_where_it_begins_and_ends() -> None:
     items = [{"id": "a"}, {"id": "b"}]
     assert listing(items, has_more=True) == {
         "object": "list", "data": items, "has_more": True, "first_id": "a", "last_id": "b",
+        "next_after": "b",
     }  # fmt: skip
-    assert listing([]) == {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None}
+    ends = {"first_id": None, "last_id": None, "next_after": None}
+    assert listing([]) == {"object": "list", "data": [], "has_more": False} | ends
+    assert listing([{"seq": 3}], key="seq", next_after=9)["next_after"] == 9

@@ -168,3 +168,20 @@ def test_a_plan_never_gives_a_device_twice_and_never_starts_what_is_held_back(
     assert len(given_out) == len(set(given_out))
     assert all(len(claim.devices) == claim.job.devices for claim in claims)
     assert not {claim.job.id for claim in claims} & held
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 2), st.booleans()), max_size=8),
+    st.sets(st.sampled_from(["cpu:0", "cpu:1"])),
+)
+def test_the_wait_of_one_job_is_what_all_waits_say_of_it(
+    jobs: list[tuple[int, int, bool]], reserved: set[str]
+) -> None:
+    scene = Scene(devices=3)
+    for number, (devices, priority, _) in enumerate(jobs):
+        scene.submit(f"j{number}", devices=devices, priority=priority)
+    held = {f"j{number}" for number, (_, _, backing_off) in enumerate(jobs) if backing_off}
+    live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
+    waits = queue.waits(live, slots, in_backoff=held, reserved=reserved)
+    for job in live:
+        assert queue.wait(job, live, slots, in_backoff=held, reserved=reserved) == waits.get(job.id)
