@@ -45,10 +45,18 @@ def demo(*, model_file: Path | None, keep: bool, as_json: bool) -> None:
     if as_json:
         figures = [{"what": each.what, "before": each.before, "after": each.after} for each in changes]
         console.emit({"changes": figures, "seconds": round(outcome.seconds, 1), "job": outcome.job})
+        _must_have_learned(changes)
         return
+    _must_have_learned(changes)
     console.say(f"\nAll of it took {units.duration(outcome.seconds)}.")
     for line in _next_steps(outcome, chosen, keep=keep):
         console.say(line)
+
+
+def _must_have_learned(changes: list[story.Change]) -> None:
+    problem = story.lesson(changes)
+    if problem is not None:
+        raise walk.DemoError(problem)
 
 
 def _downloaded() -> Path:
@@ -70,7 +78,7 @@ class _Silent:
 
     async def watch(self, daemon: Client, job: Job) -> Job:
         """Wait for the end."""
-        return await watch.follow(daemon, job["id"], display.Quiet(job["id"]))
+        return await watch.follow(daemon, job, display.Quiet(job["id"]))
 
     async def result(self, daemon: Client, job: Job) -> None:
         """Nothing: the figures are printed as JSON at the end."""
@@ -90,7 +98,7 @@ class _Narrator:
     async def watch(self, daemon: Client, job: Job) -> Job:
         """The live view, then how it ended."""
         with display.choose(job["id"], as_json=False) as view:
-            ended = await watch.follow(daemon, job["id"], view)
+            ended = await watch.follow(daemon, job, view)
         if ended["state"] == "succeeded":
             console.say(next(ending.lines(ended)), style="green")
         else:
@@ -107,6 +115,7 @@ class _Narrator:
         """Figures, answers, timeline."""
         self.step("Before and after, on orders that it was not trained on")
         _show_changes(story.changes(job))
+        console.say("  These orders were looked at while the training rows were written: a development set.")
         for sample in await anyio.to_thread.run_sync(lambda: story.samples(job, count=SAMPLES)):
             _show_sample(sample)
         self.step("What happened, from the event log")
@@ -145,6 +154,7 @@ def _next_steps(outcome: walk.Outcome, model_file: Path, *, keep: bool) -> list[
     return [
         "",
         "What to try next:",
+        "  source .venv/bin/activate                     # the environment that has the commands",
         *([kept] if keep else []),
         "  finetuned &                                   # a daemon that stays",
         f"  finetune models import-gguf {shlex.quote(str(model_file))} --name smollm2 --watch",

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetuned.cli import console, tables, timeline, units
-from finetuned.client_types import Event
+from finetuned.client_types import Event, Job
 from finetuned.domain.states import JobState
 
 Json = Any
@@ -31,6 +31,9 @@ NOTED = frozenset(
 
 class View(Protocol):
     """Where a watched job's events go. A context manager: a live display has an end."""
+
+    def begin(self, job: Job) -> None:
+        """Show the job as it is; its events from there on follow."""
 
     def event(self, event: Event) -> None:
         """Show an event."""
@@ -49,12 +52,18 @@ class View(Protocol):
 
 @dataclass(slots=True)
 class Watched:
-    """What the events so far say of a job."""
+    """What is known of a job: as it was when it was looked up, and what its events said since."""
 
     job_id: str
     state: JobState | None = None
     phase: str = ""
     figures: dict[str, Json] = field(default_factory=dict)
+
+    def begin(self, job: Job) -> None:
+        """Take the job as it is."""
+        self.state = JobState(job["state"])
+        self.phase = _words(job["phase"])
+        self.figures = job["progress"] or {}
 
     def apply(self, event: Event) -> str:
         """Take an event in; what is worth telling of it, or nothing."""
@@ -65,7 +74,7 @@ class Watched:
             self.figures = data
             return ""
         if kind == "job.phase":
-            self.phase = str(data["phase"]).replace("_", " ")
+            self.phase = _words(data["phase"])
             return ""
         text = timeline.describe(event)
         if self.state is not before and self.state is not None:
@@ -83,6 +92,10 @@ class _View:
 
     def __init__(self, job_id: str) -> None:
         self.watched = Watched(job_id)
+
+    def begin(self, job: Job) -> None:
+        """Take the job as it is; show nothing of it."""
+        self.watched.begin(job)
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +138,14 @@ class LineView(_View):
         self._next = clock()
         self._told: dict[str, Json] = {}
         self._lost = False
+
+    def begin(self, job: Job) -> None:
+        """One line on how it stands, and one with its figures."""
+        super().begin(job)
+        at = units.local(job["updated_at"] or job["created_at"], date=False)
+        told = (job["state"], self.watched.phase, job["wait_reason"])
+        console.say(f"{at}  {': '.join(part for part in told if part)}")
+        self._progress(at)
 
     def event(self, event: Event) -> None:
         """Print a line if there is something to tell."""
@@ -210,6 +231,10 @@ class LiveView(_View):
             if value is not None:
                 line.append(f"  {label} ", style="dim").append(units.figure(value), style="bold")
         return _cut(line)
+
+
+def _words(phase: Json) -> str:
+    return str(phase or "").replace("_", " ")
 
 
 def _cut(line: Text) -> Text:

@@ -179,7 +179,7 @@ async def retry(
     """Submit an ended job again, as a new one."""
     job = await daemon.retry(job_id, from_checkpoint=from_checkpoint, priority=priority)
     _told(job, as_json, f"{job['id']} is {job['state']}; it repeats {job_id}.")
-    return await watch.to_the_end(daemon, job["id"], as_json=as_json) if watching else 0
+    return await watch.to_the_end(daemon, job, as_json=as_json) if watching else 0
 
 
 @click.command

@@ -90,4 +90,4 @@ async def import_gguf(
         console.emit(job)
     else:
         console.say(f"{job['id']} is {job['state']}.")
-    return await watch.to_the_end(daemon, job["id"], as_json=as_json) if watching else 0
+    return await watch.to_the_end(daemon, job, as_json=as_json) if watching else 0

@@ -75,7 +75,7 @@ async def run(
         console.say(f"{job['id']} is {job['state']}.")
         if not watching:
             console.note(f"`finetune watch {job['id']}` shows it live.")
-    return await watch.to_the_end(daemon, job["id"], as_json=as_json) if watching else 0
+    return await watch.to_the_end(daemon, job, as_json=as_json) if watching else 0
 
 
 async def _params(

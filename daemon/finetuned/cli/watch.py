@@ -13,28 +13,29 @@ from finetuned.client import Client
 from finetuned.client_errors import UnreachableError
 from finetuned.client_follow import ResetError
 from finetuned.client_types import Job
+from finetuned.domain.states import TERMINAL, JobState
 
 ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
 @click.command
 @click.argument("job_id", metavar="JOB")
-@json_option("Print JSON: each event on a line, the job last.")
+@json_option("Print JSON: each event from now on on a line, the job last.")
 @with_daemon
 async def watch(daemon: Client, *, job_id: str, as_json: bool) -> int:
     """Watch a job until it ends.
 
     Ctrl-C leaves the job alone. The exit code is 0 if the job succeeded and 1 if it failed or was cancelled.
     """
-    job = await daemon.job(job_id)
-    return await to_the_end(daemon, job["id"], as_json=as_json)
+    return await to_the_end(daemon, await daemon.job(job_id), as_json=as_json)
 
 
-async def to_the_end(daemon: Client, job_id: str, *, as_json: bool) -> int:
+async def to_the_end(daemon: Client, job: Job, *, as_json: bool) -> int:
     """Show a job until it ends, then how it ended; the exit code."""
+    job_id = job["id"]
     try:
         with display.choose(job_id, as_json=as_json) as view:
-            job = await follow(daemon, job_id, view)
+            job = await follow(daemon, job, view)
     except anyio.get_cancelled_exc_class():
         console.note(
             f"Detached; {job_id} goes on. `finetune watch {job_id}` comes back to it, "
@@ -49,20 +50,26 @@ async def to_the_end(daemon: Client, job_id: str, *, as_json: bool) -> int:
     return ending.exit_code(job)
 
 
-async def follow(daemon: Client, job_id: str, view: display.View) -> Job:
-    """Hand a job's events to ``view`` until it has ended; the ended job."""
-    while True:
+async def follow(daemon: Client, job: Job, view: display.View) -> Job:
+    """Hand a job as it is, and its events from there on, to ``view`` until it has ended; the ended job."""
+    job_id = job["id"]
+    while JobState(job["state"]) not in TERMINAL:
+        view.begin(job)
         try:
-            async with aclosing(daemon.follow(job=job_id, on_connection=view.connection)) as events:
+            async with aclosing(
+                daemon.follow(job=job_id, after=job["seq"], on_connection=view.connection)
+            ) as events:
                 async for event in events:
                     view.event(event)
                     if event["type"] in ENDS:
-                        return await _ended(daemon, job_id, view)
+                        break
         except ResetError:
             view.connection("the log was put back to an earlier state; looking again")
+        job = await _looked_up(daemon, job_id, view)
+    return job
 
 
-async def _ended(daemon: Client, job_id: str, view: display.View) -> Job:
+async def _looked_up(daemon: Client, job_id: str, view: display.View) -> Job:
     while True:
         try:
             return await daemon.job(job_id)

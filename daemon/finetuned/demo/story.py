@@ -15,6 +15,8 @@ Json = Any
 EVALUATION = "validation"
 SAMPLES_KIND = "validation_samples"
 
+AIM = "exact_match"  # the metric that must rise
+
 #: What is said of a metric.
 METRICS = {
     "exact_match": "orders that are right in every field",
@@ -53,6 +55,18 @@ def changes(job: Job) -> list[Change]:
         for name, text in METRICS.items()
         if name in first and name in last
     ]
+
+
+def lesson(found: Sequence[Change]) -> str | None:
+    """Why these figures do not show that the model learned; ``None`` if they do."""
+    aim = next((each for each in found if each.what == METRICS[AIM]), None)
+    if aim is None:
+        return "The job recorded no figures before and after its training: what it learned is not known."
+    if aim.after <= aim.before:
+        return (
+            f"The model did not get better: {aim.before:.0%} of the {aim.what} before, {aim.after:.0%} after."
+        )
+    return None
 
 
 def samples(job: Job, *, count: int) -> list[Sample]:

@@ -35,7 +35,7 @@ SFT_SCHEMA: dict[str, Json] = {
 def a_job(job_id: str, **changes: Json) -> dict[str, Json]:
     """A job as the daemon shows it."""
     return {
-        "id": job_id, "object": "job", "kind": "sft", "name": None, "state": "queued", "phase": None,
+        "id": job_id, "object": "job", "seq": 0, "kind": "sft", "name": None, "state": "queued", "phase": None,
         "params": {"model": "tiny"}, "priority": 0, "metadata": {}, "attempt": 0, "max_attempts": 3,
         "created_at": "2026-11-22T12:00:00.000000Z", "updated_at": "2026-11-22T12:00:00.000000Z",
         "started_at": None, "paused_at": None, "finished_at": None, "progress": None, "wait_reason": None,
@@ -68,6 +68,8 @@ class FakeDaemon:
         }
         self.endings: dict[str, dict[str, Json]] = {}  # by kind, how its jobs end
         self.refusal: tuple[int, Json] | None = None  # what every request is answered
+        self.unfolds = False  # whether a job is shown as it was submitted until its end was streamed
+        self.ends_told: set[str] = set()  # the streams whose end a client was sent
         self.lost_ends = 0  # requests for a job that are cut once its events were streamed
         self.hang_up = False  # whether connections are cut instead of answered
         self.authorization: str | None = None  # the newest request's
@@ -137,7 +139,8 @@ class FakeDaemon:
     def runs(self, job_id: str, *, steps: int = 3, ends: bool = True) -> None:
         """The story of a job that succeeds."""
         self.jobs[job_id] = a_job(job_id)
-        self.happens(job_id, "job.submitted", {"validates": False, "retry_of": None}, actor="uid:1000")
+        submitted = {"validates": False, "retry_of": None}
+        self.jobs[job_id]["seq"] = self.happens(job_id, "job.submitted", submitted, actor="uid:1000")
         self.happens(job_id, "attempt.starting", {"attempt": 1, "purpose": "run", "devices": ["cpu:0"]})
         self.happens(job_id, "attempt.started", {"attempt": 1})
         self.happens(job_id, "job.phase", {"phase": "training"})
@@ -267,7 +270,11 @@ class FakeDaemon:
             assert request.transport is not None
             request.transport.abort()
         job = self.jobs.get(request.match_info["id"])
-        return _no_job() if job is None else web.json_response(job)
+        if job is None:
+            return _no_job()
+        if self.unfolds and f"job/{job['id']}" not in self.ends_told:
+            job = job | {"state": "queued", "finished_at": None}
+        return web.json_response(job)
 
     async def _cancel(self, request: web.Request) -> web.Response:
         job = self.jobs[request.match_info["id"]]
@@ -336,9 +343,11 @@ class FakeDaemon:
             return _no_job()
         if "text/event-stream" in request.headers.get("Accept", ""):
             return await self._stream(request)
-        found = self._matching(request, int(request.query.get("after", 0)))
-        limit = min(int(request.query.get("limit", 100)), 3)
-        return _page(found[:limit], has_more=len(found) > limit, key="seq")
+        # Few positions are looked at, so a page may be empty and yet not the last.
+        after = int(request.query.get("after", 0))
+        looked = min(after + 3, len(self.events))
+        found = [event for event in self._matching(request, after) if event["seq"] <= looked]
+        return _page(found, has_more=looked < len(self.events), key="seq", next_after=looked)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         cursor = request.headers.get("Last-Event-ID")
@@ -355,6 +364,8 @@ class FakeDaemon:
             for event in self._matching(request, after):
                 after = event["seq"]
                 await response.write(_frame(event))
+                if event["type"] in {"job.succeeded", "job.failed", "job.cancelled"}:
+                    self.ends_told.add(event["stream"])
                 sent += 1
                 if sent == self.cut_after:
                     await self._cut(request, response)
@@ -377,9 +388,19 @@ def _frame(event: dict[str, Json]) -> bytes:
     return f"id: {event['seq']}\nevent: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
-def _page(items: list[dict[str, Json]], *, has_more: bool, key: str) -> web.Response:
+def _page(
+    items: list[dict[str, Json]], *, has_more: bool, key: str, next_after: int | None = None
+) -> web.Response:
     last = items[-1].get(key) if items else None
-    return web.json_response({"object": "list", "data": items, "has_more": has_more, "last_id": last})
+    return web.json_response(
+        {
+            "object": "list",
+            "data": items,
+            "has_more": has_more,
+            "last_id": last,
+            "next_after": last if next_after is None else next_after,
+        }
+    )
 
 
 def _no_job() -> web.Response:

@@ -193,11 +193,12 @@ def test_retry_names_the_checkpoint_and_the_new_job(daemon: FakeDaemon, finetune
 
 
 def test_a_retry_can_be_watched_at_once(daemon: FakeDaemon, finetune: Run) -> None:
-    daemon.runs("job-again")
+    daemon.runs("job-again", ends=False)
+    daemon.on_stream = lambda: daemon.ends("job-again")
     outcome = finetune("retry", "job-1", "--watch", "--json")
     assert outcome.code == 0
     assert outcome.lines[-1]["state"] == "succeeded"
-    assert len(outcome.lines) == 10
+    assert len(outcome.lines) == 9
 
 
 def test_a_table_in_a_pipe_has_no_spaces_at_the_ends_of_lines(daemon: FakeDaemon, finetune: Run) -> None:

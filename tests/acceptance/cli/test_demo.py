@@ -69,10 +69,15 @@ def trained(tmp_path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeDaemon]:
+def endings(tmp_path: Path) -> dict[str, Any]:
+    """How the demo's jobs end, by kind."""
+    return {"sft": trained(tmp_path)}
+
+
+@pytest.fixture
+def staged(endings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[FakeDaemon]:
     """The demo's daemon is a fake one; the list holds it once it was started."""
     started: list[FakeDaemon] = []
-    endings = {"sft": trained(tmp_path)}
 
     @contextmanager
     def daemon(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -102,10 +107,34 @@ def test_the_demo_shows_figures_answers_and_the_timeline(
     assert "attempt 1 on cpu:0" in outcome.out
     assert "All of it took" in outcome.out
     assert "finetune run sft" in outcome.out
+    assert "source .venv/bin/activate" in outcome.out
+    assert "development set" in outcome.out
     bodies = [body for method, path, body in staged[0].requests if (method, path) == ("POST", "/v1/jobs")]
     assert [body["kind"] for body in bodies] == ["import-gguf", "sft"]
     assert bodies[0]["params"] == {"file": str(model_file), "name": "smollm2"}
     assert not staged[0].socket.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("shares", "sentence"),
+    [((0.5, 0.5), "did not get better: 50% of the orders"), ((0.5,), "recorded no figures")],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_demo_that_shows_no_improvement_fails(
+    staged: list[FakeDaemon],
+    finetune: Run,
+    model_file: Path,
+    endings: dict[str, Any],
+    shares: tuple[float, ...],
+    sentence: str,
+    options: list[str],
+) -> None:
+    endings["sft"]["evaluations"] = [
+        {"name": "validation", "metrics": {"exact_match": share}, "step": 0} for share in shares
+    ]
+    outcome = finetune("demo", "--model-file", str(model_file), *options)
+    assert outcome.code == 1
+    assert sentence in outcome.err
 
 
 def test_the_demo_as_json_is_one_document(staged: list[FakeDaemon], finetune: Run, model_file: Path) -> None:

@@ -10,21 +10,51 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from tests.acceptance.cli.conftest import Run
 from tests.acceptance.cli.fake_daemon import FakeDaemon
 
 DEADLINE = 30  # seconds
 
 
+@pytest.fixture(autouse=True)
+def unfolding(daemon: FakeDaemon) -> None:
+    """Who watches has looked a job up when it was submitted: its story is still to come."""
+    daemon.unfolds = True
+
+
 def seqs(lines: list[dict[str, object]]) -> list[object]:
-    return [line["seq"] for line in lines if "seq" in line]
+    return [line["seq"] for line in lines if "stream" in line]
+
+
+def test_watch_begins_with_the_job_as_it_is(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.runs("job-1", steps=3, ends=False)
+    figures = daemon.events[-1]["data"]
+    now = {"state": "queued", "phase": "training", "progress": figures, "seq": len(daemon.events)}
+    daemon.jobs["job-1"] |= now
+    daemon.ends("job-1")
+    outcome = finetune("watch", "job-1")
+    assert outcome.code == 0
+    assert daemon.cursors == ["7"]
+    first, second, *_ = outcome.out.splitlines()
+    assert first.endswith("queued: training")
+    assert "step 3/3" in second
+    assert outcome.out.count("3/3") == 1
+
+
+def test_watching_an_ended_job_only_says_how_it_ended(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.unfolds = False
+    daemon.runs("job-1")
+    outcome = finetune("watch", "job-1", "--json")
+    assert [line["id"] for line in outcome.lines] == ["job-1"]
+    assert daemon.cursors == []
 
 
 def test_watch_prints_each_event_once_and_the_job_last(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.runs("job-1")
     outcome = finetune("watch", "job-1", "--json")
     assert outcome.code == 0
-    assert seqs(outcome.lines) == list(range(1, 9))
+    assert seqs(outcome.lines) == list(range(2, 9))
     assert outcome.lines[-1]["object"] == "job"
     assert outcome.lines[-1]["state"] == "succeeded"
 
@@ -36,21 +66,21 @@ def test_a_connection_lost_in_the_middle_shows_no_event_twice_and_none_is_missin
     daemon.cut_after = 4
     outcome = finetune("watch", "job-1", "--json")
     assert outcome.code == 0
-    assert seqs(outcome.lines) == list(range(1, 11))
-    assert daemon.cursors == ["0", "4"]
+    assert seqs(outcome.lines) == list(range(2, 11))
+    assert daemon.cursors == ["1", "5"]
     assert "Connection lost (the stream broke off)" in outcome.err
 
 
 def test_a_heartbeat_moves_the_cursor_that_a_reconnect_begins_at(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.runs("job-2", ends=False)  # seven events of another job
     daemon.runs("job-1", ends=False)
-    daemon.cut_after, daemon.beat_before_cut = 7, 14
+    daemon.cut_after, daemon.beat_before_cut = 6, 14
     daemon.ends("job-1")
-    # The end is the eighth event of the job, so the cut comes before it and after the heartbeat.
+    # The end is the seventh event behind the submission, so the cut comes before it and after the heartbeat.
     outcome = finetune("watch", "job-1", "--json")
     assert outcome.code == 0
-    assert daemon.cursors == ["0", "14"]
-    assert seqs(outcome.lines) == list(range(8, 16))
+    assert daemon.cursors == ["8", "14"]
+    assert seqs(outcome.lines) == list(range(9, 16))
 
 
 def test_watch_goes_on_after_the_daemon_was_restarted(daemon: FakeDaemon, finetune: Run) -> None:
@@ -76,13 +106,15 @@ def test_a_daemon_that_goes_between_the_last_event_and_the_job_is_waited_for(
     assert "job-1 succeeded" in outcome.out
 
 
-def test_a_log_that_was_put_back_is_read_again_from_its_start(daemon: FakeDaemon, finetune: Run) -> None:
+def test_after_a_log_was_put_back_the_job_is_looked_up_again(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.runs("job-1")
     daemon.reset_next = True
     outcome = finetune("watch", "job-1", "--json")
     assert outcome.code == 0
-    assert daemon.cursors == ["0", "0"]
-    assert seqs(outcome.lines) == list(range(1, 9))
+    assert daemon.cursors == ["1"]
+    assert [path for _, path, _ in daemon.requests].count("/v1/jobs/job-1") == 2
+    assert "earlier state" in outcome.err
+    assert outcome.lines[-1]["state"] == "succeeded"
 
 
 def test_the_exit_code_of_watch_says_that_the_job_failed(daemon: FakeDaemon, finetune: Run) -> None:
@@ -226,4 +258,4 @@ def test_submitting_and_watching_is_one_command(daemon: FakeDaemon, finetune: Ru
     assert outcome.code == 0
     assert outcome.lines[0]["object"] == "job"
     assert outcome.lines[-1]["state"] == "succeeded"
-    assert seqs(outcome.lines) == list(range(1, 9))
+    assert seqs(outcome.lines) == list(range(2, 9))
