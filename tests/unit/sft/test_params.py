@@ -184,5 +184,5 @@ def test_a_crash_costs_no_more_than_500_steps_unless_the_user_says_so(
 
 def test_short_runs_have_ten_checkpoints_or_one_at_every_evaluation() -> None:
     assert intervals(make(), resolved(), 100) == (25, 10)
-    best = {"eval_split": 0.1, "load_best_model_at_end": True}
+    best: dict[str, Any] = {"eval_split": 0.1, "load_best_model_at_end": True}
     assert intervals(make(**best), resolved(**best), 100) == (25, 25)
