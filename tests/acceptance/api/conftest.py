@@ -21,6 +21,11 @@ OpenClient = Callable[[House], aiohttp.ClientSession]
 Until = Callable[[Callable[[], object]], Any]
 
 
+@pytest.fixture(autouse=True)
+def not_blocked(no_blocking: None) -> None:
+    """Nothing of the daemon blocks the event loop."""
+
+
 @pytest.fixture
 def state_dir() -> Iterator[Path]:
     """A directory whose name is short enough for a Unix socket."""
@@ -30,7 +35,7 @@ def state_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def open_house(state_dir: Path, no_blocking: None) -> Open:
+def open_house(state_dir: Path) -> Open:
     """Serves a daemon with the given settings."""
     return lambda **settings: serve_house(state_dir, **{"sse_coalesce_s": 0.005, **settings})
 
