@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,12 +17,18 @@ from tests.acceptance.daemon.process import Daemon, eventually, running
 DEADLINE = 50  # seconds
 
 
-def start_finetune(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def start_finetune(daemon: Daemon, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """``finetune`` in a process of its own, which is gone at the end however that comes."""
     environment = {**os.environ, "FINETUNED_SOCKET": str(daemon.socket)}
     command = [sys.executable, "-m", "finetuned.cli.main", *arguments]
-    return subprocess.Popen(
+    with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_watch_sees_every_event_once_though_the_daemon_is_killed_in_between() -> None:
@@ -33,6 +41,7 @@ def test_watch_sees_every_event_once_though_the_daemon_is_killed_in_between() ->
             daemon.start()
             lines: list[dict[str, Any]] = [json.loads(line) for line in (first, *watching.stdout)]
             err = "" if watching.stderr is None else watching.stderr.read()
+            watching.wait(DEADLINE)
         assert watching.returncode == 0, err
         told = [line["seq"] for line in lines[:-1]]
         seqs = [event["seq"] for event in daemon.events(job_id)]
