@@ -18,8 +18,6 @@ from finetuned.domain.world import World
 from finetuned.patience import patiently
 from finetuned.store import Log
 
-LOOK_EVERY_S = 30.0  # without news of the log: devices may have become free beside it
-
 
 class Scheduler:
     """Follows the log and claims devices for the next jobs.
@@ -39,6 +37,7 @@ class Scheduler:
         self._board = board
         self._reserved = reserved
         self._clock = clock
+        self._waiting: anyio.CancelScope | None = None
         self._planned: tuple[object, ...] = ()  # what was planned for last
         self._until: dict[tuple[str, int], float] = {}  # (job, attempts so far) -> end of its backoff
         self._held: frozenset[str] = frozenset()
@@ -52,8 +51,13 @@ class Scheduler:
         while True:
             head = self._log.head
             await patiently("Scheduling", self.step)
-            with anyio.move_on_after(self._until_next()):
+            with anyio.move_on_after(self._until_next()) as self._waiting:
                 await self._log.wait(head)
+
+    def look(self) -> None:
+        """Schedule again: something changed of which the log does not tell."""
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     async def step(self) -> None:
         """Start everything that may start now."""
@@ -83,4 +87,4 @@ class Scheduler:
     def _until_next(self) -> float:
         now = self._clock()
         ends = [end - now for end in self._until.values() if end > now]
-        return min(ends, default=LOOK_EVERY_S)
+        return min(ends, default=float("inf"))

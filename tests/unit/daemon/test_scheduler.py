@@ -121,6 +121,23 @@ async def test_a_full_disk_delays_the_scheduler_and_does_not_end_it(
         tasks.cancel_scope.cancel()
 
 
+async def test_a_device_that_becomes_free_beside_the_log_is_given_out_when_somebody_says_so(log: Log) -> None:
+    board = Board(log)
+    reserved = {"cpu:0"}
+    scheduler = Scheduler(log, board, reserved=lambda: frozenset(reserved))
+    await submit(log, "job-1")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scheduler.run)
+        await anyio.wait_all_tasks_blocked()
+        assert await state(board, "job-1") == "queued"
+        reserved.clear()
+        scheduler.look()
+        with anyio.fail_after(5):
+            while await state(board, "job-1") != "starting":
+                await log.wait(log.head)
+        tasks.cancel_scope.cancel()
+
+
 async def test_a_broken_log_ends_the_scheduler(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_arguments: Any, **_keywords: Any) -> Any:
         raise LogBrokenError
