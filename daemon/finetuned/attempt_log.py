@@ -73,11 +73,6 @@ class DaemonAttemptLog:
         world = await self._board.world()
         return {job.id: -1 if job.attempt is None else job.attempt.number for job in world.live_jobs()}
 
-    async def known(self) -> dict[str, int]:
-        """For each job that has not ended: how many attempts it has had."""
-        world = await self._board.world()
-        return {job.id: max((each.number for each in job.attempts), default=0) for job in world.live_jobs()}
-
     async def spec(self, job: str, attempt: int) -> Spec:
         """What the worker of an attempt is told. Raises ``SpecUnavailableError`` if its plugin is not loaded."""
         world = await self._board.world()

@@ -128,8 +128,8 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     board = Board(events)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
-    supervision = Supervision(jobs_dir, port, LocalExecutor(), released=lambda: scheduler.look(), fatal=FATAL)
     scheduler = Scheduler(events, board, reserved=lambda: supervision.reserved)
+    supervision = Supervision(jobs_dir, port, LocalExecutor(), released=scheduler.look, fatal=FATAL)
     queries = Queries(
         events,
         board,
