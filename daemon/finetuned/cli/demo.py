@@ -12,7 +12,7 @@ from rich.text import Text
 from finetuned.cli import console, display, ending, tables, timeline, units, watch
 from finetuned.cli.session import json_option
 from finetuned.client import Client
-from finetuned.client_types import Job
+from finetuned.client.types import Job
 from finetuned.demo import story, walk
 from finetuned.domain.errors import InvalidRequestError
 

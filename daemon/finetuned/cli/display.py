@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finetuned.cli import console, tables, timeline, units
-from finetuned.client_types import Event, Job
+from finetuned.client.types import Event, Job
 from finetuned.domain.states import JobState
 
 Json = Any

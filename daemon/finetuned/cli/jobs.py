@@ -11,8 +11,8 @@ import click
 from finetuned.cli import console, tables, timeline, watch
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
-from finetuned.client_errors import UnreachableError
-from finetuned.client_types import Job
+from finetuned.client.errors import UnreachableError
+from finetuned.client.types import Job
 from finetuned.domain.states import TERMINAL, JobState
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from finetuned.cli import units
-from finetuned.client_types import Event
+from finetuned.client.types import Event
 from finetuned.domain.states import TRANSITIONS, JobState
 
 Json = Any

@@ -10,9 +10,9 @@ import click
 from finetuned.cli import console, display, ending
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
-from finetuned.client_errors import UnreachableError
-from finetuned.client_follow import ResetError
-from finetuned.client_types import Job
+from finetuned.client.errors import UnreachableError
+from finetuned.client.follow import ResetError
+from finetuned.client.types import Job
 from finetuned.domain.states import TERMINAL, JobState
 
 ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetuned.client_types import Job
+from finetuned.client.types import Job
 
 Json = Any
 

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 import anyio
 
 from finetuned.client import Client
-from finetuned.client_endpoint import Endpoint
-from finetuned.client_errors import UnreachableError
-from finetuned.client_types import Job
+from finetuned.client.endpoint import Endpoint
+from finetuned.client.errors import UnreachableError
+from finetuned.client.types import Job
 from finetuned.demo import process
 from finetuned.domain.errors import FinetunedError, StartError, UnavailableError
 

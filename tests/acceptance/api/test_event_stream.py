@@ -14,7 +14,7 @@ import aiohttp
 import anyio
 import pytest
 
-from finetuned.client_sse import Frame, Parser
+from finetuned.client.sse import Frame, Parser
 from finetuned.domain import facts
 
 

@@ -9,10 +9,11 @@ import anyio
 import pytest
 from tests.acceptance.cli.fake_daemon import FakeDaemon, a_job
 
-from finetuned import client_follow, client_transport
 from finetuned.client import Client
-from finetuned.client_endpoint import Endpoint
-from finetuned.client_errors import UnreachableError
+from finetuned.client import follow as client_follow
+from finetuned.client import transport as client_transport
+from finetuned.client.endpoint import Endpoint
+from finetuned.client.errors import UnreachableError
 from finetuned.domain.errors import InvalidRequestError
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"

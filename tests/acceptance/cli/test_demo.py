@@ -19,7 +19,7 @@ from tests.acceptance.cli.fake_daemon import FakeDaemon
 
 from finetuned.attempts import identity
 from finetuned.client import Client
-from finetuned.client_endpoint import Endpoint
+from finetuned.client.endpoint import Endpoint
 from finetuned.demo import process
 from finetuned.domain.errors import FinetunedError, StartError
 

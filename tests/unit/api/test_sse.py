@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetuned.api import sse
-from finetuned.client_sse import Parser
+from finetuned.client.sse import Parser
 from finetuned_events import Event
 
 JSON = st.recursive(

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned import client_types, views
+from finetuned import views
 from finetuned.client import Client
-from finetuned.client_endpoint import Endpoint, find_endpoint
-from finetuned.client_errors import error_from
-from finetuned.client_sse import Frame, Parser
+from finetuned.client import types as client_types
+from finetuned.client.endpoint import Endpoint, find_endpoint
+from finetuned.client.errors import error_from
+from finetuned.client.sse import Frame, Parser
 from finetuned.domain import errors
 
 WIRE = (

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from finetuned.client_types import Job
+from finetuned.client.types import Job
 from finetuned.demo import story, walk
 
 

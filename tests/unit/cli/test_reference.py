@@ -11,7 +11,7 @@ import click
 import pytest
 
 from finetuned.cli import ending, main
-from finetuned.client_errors import UnexpectedAnswerError, UnreachableError
+from finetuned.client.errors import UnexpectedAnswerError, UnreachableError
 from finetuned.domain import errors
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"

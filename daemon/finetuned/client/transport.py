@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from finetuned.client_endpoint import Endpoint
-from finetuned.client_errors import UnexpectedAnswerError, UnreachableError, error_from
+from finetuned.client.endpoint import Endpoint
+from finetuned.client.errors import UnexpectedAnswerError, UnreachableError, error_from
 
 Json = Any
 

@@ -19,11 +19,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from finetuned.client_endpoint import Endpoint, find_endpoint
-from finetuned.client_errors import UnreachableError
-from finetuned.client_follow import OnConnection, follow
-from finetuned.client_transport import LOST, Transport
-from finetuned.client_types import Device, Event, Job, Kind, Model, Page, Token
+from finetuned.client.endpoint import Endpoint, find_endpoint
+from finetuned.client.errors import UnreachableError
+from finetuned.client.follow import OnConnection, follow
+from finetuned.client.transport import LOST, Transport
+from finetuned.client.types import Device, Event, Job, Kind, Model, Page, Token
 
 Json = Any
 

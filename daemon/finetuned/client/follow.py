@@ -11,9 +11,9 @@ from typing import Final
 import aiohttp
 import anyio
 
-from finetuned.client_sse import Frame, Parser
-from finetuned.client_transport import LOST, SILENCE_TIMEOUT, Transport
-from finetuned.client_types import Event
+from finetuned.client.sse import Frame, Parser
+from finetuned.client.transport import LOST, SILENCE_TIMEOUT, Transport
+from finetuned.client.types import Event
 from finetuned.domain.errors import FinetunedError
 
 FIRST_BACKOFF: Final = 0.1  # seconds
