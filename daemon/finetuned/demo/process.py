@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from finetuned.attempts import identity
+from finetuned.attempts import identity, temporary
 from finetuned.domain.errors import StartError
 from finetuned_sdk.bundle import Bundle, BundleError
 
@@ -97,6 +97,7 @@ def sweep(state_dir: Path, *, timeout: float = SWEEP_TIMEOUT) -> None:
             runner = Bundle(path).read_runner()
         while identity.kill_leftovers(f"{path.parent.parent.name}/", runner) and time.monotonic() < deadline:
             time.sleep(0.05)
+        temporary.remove(Bundle(path))
 
 
 def check(process: subprocess.Popen[bytes], state_dir: Path) -> None:

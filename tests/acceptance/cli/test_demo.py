@@ -233,10 +233,13 @@ def test_nothing_runs_when_the_demo_is_over_even_if_its_daemon_was_killed(
     with process.daemon(state_dir) as child:
         job = start_a_long_job(state_dir, child)
         assert identity.leftovers(f"{job}/", None)
+        temporary = (state_dir / "jobs" / job / "attempts" / "1" / "tmp").resolve()
+        assert temporary.is_dir()
         if daemon_dies:
             child.kill()
     assert child.poll() is not None
     assert identity.leftovers(f"{job}/", None) == []
+    assert not temporary.exists()
 
 
 def test_a_daemon_that_does_not_start_is_quoted(state_dir: Path) -> None:
