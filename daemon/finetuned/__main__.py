@@ -11,6 +11,7 @@ from typing import Any
 
 from finetuned import __version__
 
+INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 LOG_EXIT_CODE = 74  # EX_IOERR: the log can no longer be trusted; a restart recovers it
 
 
@@ -72,6 +73,8 @@ def _report(error: BaseException) -> int:
     ours = error
     while isinstance(ours, BaseExceptionGroup) and len({type(each) for each in ours.exceptions}) == 1:
         ours = ours.exceptions[0]
+    if isinstance(ours, KeyboardInterrupt):  # Ctrl-C before it was ready
+        return INTERRUPTED_EXIT_CODE
     if not isinstance(ours, (FinetunedError, LogError)):
         raise error
     print(f"finetuned: {ours}", file=sys.stderr)  # noqa: T201 - what this program says to its user

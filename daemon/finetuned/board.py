@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from finetuned.domain.world import World
+from finetuned.domain.world import UnknownJobError, World
 from finetuned.store import Log, fill, queries
 
 
@@ -30,7 +30,7 @@ class Board:
             for event in events:
                 if event.seq > self._seq:
                     # An ended job is not on the board; what happens to it still (deletion) does not matter here.
-                    with contextlib.suppress(LookupError):
+                    with contextlib.suppress(UnknownJobError):
                         self._world.apply(event)
                     self._seq = event.seq
             self._world.committed()

@@ -19,7 +19,7 @@ from finetuned.queries import Queries
 from finetuned.store import Log
 from finetuned.submission import JobRequest, resolve
 from finetuned_events import BackupError, BackupReport, RebuildReport
-from finetuned_sdk import Host, Registry
+from finetuned_sdk import Host, Registry, checkpoints
 
 SCOPES = ("read", "operate", "admin")
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that looks like something else
@@ -74,9 +74,10 @@ class Commands:
             metadata=old.metadata,
             max_attempts=old.max_attempts,
         )
-        return await self._submit(
-            request, actor=actor, retry_of=old, resume_from=_checkpoint(old, from_checkpoint)
-        )
+        resume_from = None
+        if from_checkpoint is not None:
+            resume_from = await anyio.to_thread.run_sync(_checkpoint, old, from_checkpoint)
+        return await self._submit(request, actor=actor, retry_of=old, resume_from=resume_from)
 
     async def delete(self, job_id: str, *, actor: str) -> None:
         """Hide an ended job and have its files removed. Raises ``Rejected`` while it is live."""
@@ -132,17 +133,21 @@ class Commands:
         return await self.queries.job(job_id)
 
 
-def _checkpoint(job: Job, wanted: str | None) -> str | None:
-    if wanted is None:
-        return None
+def _checkpoint(job: Job, wanted: str) -> str:
+    """The path of the checkpoint that is named, read through: only one whose manifest holds is gone on from."""
     if not job.checkpoints:
         raise NotFoundError(f"Job {job.id} has no checkpoint; retry it without one.", param="from_checkpoint")
-    if wanted == "latest":
-        return str(job.checkpoints[-1]["path"])
-    by_step = {str(each["step"]): str(each["path"]) for each in job.checkpoints}
-    if wanted not in by_step:
-        steps = ", ".join(by_step)
+    named = [each for each in job.checkpoints if wanted in {"latest", str(each["step"])}]
+    if not named:
+        steps = ", ".join(str(each["step"]) for each in job.checkpoints)
         raise NotFoundError(
             f"Job {job.id} has no checkpoint at step {wanted}; it has {steps}.", param="from_checkpoint"
         )
-    return by_step[wanted]
+    complete = checkpoints.newest_complete(Path(each["path"]) for each in named)
+    if complete is None:
+        raise NotFoundError(
+            f"No checkpoint of job {job.id} that {wanted!r} names is complete any more (its files do not match their"
+            " manifest); name another step, or retry it without one.",
+            param="from_checkpoint",
+        )
+    return str(complete)

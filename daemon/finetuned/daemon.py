@@ -9,7 +9,7 @@ import resource
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,16 +76,18 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
         async with anyio.create_task_group() as tasks:
             async with serve(build(doors), config):
                 await _start(tasks, parts, config)
-                ready.set()
-                log.info(
-                    "Ready after %.2f s: socket %s, TCP %s",
-                    time.monotonic() - started,
-                    config.socket,
-                    config.listen or "off",
-                )
-                collect_garbage_again()
-                notify("READY=1")
-                await _told_to_stop(ephemeral_parent)
+                # Before anybody is told that it is ready: who knows that may stop it at once.
+                with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                    ready.set()
+                    log.info(
+                        "Ready after %.2f s: socket %s, TCP %s",
+                        time.monotonic() - started,
+                        config.socket,
+                        config.listen or "off",
+                    )
+                    collect_garbage_again()
+                    notify("READY=1")
+                    await _told_to_stop(signals, ephemeral_parent)
                 notify("STOPPING=1")
             if ephemeral_parent is not None:
                 await parts.supervision.kill_all()
@@ -184,14 +186,13 @@ async def _opened(path: Path) -> AsyncIterator[Log]:
         yield events
 
 
-async def _told_to_stop(parent: int | None) -> None:
+async def _told_to_stop(signals: AsyncIterable[signal.Signals], parent: int | None) -> None:
     async with anyio.create_task_group() as waiting:
         if parent is not None:
             waiting.start_soon(_parent_gone, parent, waiting.cancel_scope.cancel)
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-            async for number in received:
-                log.info("Stopping on %s", signal.Signals(number).name)
-                break
+        async for number in signals:
+            log.info("Stopping on %s", signal.Signals(number).name)
+            break
         waiting.cancel_scope.cancel()
 
 

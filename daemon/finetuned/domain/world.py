@@ -85,6 +85,10 @@ def _no_lookup(_job_id: str) -> Job | None:
     return None
 
 
+class UnknownJobError(LookupError):
+    """An event names a job that this world does not hold."""
+
+
 @dataclass(slots=True)
 class World:
     """Live jobs, devices, models and tokens: the fold of the log.
@@ -146,7 +150,7 @@ class World:
         else:
             before = self.jobs.get(job_id) or self.lookup(job_id)
             if before is None:
-                raise LookupError(f"{event.type} for the unknown job {job_id}")
+                raise UnknownJobError(f"{event.type} for the unknown job {job_id}")
             after = job.evolve(before, fact, at=event.at)
             if event.cause is not None and event.cause.startswith("spool:"):
                 after = job.at_line(after, int(event.cause[6:]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sqlite3
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from finetuned import queries
 from finetuned.domain import facts
 from finetuned.store import job_from
 from finetuned_events import LogBrokenError, LogClosedError, LogFullError
+from finetuned_sdk import checkpoints
 
 JSON = {"Content-Type": "application/json"}
 
@@ -115,21 +117,35 @@ async def test_a_cancelled_job_tells_who_and_why_in_its_events(client: Any) -> N
     assert error["code"] == "job_ended"
 
 
-async def test_retry_makes_a_new_job_from_a_named_checkpoint(house: Any, client: Any) -> None:
+@pytest.fixture
+def saved(tmp_path: Path) -> dict[int, str]:
+    """Two complete checkpoints on disk: their paths by step."""
+    found = {}
+    for step in (100, 200):
+        made = tmp_path / f"made-{step}"
+        made.mkdir()
+        (made / "weights.bin").write_bytes(b"1")
+        found[step] = str(checkpoints.publish(made, tmp_path, step=step, metrics={})[0])
+    return found
+
+
+async def test_retry_makes_a_new_job_from_a_named_checkpoint(
+    house: Any, client: Any, saved: dict[int, str]
+) -> None:
     job = await submit(client, params={"steps": 2}, priority=1)
     await refused(await client.post(f"/v1/jobs/{job['id']}/retry"), 409)
     await house.start_attempt()
     await house.report(
         job["id"],
         facts.AttemptStarted(attempt=1),
-        facts.CheckpointSaved(attempt=1, step=100, path="/c/100", bytes=1),
-        facts.CheckpointSaved(attempt=1, step=200, path="/c/200", bytes=1),
+        facts.CheckpointSaved(attempt=1, step=100, path=saved[100], bytes=1),
+        facts.CheckpointSaved(attempt=1, step=200, path=saved[200], bytes=1),
     )
     await house.end_attempt(job["id"])
     for body, resumed in (
         (None, None),
-        ({"from_checkpoint": "latest"}, "/c/200"),
-        ({"from_checkpoint": 100}, "/c/100"),
+        ({"from_checkpoint": "latest"}, saved[200]),
+        ({"from_checkpoint": 100}, saved[100]),
     ):
         response = await client.post(f"/v1/jobs/{job['id']}/retry", json=body) if body else (
             await client.post(f"/v1/jobs/{job['id']}/retry")

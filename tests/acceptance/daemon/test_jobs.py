@@ -137,6 +137,15 @@ def test_a_retry_is_a_new_job_that_goes_on_from_the_checkpoint_that_is_named(dae
     assert status == 404
     assert "it has 2, 4" in answer["error"]["message"]
 
+    # Of damaged checkpoints none is offered; `latest` falls back to the newest that holds.
+    newest = Path(daemon.job(failed)["checkpoints"][-1]["path"])
+    (newest / "state.json").write_text("{}", encoding="utf-8")
+    status, answer = daemon.request("POST", f"/v1/jobs/{failed}/retry", {"from_checkpoint": "4"})
+    assert (status, answer["error"]["code"]) == (404, "not_found")
+    assert "complete" in answer["error"]["message"]
+    fallen_back = daemon.ok("POST", f"/v1/jobs/{failed}/retry", {"from_checkpoint": "latest"})
+    assert fallen_back["resume_from"].endswith("checkpoint-2")
+
 
 def test_deleting_a_job_removes_its_files_and_keeps_its_events(daemon: Daemon) -> None:
     job_id = daemon.submit(steps=1)
