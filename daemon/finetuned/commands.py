@@ -14,7 +14,7 @@ from finetuned.board import Board
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
 from finetuned.domain.job import Job
-from finetuned.domain.world import Token
+from finetuned.domain.registers import Token
 from finetuned.queries import Queries
 from finetuned.store import Log
 from finetuned.submission import JobRequest, resolve

@@ -18,7 +18,8 @@ from finetuned.board import Board
 from finetuned.domain import queue
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
-from finetuned.domain.world import Model, Slot, Token
+from finetuned.domain.registers import Model, Token
+from finetuned.domain.world import Slot
 from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry

@@ -15,16 +15,27 @@ from pydantic import TypeAdapter
 
 from finetuned.domain import facts
 from finetuned.domain.job import Job
-from finetuned.domain.world import Model, Slot, Token, World
+from finetuned.domain.registers import AcceptedRequest, Dataset, Model, Template, Token
+from finetuned.domain.world import Slot, World
 from finetuned_events import Event, EventLog
 from finetuned_events.sql import named
 
 Log = EventLog[World]
 
-_JOB = TypeAdapter(Job)
-_SLOT = TypeAdapter(Slot)
-_MODEL = TypeAdapter(Model)
-_TOKEN = TypeAdapter(Token)
+_DOCUMENTS: dict[str, type[Any]] = {
+    "job": Job,
+    "device": Slot,
+    "models": Model,
+    "datasets": Dataset,
+    "templates": Template,
+    "tokens": Token,
+    "requests": AcceptedRequest,
+}
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_DOCUMENTS[name])  # built when first needed: each takes milliseconds of the start
 
 
 def open_log(path: Path) -> AbstractAsyncContextManager[Log]:
@@ -39,41 +50,39 @@ def queries() -> dict[str, str]:
 
 
 class WorldProjection:
-    """Jobs, devices, models and tokens as tables."""
+    """Jobs, devices and registers as tables."""
 
     name = "world"
-    version = 1
-    tables = ("jobs", "devices", "models", "tokens")
+    version = 2
+    tables = ("jobs", "devices", "registers")
 
     @property
     def schema(self) -> str:
         """The tables' definitions."""
         return resources.files("finetuned").joinpath("sql/world.sql").read_text()
 
-    def write(self, connection: sqlite3.Connection, state: World, events: Sequence[Event]) -> None:
+    def write(self, connection: sqlite3.Connection, state: World, _events: Sequence[Event]) -> None:
         """Write what the batch changed."""
         statement = queries()
-        newest = {event.stream: event.seq for event in events}
-        jobs = [_job_row(state.jobs[job_id], newest[f"job/{job_id}"]) for job_id in state.touched]
+        jobs = [_job_row(state.jobs[job_id]) for job_id in state.touched]
         connection.executemany(statement["upsert_job"], jobs)
         if state.slots_touched:
             connection.execute(statement["clear_devices"])
             rows = [(slot.id, orjson.dumps(slot)) for slot in state.slots.values()]
             connection.executemany(statement["insert_device"], rows)
-        for name in state.models_touched:
-            if name in state.models:
-                connection.execute(statement["upsert_model"], (name, orjson.dumps(state.models[name])))
-            else:
-                connection.execute(statement["delete_model"], (name,))
-        tokens = [(token, orjson.dumps(state.tokens[token])) for token in state.tokens_touched]
-        connection.executemany(statement["upsert_token"], tokens)
+        for name, shelf in state.shelves.items():
+            for key in shelf.touched:
+                if key in shelf:
+                    connection.execute(statement["upsert_entry"], (name, key, orjson.dumps(shelf[key])))
+                else:
+                    connection.execute(statement["delete_entry"], (name, key))
 
 
-def _job_row(job: Job, updated_seq: int) -> tuple[object, ...]:
+def _job_row(job: Job) -> tuple[object, ...]:
     return (
         job.id,
         job.seq,
-        updated_seq,
+        job.updated_seq,
         job.state.value,
         job.is_live,
         job.deleted,
@@ -104,10 +113,11 @@ class WorldModel:
         return world
 
 
-def fill(world: World, rows: Iterable[tuple[str, Any]]) -> int:
+def fill(world: World, rows: Iterable[tuple[str, str | None, Any]]) -> int:
     """Put the rows of ``select_world`` into ``world``; the position they stand at."""
     seq = 0
-    for what, document in rows:
+    shelves = world.shelves
+    for what, key, document in rows:
         match what:
             case "seq":
                 seq = document
@@ -115,17 +125,18 @@ def fill(world: World, rows: Iterable[tuple[str, Any]]) -> int:
                 job = job_from(document)
                 world.jobs[job.id] = job
             case "device":
-                slot = _SLOT.validate_json(document)
+                slot = _adapter("device").validate_json(document)
                 world.slots[slot.id] = slot
-            case "model":
-                model = _MODEL.validate_json(document)
-                world.models[model.name] = model
-            case "token":
-                token = _TOKEN.validate_json(document)
-                world.tokens[token.id] = token
+            case _:
+                assert key is not None
+                shelves[what][key] = _adapter(what).validate_json(document)
+    accepted = sorted(world.requests.items(), key=lambda item: item[1].at)
+    world.requests.clear()
+    world.requests.update(accepted)  # oldest first, as the fold keeps them
     return seq
 
 
 def job_from(document: bytes) -> Job:
     """The job behind a projected document."""
-    return _JOB.validate_json(document)
+    job: Job = _adapter("job").validate_json(document)
+    return job

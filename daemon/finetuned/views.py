@@ -8,7 +8,8 @@ from typing import Any
 
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.queue import Wait
-from finetuned.domain.world import Model, Slot, Token
+from finetuned.domain.registers import Model, Token
+from finetuned.domain.world import Slot
 from finetuned_events import Anchor, BackupReport, Event, LogStatistics, RebuildReport, VerifyReport
 from finetuned_sdk import JobKind
 

@@ -47,6 +47,7 @@ class Job:
 
     id: str
     seq: int  # of job.submitted: its place among jobs
+    updated_seq: int  # of the newest event of its stream
     version: int  # of its stream
     kind: str
     name: str | None
@@ -62,6 +63,8 @@ class Job:
     estimate: dict[str, Json] | None
     retry_of: str | None
     resume_from: str | None
+    datasets: dict[str, Json]
+    template: str | None
     submitted_by: str
     created_at: int
     updated_at: int
@@ -118,6 +121,7 @@ def submitted(job_id: str, fact: facts.JobSubmitted, *, seq: int, at: int, actor
     return Job(
         id=job_id,
         seq=seq,
+        updated_seq=seq,
         version=1,
         state=JobState.VALIDATING if fact.validates else JobState.QUEUED,
         submitted_by=actor,
@@ -128,9 +132,9 @@ def submitted(job_id: str, fact: facts.JobSubmitted, *, seq: int, at: int, actor
     )
 
 
-def evolve(job: Job, fact: facts.Fact, *, at: int) -> Job:
+def evolve(job: Job, fact: facts.Fact, *, at: int, seq: int) -> Job:
     """The job after ``fact``. Raises ``IllegalTransitionError`` for a fact that its state does not allow."""
-    job = replace(job, version=job.version + 1, updated_at=at)
+    job = replace(job, version=job.version + 1, updated_seq=seq, updated_at=at)
     match fact:
         case facts.JobProgress():
             return replace(job, progress=fact.figures)

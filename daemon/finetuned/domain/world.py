@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from finetuned.domain import facts, job
+from finetuned.domain import facts, job, registers
 from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Job
+from finetuned.domain.registers import AcceptedRequest, Dataset, Model, Shelf, Template, Token
 
 Json = Any
 
@@ -44,31 +45,6 @@ class Slot:
     gone: bool = False  # no longer found on the host; goes when its holder's end is proven
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A model that can be named."""
-
-    name: str
-    path: str
-    kind: str
-    base: str | None
-    job: str | None
-    lineage: dict[str, Json]
-    created_at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """A bearer token: its scope, and the hash of its secret."""
-
-    id: str
-    scope: str
-    sha256: str
-    name: str | None
-    created_at: int
-    revoked_at: int | None = None
-
-
 #: facts about a job that change neither its state nor its attempts
 _PASSING = (
     facts.JobProgress,
@@ -91,7 +67,7 @@ class UnknownJobError(LookupError):
 
 @dataclass(slots=True)
 class World:
-    """Live jobs, devices, models and tokens: the fold of the log.
+    """Live jobs, devices and registers: the fold of the log.
 
     Ended jobs are forgotten after their commit and looked up again in the projection when a command names one.
     """
@@ -99,13 +75,14 @@ class World:
     lookup: Lookup = _no_lookup
     jobs: dict[str, Job] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
-    models: dict[str, Model] = field(default_factory=dict)
-    tokens: dict[str, Token] = field(default_factory=dict)
+    models: Shelf[Model] = field(default_factory=Shelf)
+    datasets: Shelf[Dataset] = field(default_factory=Shelf)
+    templates: Shelf[Template] = field(default_factory=Shelf)
+    tokens: Shelf[Token] = field(default_factory=Shelf)
+    requests: Shelf[AcceptedRequest] = field(default_factory=Shelf)
     generation: int = 0  # grows with whatever can change who runs, waits or holds what
     touched: set[str] = field(default_factory=set)  # jobs changed by the batch in progress
     slots_touched: bool = False
-    models_touched: set[str] = field(default_factory=set)
-    tokens_touched: set[str] = field(default_factory=set)
 
     def job(self, job_id: str) -> Job:
         """The job, live or ended. Raises ``NotFoundError`` if there is none (or it was deleted)."""
@@ -115,6 +92,17 @@ class World:
                 f"There is no job {job_id!r}. `finetune ls --all` lists every job.", param="id"
             )
         return found
+
+    @property
+    def shelves(self) -> dict[str, Shelf[Any]]:
+        """The registers by name."""
+        return {
+            "models": self.models,
+            "datasets": self.datasets,
+            "templates": self.templates,
+            "tokens": self.tokens,
+            "requests": self.requests,
+        }
 
     def live_jobs(self) -> Iterator[Job]:
         """The jobs that can still change their state."""
@@ -130,9 +118,15 @@ class World:
             case "devices":
                 self._apply_devices(fact)
             case "model":
-                self._apply_model(name, fact, event.at)
+                registers.fold_model(self.models, fact, event.at)
+            case "dataset":
+                registers.fold_dataset(self.datasets, fact, event.at, event.actor)
+            case "template":
+                registers.fold_template(self.templates, fact, event.at, event.actor)
             case "token":
-                self._apply_token(name, fact, event.at)
+                registers.fold_token(self.tokens, fact, event.at)
+            case "request":
+                registers.fold_request(self.requests, fact, event.at)
 
     def committed(self) -> None:
         """After COMMIT: forget the jobs that ended; the projection has them."""
@@ -140,8 +134,8 @@ class World:
             if not self.jobs[job_id].is_live:
                 del self.jobs[job_id]
         self.touched.clear()
-        self.models_touched.clear()
-        self.tokens_touched.clear()
+        for shelf in self.shelves.values():
+            shelf.touched.clear()
         self.slots_touched = False
 
     def _apply_job(self, job_id: str, fact: facts.Fact, event: RecordedEvent) -> None:
@@ -151,7 +145,7 @@ class World:
             before = self.jobs.get(job_id) or self.lookup(job_id)
             if before is None:
                 raise UnknownJobError(f"{event.type} for the unknown job {job_id}")
-            after = job.evolve(before, fact, at=event.at)
+            after = job.evolve(before, fact, at=event.at, seq=event.seq)
             if event.cause is not None and event.cause.startswith("spool:"):
                 after = job.at_line(after, int(event.cause[6:]))
         if not isinstance(fact, _PASSING):
@@ -178,19 +172,3 @@ class World:
                     slot = self.slots.pop(device, None)
                     if slot is not None and not slot.gone:
                         self.slots[device] = replace(slot, holder=None)
-
-    def _apply_model(self, name: str, fact: facts.Fact, at: int) -> None:
-        self.models_touched.add(name)
-        match fact:
-            case facts.ModelRegistered():
-                self.models[name] = Model(**fact.to_data(), created_at=at)
-            case facts.ModelDeleted():
-                self.models.pop(name, None)
-
-    def _apply_token(self, token_id: str, fact: facts.Fact, at: int) -> None:
-        self.tokens_touched.add(token_id)
-        match fact:
-            case facts.TokenCreated():
-                self.tokens[token_id] = Token(**fact.to_data(), created_at=at)
-            case facts.TokenRevoked():
-                self.tokens[token_id] = replace(self.tokens[token_id], revoked_at=at)

@@ -23,19 +23,17 @@ DELETE FROM devices;
 -- insert_device --
 INSERT INTO devices (id, document) VALUES (?, ?);
 
--- upsert_model --
-INSERT INTO models (name, document) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET document = excluded.document;
+-- upsert_entry --
+-- Write an entry of a register.
+INSERT INTO registers (register, key, document) VALUES (?, ?, ?)
+ON CONFLICT (register, key) DO UPDATE SET document = excluded.document;
 
--- delete_model --
-DELETE FROM models WHERE name = ?;
-
--- upsert_token --
-INSERT INTO tokens (id, document) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document;
+-- delete_entry --
+DELETE FROM registers WHERE register = ? AND key = ?;
 
 -- select_world --
 -- Everything alive, with the position it stands at, in one snapshot.
-SELECT 'seq' AS what, COALESCE(MAX(seq), 0) AS document FROM events
-UNION ALL SELECT 'job', document FROM jobs WHERE live = 1
-UNION ALL SELECT 'device', document FROM devices
-UNION ALL SELECT 'model', document FROM models
-UNION ALL SELECT 'token', document FROM tokens;
+SELECT 'seq' AS what, NULL AS key, COALESCE(MAX(seq), 0) AS document FROM events
+UNION ALL SELECT 'job', id, document FROM jobs WHERE live = 1
+UNION ALL SELECT 'device', id, document FROM devices
+UNION ALL SELECT register, key, document FROM registers;

@@ -21,12 +21,9 @@ CREATE TABLE devices (
     document BLOB NOT NULL
 ) WITHOUT ROWID;
 
-CREATE TABLE models (
-    name     TEXT PRIMARY KEY,
-    document BLOB NOT NULL
-) WITHOUT ROWID;
-
-CREATE TABLE tokens (
-    id       TEXT PRIMARY KEY,
-    document BLOB NOT NULL
+CREATE TABLE registers (
+    register TEXT NOT NULL,  -- models, datasets, templates, tokens, requests
+    key      TEXT NOT NULL,
+    document BLOB NOT NULL,
+    PRIMARY KEY (register, key)
 ) WITHOUT ROWID;

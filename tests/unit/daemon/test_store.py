@@ -38,7 +38,7 @@ async def test_every_statement_of_the_sql_file_is_named_and_runs(tmp_path: Path)
                     f"EXPLAIN {statement}",
                     (None,) * 5 if "?5" in statement else (None,) * statement.count("?"),
                 )
-    assert {"upsert_job", "select_job", "select_jobs", "select_world", "upsert_token"} <= set(queries())
+    assert {"upsert_job", "select_job", "select_jobs", "select_world", "upsert_entry"} <= set(queries())
 
 
 async def test_the_world_is_the_same_after_a_reopen(tmp_path: Path) -> None:
