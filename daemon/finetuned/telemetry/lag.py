@@ -1,0 +1,36 @@
+"""How late the event loop is: what every client waits besides its own work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import anyio
+
+INTERVAL_S = 0.5
+
+
+class LoopLag:
+    """Looks at the clock twice a second. ``worst_s`` is the latest wake-up since it was last taken, ``now_s`` the newest."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.now_s = 0.0
+        self._worst_s = 0.0
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            due = self._clock() + INTERVAL_S
+            await anyio.sleep(INTERVAL_S)
+            self.note(self._clock() - due)
+
+    def note(self, late_s: float) -> None:
+        """Take one measurement."""
+        self.now_s = max(0.0, late_s)
+        self._worst_s = max(self._worst_s, self.now_s)
+
+    def take_worst(self) -> float:
+        """The worst since this was last asked; it begins anew."""
+        worst, self._worst_s = self._worst_s, 0.0
+        return worst

@@ -1,0 +1,172 @@
+"""The sampler: looks at everything every few seconds, and keeps the newest look and the history."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+
+from finetuned.telemetry import history, holders, processes
+from finetuned.telemetry.gpus import Gpu, GpuReader
+from finetuned.telemetry.history import History, Point
+from finetuned.telemetry.holders import CpuMeter, Holder, Usage
+from finetuned.telemetry.host import Host, HostReader
+from finetuned.telemetry.lag import LoopLag
+from finetuned.telemetry.requests import RequestRecorder
+
+log = logging.getLogger(__name__)
+
+SAMPLE_S = 5.0
+FIRST_SAMPLE_S = 1.0  # after the start, which needs the processor itself
+
+Key = tuple[str, int]  # job and number of an attempt
+Attempts = Callable[[], Awaitable[Mapping[int, Key]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One look. ``at`` is in microseconds since the epoch, ``monotonic`` in seconds for what is a rate.
+
+    ``holders`` is by GPU, ``usage`` by attempt. ``lag_s`` is how late the event loop was at worst since the look
+    before.
+    """
+
+    at: int
+    monotonic: float
+    host: Host
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    holders: Mapping[str, tuple[Holder, ...]]
+    usage: Mapping[Key, Usage]
+    lag_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """What the history says of the last ``seconds``: points of ``width`` seconds, which begin at ``Point.at``
+    seconds since the epoch.
+    """
+
+    seconds: float
+    width: float
+    points: list[Point]
+
+
+async def _no_attempts() -> Mapping[int, Key]:
+    return {}
+
+
+class Telemetry:
+    """What is measured. ``attempts`` names ours by the pid of their runner."""
+
+    def __init__(
+        self,
+        host: HostReader,
+        gpus: GpuReader,
+        attempts: Attempts = _no_attempts,
+        *,
+        table: Callable[[], processes.Table] = processes.read_table,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.requests = RequestRecorder()
+        self.lag = LoopLag()
+        self._host = host
+        self._gpus = gpus
+        self._attempts = attempts
+        self._table = table
+        self._clock = clock
+        self._cpu = CpuMeter()
+        self._history = History()
+        self._newest: Snapshot | None = None
+        self._looking = anyio.Lock()
+
+    async def run(self) -> None:
+        """Sample until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.lag.run)
+            await anyio.sleep(FIRST_SAMPLE_S)
+            while True:
+                try:
+                    await self.look()
+                except Exception as error:  # noqa: BLE001 - whatever cannot be measured, the daemon goes on
+                    log.warning("The machine cannot be looked at: %r", error)
+                await anyio.sleep(SAMPLE_S)
+
+    async def now(self) -> Snapshot:
+        """The newest look; the first if there was none."""
+        return self._newest if self._newest is not None else await self.look()
+
+    async def look(self) -> Snapshot:
+        """Look, and remember it."""
+        async with self._looking:
+            attempts = await self._attempts()
+            snapshot = await anyio.to_thread.run_sync(self._measure, attempts)
+            self._history.add(snapshot.monotonic, figures(snapshot, self._newest))
+            self._newest = snapshot
+            return snapshot
+
+    def trend(self, *, seconds: float, points: int) -> Trend:
+        """The last ``seconds`` in at most about ``points`` buckets."""
+        now = self._clock()
+        width = max(SAMPLE_S, seconds / points)
+        if seconds > history.FINE_POINTS * SAMPLE_S:
+            width = max(width, history.MINUTE_S)
+        epoch = time.time() - now  # the history's clock is monotonic: the wall's may have been set meanwhile
+        found = history.in_buckets(self._history.since(now - seconds), width)
+        return Trend(
+            seconds=seconds, width=width, points=[Point(each.at + epoch, each.figures) for each in found]
+        )
+
+    def _measure(self, attempts: Mapping[int, Key]) -> Snapshot:
+        host, gpus, at = self._host.read(), self._gpus.read(), self._clock()
+        needed = bool(attempts) or any(gpu.processes for gpu in gpus)
+        table = self._table() if needed else {}
+        return Snapshot(
+            at=time.time_ns() // 1000,
+            monotonic=at,
+            host=host,
+            gpus=gpus,
+            driver=self._gpus.driver,
+            holders={gpu.id: holders.of_gpu(gpu, attempts, table) for gpu in gpus},
+            usage=holders.usages(attempts, gpus, table, self._cpu, at),
+            lag_s=self.lag.take_worst(),
+        )
+
+
+def figures(snapshot: Snapshot, before: Snapshot | None) -> dict[history.Key, float]:
+    """What of a look goes into the history; rates need the look before."""
+    host = snapshot.host
+    found: dict[str, float | None] = {
+        "cpu_utilization": host.cpu.utilization,
+        "memory_used_bytes": host.memory.used,
+        "swap_used_bytes": host.memory.swap_used,
+        "disk_used_bytes": host.disk.used,
+        "daemon_rss_bytes": host.daemon.rss,
+        "loop_lag_seconds": snapshot.lag_s,
+    }
+    if before is not None and (passed := snapshot.monotonic - before.monotonic) > 0:
+        received = host.network.received - before.host.network.received
+        sent = host.network.sent - before.host.network.sent
+        # An interface that went took its counters along.
+        found["network_received_bytes_per_second"] = max(0, received) / passed
+        found["network_sent_bytes_per_second"] = max(0, sent) / passed
+    of_machine = {("", name): value for name, value in found.items() if value is not None}
+    return of_machine | {
+        (gpu.id, name): value
+        for gpu in snapshot.gpus
+        for name, value in _of_gpu(gpu).items()
+        if value is not None
+    }
+
+
+def _of_gpu(gpu: Gpu) -> dict[str, float | None]:
+    return {
+        "utilization": gpu.utilization,
+        "memory_used_bytes": gpu.memory_used,
+        "temperature_celsius": gpu.temperature_celsius,
+        "power_watts": gpu.power_watts,
+    }

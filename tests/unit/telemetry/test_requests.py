@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from finetuned.telemetry.lag import LoopLag
+from finetuned.telemetry.requests import BOUNDS_S, RequestRecorder
+
+
+def test_requests_are_counted_by_route_method_and_status() -> None:
+    recorder = RequestRecorder()
+    for status in (200, 200, 404):
+        recorder.record("/v1/jobs/{job_id}", "GET", status, 0.001)
+    recorder.record("/v1/jobs", "POST", 201, 0.001)
+    assert recorder.counts == {
+        ("/v1/jobs/{job_id}", "GET", 200): 2,
+        ("/v1/jobs/{job_id}", "GET", 404): 1,
+        ("/v1/jobs", "POST", 201): 1,
+    }
+
+
+def test_a_latency_counts_in_the_first_bucket_that_holds_it() -> None:
+    recorder = RequestRecorder()
+    for seconds in (0.0001, 0.001, 0.0011, 99.0):
+        recorder.record("/v1/jobs", "GET", 200, seconds)
+    found = recorder.latencies["/v1/jobs", "GET"]
+    assert found.counts[:2] == [2, 1]
+    assert found.counts[len(BOUNDS_S)] == 1
+    assert sum(found.counts) == 4
+    assert abs(found.sum_s - 99.0022) < 1e-9
+
+
+def test_a_stream_is_counted_and_not_timed() -> None:
+    recorder = RequestRecorder()
+    recorder.record("/v1/events", "GET", 200, None)
+    assert recorder.counts == {("/v1/events", "GET", 200): 1}
+    assert recorder.latencies == {}
+
+
+def test_the_worst_lag_is_told_once_and_a_clock_that_is_early_is_no_lag() -> None:
+    lag = LoopLag()
+    for late_s in (0.001, 0.2, -0.001):
+        lag.note(late_s)
+    assert lag.now_s == 0.0
+    assert lag.take_worst() == 0.2
+    assert lag.take_worst() == 0.0
