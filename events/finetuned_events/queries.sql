@@ -52,8 +52,25 @@ FROM events WHERE seq > ? ORDER BY seq LIMIT ?
 -- where_range --
 seq > ? AND seq < ?
 
--- where_stream --
-stream = (SELECT id FROM streams WHERE name = ?)
+-- where_range_of_stream --
+-- Within a stream positions grow with versions (1, 2, 3, …, with an index): the last version up to a position is
+-- searched by halves. A walk over all versions before the page would take ever longer.
+stream = (SELECT id FROM streams WHERE name = ?1) AND version > (
+    WITH RECURSIVE halves (version, half) AS (
+        SELECT 0, 1 << 40
+        UNION ALL
+        SELECT
+            version + iif(
+                (
+                    SELECT seq FROM events
+                    WHERE stream = (SELECT id FROM streams WHERE name = ?1) AND version = halves.version + half
+                ) <= ?2, half, 0
+            ),
+            half / 2
+        FROM halves WHERE half > 0
+    )
+    SELECT version FROM halves WHERE half = 0
+) AND seq < ?3
 
 -- where_prefix --
 -- The plus keeps the scan in order of position.

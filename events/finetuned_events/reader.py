@@ -35,11 +35,15 @@ def select(
     descending: bool,
 ) -> tuple[str, list[Any]]:
     """Return the query for a page of events, and its parameters."""
-    conditions = [QUERIES["where_range"]]
-    parameters: list[Any] = [after, _END if before is None else before]
+    end = _END if before is None else before
+    conditions: list[str] = []
+    parameters: list[Any] = []
     if stream is not None:
-        conditions.append(QUERIES["where_stream"])
-        parameters.append(stream)
+        conditions.append(QUERIES["where_range_of_stream"])  # first: its parameters are numbered
+        parameters += [stream, after, end]
+    else:
+        conditions.append(QUERIES["where_range"])
+        parameters += [after, end]
     if stream_prefix:
         conditions.append(QUERIES["where_prefix"])
         parameters += [stream_prefix, stream_prefix + "\U0010ffff"]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import sqlite3
+from typing import Any
 
 import pytest
 
 from finetuned_events.connection import create
+from finetuned_events.reader import select
 from finetuned_events.sql import QUERIES, named, statements
 
 
@@ -39,13 +42,32 @@ def test_every_query_fits_the_schema(name: str) -> None:
 def test_a_page_of_a_stream_comes_from_the_index() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     create(connection)
-    query = (
-        f"{QUERIES['select_events_of_stream']} WHERE {QUERIES['where_range']} AND {QUERIES['where_stream']}"
-    )
-    plan = connection.execute(
-        f"EXPLAIN QUERY PLAN {query} ORDER BY version LIMIT 5", (0, 9, "job/1")
-    ).fetchall()
+    query, parameters = page_of_stream(after=0)
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters).fetchall()
     connection.close()
-    steps = [row[3] for row in plan]
-    assert steps[0] == "SEARCH events USING INDEX events_by_stream (stream=?)"
-    assert not any("TEMP B-TREE" in step for step in steps)
+    assert plan[0][3] == "SEARCH events USING INDEX events_by_stream (stream=? AND version>?)"
+
+
+def page_of_stream(after: int) -> tuple[str, list[Any]]:
+    return select(
+        after=after, before=None, limit=5, stream="job/2", stream_prefix=None, types=None, descending=False
+    )
+
+
+def test_a_late_page_of_a_stream_costs_what_an_early_one_does() -> None:
+    """Counted in instructions of SQLite's machine, over a stream that shares its log with another."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    create(connection)
+    connection.executemany("INSERT INTO streams VALUES (?, ?)", [(1, "job/1"), (2, "job/2")])
+    rows = [(seq, 1 + seq % 2, (seq + 1) // 2) for seq in range(1, 20_001)]
+    connection.executemany("INSERT INTO events VALUES (?, ?, ?, 't', 1, 0, 'a', NULL, '{}', x'')", rows)
+    costs = []
+    for after in (10, 11, 10_000, 19_980):
+        steps = itertools.count()
+        connection.set_progress_handler(lambda steps=steps: next(steps) < 0, 1)  # type: ignore[misc]
+        found = connection.execute(*page_of_stream(after)).fetchall()
+        connection.set_progress_handler(None, 0)
+        assert [row[0] for row in found] == [seq for seq in range(after + 1, after + 11) if seq % 2]
+        costs.append(next(steps))
+    connection.close()
+    assert max(costs) < 2 * min(costs), costs
