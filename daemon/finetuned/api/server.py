@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 from aiohttp import web
 
+from finetuned.api.activation import inherited
 from finetuned.api.doors import FEED, STOPPING
 from finetuned.config import Config
 from finetuned.domain.errors import StartError
@@ -36,20 +37,28 @@ class Addresses:
 async def serve(app: web.Application, config: Config) -> AsyncIterator[Addresses]:
     """Serve ``app`` on the Unix socket and on TCP until the block ends; then close within a second.
 
-    Raises ``StartError`` if an address is taken.
+    Sockets that the service manager hands over take the place of those of the configuration, each kind for
+    itself. Raises ``StartError`` if an address is taken.
     """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
     async with AsyncExitStack() as stack:
-        listening = await anyio.to_thread.run_sync(bind, config.socket)
-        stack.push_async_callback(_shielded, anyio.to_thread.run_sync, release, listening, config.socket)
+        handed = inherited()
+        stack.callback(handed.close)
+        listening = list(handed.unix)
+        if not listening:
+            own = await anyio.to_thread.run_sync(bind, config.socket)
+            stack.push_async_callback(_shielded, anyio.to_thread.run_sync, release, own, config.socket)
+            listening = [own]
+        path = Path(listening[0].getsockname())
         await runner.setup()
         stack.push_async_callback(_shielded, runner.cleanup)
-        await web.SockSite(runner, listening, backlog=BACKLOG).start()
-        tcp = await _listen(runner, config)
+        for each in (*listening, *handed.tcp):
+            await web.SockSite(runner, each, backlog=BACKLOG).start()
+        tcp = _address(handed.tcp[0]) if handed.tcp else await _listen(runner, config)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(app[FEED].run)
             try:
-                yield Addresses(config.socket, tcp)
+                yield Addresses(path, tcp)
             finally:
                 app[STOPPING].set()
                 app[FEED].close()
@@ -77,9 +86,14 @@ async def _listen(runner: web.AppRunner, config: Config) -> tuple[str, int] | No
             f"{config.listen} cannot be listened on ({error.strerror}); set FINETUNED_LISTEN (`listen`) to an "
             "address of this host, or to nothing for no TCP."
         ) from None
-    # The socket of the Unix site comes first; what port 0 became is only in the second.
+    # The sockets of the Unix sites come first; what port 0 became is only in the last.
     bound = runner.addresses[-1]
     return str(bound[0]), int(bound[1])
+
+
+def _address(listening: socket.socket) -> tuple[str, int]:
+    host, port, *_ = listening.getsockname()
+    return str(host), int(port)
 
 
 def bind(path: Path) -> socket.socket:
