@@ -11,15 +11,19 @@ from pathlib import Path
 import anyio.to_thread
 
 from finetuned.board import Board
-from finetuned.domain import decisions, facts
+from finetuned.domain import decisions, facts, idempotency
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
+from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
+from finetuned.domain.world import World
 from finetuned.queries import Queries
 from finetuned.store import Log
-from finetuned.submission import JobRequest, resolve
-from finetuned_events import BackupError, BackupReport, RebuildReport
+from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, resolve
+from finetuned_events import BackupError, BackupReport, NewEvent, RebuildReport
 from finetuned_sdk import Host, Registry, checkpoints
+
+Decide = Callable[[World], list[NewEvent]]
 
 SCOPES = ("read", "operate", "admin")
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that looks like something else
@@ -40,6 +44,7 @@ class Commands:
     """What can be asked of the daemon. Each method returns after its events are on disk.
 
     ``host`` describes the machine; ``check_room`` raises ``StorageFullError`` when no more work is taken on.
+    Methods with ``once`` do their work once however often they are called with the same ``Once``.
     """
 
     log: Log
@@ -48,19 +53,33 @@ class Commands:
     registry: Registry
     host: Callable[[], Awaitable[Host]]
     check_room: Callable[[], Awaitable[None]]
+    default_max_attempts: int = DEFAULT_MAX_ATTEMPTS
     new_id: Callable[[str], str] = field(default=new_id)
 
-    async def submit(self, request: JobRequest, *, actor: str) -> Job:
+    async def submit(self, request: JobRequest, *, actor: str, once: Once | None = None) -> Job:
         """Accept a job. Raises ``InvalidRequestError``, ``StorageFullError`` or ``Rejected``."""
-        return await self._submit(request, actor=actor)
+        return await self._submit(request, actor=actor, once=once)
 
-    async def cancel(self, job_id: str, *, actor: str, reason: str | None = None) -> Job:
+    async def cancel(
+        self, job_id: str, *, actor: str, reason: str | None = None, once: Once | None = None
+    ) -> Job:
         """Ask a job to end. Raises ``NotFoundError``, or ``Rejected`` if it has ended."""
-        await self.log.execute(lambda world: decisions.cancel(world, job_id, actor=actor, reason=reason))
+        await self._execute(
+            lambda world: decisions.cancel(world, job_id, actor=actor, reason=reason),
+            subject=f"job/{job_id}",
+            actor=actor,
+            once=once,
+        )
         return await self.queries.job(job_id)
 
     async def retry(
-        self, job_id: str, *, actor: str, from_checkpoint: str | None = None, priority: int | None = None
+        self,
+        job_id: str,
+        *,
+        actor: str,
+        from_checkpoint: str | None = None,
+        priority: int | None = None,
+        once: Once | None = None,
     ) -> Job:
         """Submit an ended job again as a new one, from ``from_checkpoint`` (a step, ``latest``) if named."""
         old = await self.queries.job(job_id)
@@ -77,7 +96,7 @@ class Commands:
         resume_from = None
         if from_checkpoint is not None:
             resume_from = await anyio.to_thread.run_sync(_checkpoint, old, from_checkpoint)
-        return await self._submit(request, actor=actor, retry_of=old, resume_from=resume_from)
+        return await self._submit(request, actor=actor, once=once, retry_of=old, resume_from=resume_from)
 
     async def delete(self, job_id: str, *, actor: str) -> None:
         """Hide an ended job and have its files removed. Raises ``Rejected`` while it is live."""
@@ -87,8 +106,10 @@ class Commands:
         """Free a model's name; its files stay. Raises ``NotFoundError`` if there is none."""
         await self.log.execute(lambda world: decisions.delete_model(world, name, actor=actor))
 
-    async def create_token(self, *, scope: str, name: str | None, actor: str) -> tuple[Token, str]:
-        """Make a bearer token. The secret is returned once and never kept."""
+    async def create_token(
+        self, *, scope: str, name: str | None, actor: str, once: Once | None = None
+    ) -> tuple[Token, str]:
+        """Make a bearer token. The secret is returned once and never kept, so a repetition is ``Rejected``."""
         if scope not in SCOPES:
             raise InvalidRequestError(
                 f"scope must be one of {', '.join(SCOPES)}; got {scope!r}.", param="scope"
@@ -96,7 +117,19 @@ class Commands:
         token_id = self.new_id("tok-")
         secret = f"ft_{token_id[4:]}_{secrets.token_urlsafe(32)}"
         fact = facts.TokenCreated(id=token_id, scope=scope, sha256=secret_hash(secret), name=name)
-        await self.log.execute(lambda _world: decisions.create_token(fact, actor=actor))
+        subject = await self._execute(
+            lambda _world: decisions.create_token(fact, actor=actor),
+            subject=f"token/{token_id}",
+            actor=actor,
+            once=once,
+        )
+        if once is not None and once.replayed:
+            made = subject.removeprefix("token/")
+            raise Rejected(
+                "secret_shown_once",
+                f"This request made the token {made} before, and its secret was shown then only; revoke it"
+                f" (`finetune tokens revoke {made}`) and make another with a new key.",
+            )
         world = await self.board.world()
         return world.tokens[token_id], secret
 
@@ -121,16 +154,56 @@ class Commands:
             raise InvalidRequestError(f"path: {error}", param="path", code=error.code) from None
 
     async def _submit(
-        self, request: JobRequest, *, actor: str, retry_of: Job | None = None, resume_from: str | None = None
+        self,
+        request: JobRequest,
+        *,
+        actor: str,
+        once: Once | None,
+        retry_of: Job | None = None,
+        resume_from: str | None = None,
     ) -> Job:
+        if once is not None and (before := idempotency.earlier(await self.board.world(), once)):
+            once.replayed = True  # whatever was checked then need not hold any more
+            return await self.queries.job(before.subject.removeprefix("job/"))
         await self.check_room()
         host = await self.host()
         fact = await anyio.to_thread.run_sync(
-            lambda: resolve(request, self.registry, host, retry_of=retry_of, resume_from=resume_from)
+            lambda: resolve(
+                request,
+                self.registry,
+                host,
+                default_max_attempts=self.default_max_attempts,
+                retry_of=retry_of,
+                resume_from=resume_from,
+            )
         )
         job_id = self.new_id("job-")
-        await self.log.execute(lambda world: decisions.submit(world, job_id, fact, actor=actor))
-        return await self.queries.job(job_id)
+        subject = await self._execute(
+            lambda world: decisions.submit(world, job_id, fact, actor=actor),
+            subject=f"job/{job_id}",
+            actor=actor,
+            once=once,
+        )
+        return await self.queries.job(subject.removeprefix("job/"))
+
+    async def _execute(self, decide: Decide, *, subject: str, actor: str, once: Once | None) -> str:
+        """Append what is decided, if ``once`` was not carried out before; the stream that came of it, then or now."""
+        if once is None:
+            await self.log.execute(decide)
+            return subject
+        found = subject
+
+        def decide_once(world: World) -> list[NewEvent]:
+            nonlocal found
+            before = idempotency.earlier(world, once)
+            once.replayed = before is not None
+            if before is not None:
+                found = before.subject
+                return []
+            return [*decide(world), idempotency.accepted(once, subject, actor=actor)]
+
+        await self.log.execute(decide_once)
+        return found
 
 
 def _checkpoint(job: Job, wanted: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
+from finetuned.spelling import nearest as nearest  # noqa: PLC0414 - others take it from here
 from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry
 
 Json = Any
@@ -40,11 +40,11 @@ class JobRequest(BaseModel):
     metadata: dict[str, Json] = Field(
         default_factory=dict, description="your own keys, at most 16 KiB; the daemon only keeps them"
     )
-    max_attempts: int = Field(
-        default=DEFAULT_MAX_ATTEMPTS,
+    max_attempts: int | None = Field(
+        default=None,
         ge=1,
         le=100,
-        description="runs that may crash before the job is given up",
+        description="runs that may crash before the job is given up; null takes the daemon's setting",
     )
 
     @field_validator("metadata")
@@ -69,6 +69,7 @@ def resolve(
     registry: Registry,
     host: Host,
     *,
+    default_max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     retry_of: Job | None = None,
     resume_from: str | None = None,
 ) -> facts.JobSubmitted:
@@ -101,7 +102,7 @@ def resolve(
         metadata=request.metadata,
         devices=devices,
         validates=kind.validator is not None,
-        max_attempts=request.max_attempts,
+        max_attempts=default_max_attempts if request.max_attempts is None else request.max_attempts,
         models=_models(kind, params, host.models),
         callbacks=_callbacks(params, registry, host),
         estimate=estimate,
@@ -175,12 +176,6 @@ def invalid(error: ValidationError, known: Iterable[str], *, prefix: str) -> Inv
     return InvalidRequestError(
         f"{what}{text}; got {_shown(first['input'])}.{tail}", param=param, code="invalid_params"
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean …?`` for a misspelt name, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
 
 
 def _shown(value: object) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import overload
 
+from finetuned import wire
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.registers import Model, Token
@@ -13,9 +13,13 @@ from finetuned.domain.world import Slot
 from finetuned_events import Anchor, BackupReport, Event, LogStatistics, RebuildReport, VerifyReport
 from finetuned_sdk import JobKind
 
-Json = dict[str, Any]
 
-
+@overload
+def time(at: int) -> str: ...
+@overload
+def time(at: None) -> None: ...
+@overload
+def time(at: int | None) -> str | None: ...
 def time(at: int | None) -> str | None:
     """Microseconds since the epoch as RFC 3339 in UTC."""
     if at is None:
@@ -25,7 +29,7 @@ def time(at: int | None) -> str | None:
     )
 
 
-def event(each: Event) -> Json:
+def event(each: Event) -> wire.Event:
     """An event as pages and SSE show it."""
     return {
         "seq": each.seq,
@@ -38,13 +42,13 @@ def event(each: Event) -> Json:
     }
 
 
-def job(each: Job, wait: Wait | None, seq: int) -> Json:
-    """A job as ``GET /v1/jobs/{id}`` shows it; its events up to ``seq`` are in it."""
+def job(each: Job, wait: Wait | None) -> wire.Job:
+    """A job as ``GET /v1/jobs/{job_id}`` shows it."""
     newest = each.attempt
     return {
         "id": each.id,
         "object": "job",
-        "seq": seq,
+        "seq": each.updated_seq,
         "kind": each.kind,
         "name": each.name,
         "state": each.state.value,
@@ -64,9 +68,11 @@ def job(each: Job, wait: Wait | None, seq: int) -> Json:
         "queue_position": wait.position if wait else None,
         "retry_of": each.retry_of,
         "resume_from": each.resume_from,
+        "template": each.template,
+        "datasets": each.datasets,
         "estimate": each.estimate,
         "cancel_reason": each.cancel_reason,
-        "error": each.error,
+        "error": _error(each),
         "result": each.result,
         "devices": newest.devices if newest is not None and newest.is_live else [],
         "submitted_by": each.submitted_by,
@@ -81,7 +87,11 @@ def job(each: Job, wait: Wait | None, seq: int) -> Json:
     }
 
 
-def attempt(each: Attempt) -> Json:
+def _error(each: Job) -> wire.JobError | None:
+    return None if each.error is None else {"code": each.error["code"], "message": each.error["message"]}
+
+
+def attempt(each: Attempt) -> wire.Attempt:
     """An attempt within its job."""
     return {
         "number": each.number,
@@ -99,7 +109,7 @@ def attempt(each: Attempt) -> Json:
     }
 
 
-def model(each: Model) -> Json:
+def model(each: Model) -> wire.Model:
     """A model: OpenAI's shape, with what this daemon knows beside it."""
     return {
         "id": each.name,
@@ -114,7 +124,7 @@ def model(each: Model) -> Json:
     }
 
 
-def kind(each: JobKind) -> Json:
+def kind(each: JobKind) -> wire.Kind:
     """A job kind with its parameters' JSON schema."""
     return {
         "name": each.name,
@@ -125,7 +135,7 @@ def kind(each: JobKind) -> Json:
     }
 
 
-def token(each: Token) -> Json:
+def token(each: Token) -> wire.Token:
     """A token without its secret."""
     return {
         "id": each.id,
@@ -133,13 +143,15 @@ def token(each: Token) -> Json:
         "scope": each.scope,
         "name": each.name,
         "created_at": time(each.created_at),
+        "expires_at": time(each.expires_at),
+        "last_used_at": time(each.last_used_at),
         "revoked_at": time(each.revoked_at),
     }
 
 
-def device(each: Slot) -> Json:
+def device(each: Slot) -> wire.Device:
     """A device and the attempt that holds it."""
-    holder = None if each.holder is None else {"job": each.holder[0], "attempt": each.holder[1]}
+    holder = None if each.holder is None else wire.Holder(job=each.holder[0], attempt=each.holder[1])
     return {
         "id": each.id,
         "kind": each.kind,
@@ -149,31 +161,49 @@ def device(each: Slot) -> Json:
     }
 
 
-def log_statistics(each: LogStatistics) -> Json:
+def log_statistics(each: LogStatistics) -> wire.LogStatistics:
     """Figures about the log."""
-    return {"object": "log", **asdict(each)}
+    return {
+        "object": "log",
+        "head": each.head,
+        "queued": each.queued,
+        "busy_seconds": each.busy_seconds,
+        "commits": each.commits,
+        "failed_commits": each.failed_commits,
+        "wal_bytes": each.wal_bytes,
+        "database_bytes": each.database_bytes,
+        "read_only": each.read_only,
+    }
 
 
-def verify_report(each: VerifyReport) -> Json:
+def verify_report(each: VerifyReport) -> wire.VerifyReport:
     """What a check of the log found. The head's hash is the anchor to keep."""
     return {"ok": each.ok, "events": each.events, "head": anchor(each.head), "problems": list(each.problems)}
 
 
-def rebuild_report(each: RebuildReport) -> Json:
+def rebuild_report(each: RebuildReport) -> wire.RebuildReport:
     """What a replay found: whether every live table was as the log says, and which were replaced."""
     return {
         "equal": each.equal,
         "head": each.head,
-        "tables": [asdict(table) for table in each.tables],
+        "tables": [
+            {
+                "projection": table.projection,
+                "table": table.table,
+                "rows": table.rows,
+                "equal": table.equal,
+            }
+            for table in each.tables
+        ],
         "swapped": list(each.swapped),
     }
 
 
-def backup_report(each: BackupReport) -> Json:
+def backup_report(each: BackupReport) -> wire.BackupReport:
     """Where a copy of the log is and where it ends."""
     return {"path": str(each.path), "head": anchor(each.head), "bytes": each.bytes}
 
 
-def anchor(each: Anchor) -> Json:
+def anchor(each: Anchor) -> wire.Anchor:
     """A position and its hash, which pins everything before it."""
     return {"seq": each.seq, "hash": each.hash.hex()}

@@ -6,9 +6,10 @@ import anyio
 from aiohttp import web
 
 from finetuned.api import errors
+from finetuned.api.call import guarded
 from finetuned.api.doors import DOORS, FEED, STOPPING, Doors
 from finetuned.api.feed import Feed
-from finetuned.api.routes import OPEN_ROUTES, ROUTES, guarded
+from finetuned.api.routes import OPEN_ROUTES, ROUTES
 
 __all__ = ("Doors", "build")
 
@@ -26,7 +27,10 @@ def build(doors: Doors) -> web.Application:
         write_timeout_s=config.sse_write_timeout_s,
     )
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, guarded(route))
+        handler = guarded(route)
+        app.router.add_route(route.method, route.path, handler)
+        if route.head:
+            app.router.add_route("HEAD", route.path, handler)
     for open_route in OPEN_ROUTES:
         app.router.add_route(open_route.method, open_route.path, open_route.handler)
     return app

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
-from finetuned import views
-from finetuned.api.auth import Caller
-from finetuned.api.doors import DOORS, json
-from finetuned.api.paging import Parameters, listing
+from finetuned import views, wire
+from finetuned.api.call import Call
+from finetuned.api.lists import listing
 
 
-async def listed(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def listed(call: Call) -> wire.Page[wire.Device]:
     """All devices and the attempts that hold them."""
-    Parameters(request)
-    slots = await request.app[DOORS].queries.devices()
-    return json(listing([views.device(slot) for slot in slots]))
+    return listing([views.device(slot) for slot in await call.queries.devices()])

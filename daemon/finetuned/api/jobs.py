@@ -11,19 +11,37 @@ import anyio.to_thread
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from finetuned import views
-from finetuned.api.auth import Caller
-from finetuned.api.body import parse, read_object
-from finetuned.api.doors import DOORS, STOPPING, Doors, encode, encoded, json
-from finetuned.api.paging import Parameters, listing
+from finetuned import views, wire
+from finetuned.api.call import Call, Encoded
+from finetuned.api.doors import STOPPING, encode
+from finetuned.api.lists import listing
+from finetuned.api.parameters import Flag, Limit, Query, Whole
 from finetuned.domain.job import Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
 from finetuned.queries import INLINE_JOBS
-from finetuned.submission import PRIORITY_LIMIT, parse_request
+from finetuned.submission import PRIORITY_LIMIT, JobRequest
 
 LONGEST_TAIL = 1_000_000  # lines
 LARGEST_ATTEMPT = 1_000_000
+
+
+class JobsQuery(Query):
+    """Which jobs."""
+
+    state: JobState | None = Field(default=None, description="only jobs in this state")
+    kind: str | None = Field(default=None, description="only jobs of this kind")
+    name: str | None = Field(default=None, description="only jobs of this name")
+    after: str | None = Field(default=None, description="the last id of the page before")
+    limit: Limit = 50
+
+
+class OutputQuery(Query):
+    """Which part of a job's output."""
+
+    tail: Whole | None = Field(default=None, ge=0, le=LONGEST_TAIL, description="only so many last lines")
+    follow: Flag = Field(default=False, description="go on until the job (or the attempt) has ended")
+    attempt: Whole | None = Field(default=None, ge=0, le=LARGEST_ATTEMPT, description="only this attempt's")
 
 
 class CancelRequest(BaseModel):
@@ -47,109 +65,84 @@ class RetryRequest(BaseModel):
     )
 
 
-async def submit(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def submit(call: Call, body: JobRequest) -> wire.Job:
     """Accept a job."""
-    doors = request.app[DOORS]
-    Parameters(request)
-    body = {"max_attempts": doors.config.max_attempts} | await read_object(request)
-    job = await doors.commands.submit(parse_request(body), actor=caller.actor)
-    return await _shown(doors, job.id, status=201)
+    job = await call.commands.submit(body, actor=call.caller.actor, once=call.once)
+    return await _shown(call, job.id)
 
 
-async def listed(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def listed(call: Call, query: JobsQuery) -> Encoded[wire.Page[wire.Job]]:
     """Jobs, newest first."""
-    doors = request.app[DOORS]
-    parameters = Parameters(request, "state", "kind", "name", "after", "limit")
-    seq = doors.queries.head
-    jobs, has_more = await doors.queries.jobs(
-        after=parameters.text("after"),
-        limit=parameters.limit(50),
-        state=parameters.choice("state", [state.value for state in JobState]),
-        kind=parameters.text("kind"),
-        name=parameters.text("name"),
+    jobs, has_more = await call.queries.jobs(
+        after=query.after, limit=query.limit, state=query.state, kind=query.kind, name=query.name
     )
-    waits = await doors.queries.waits()
-    page = partial(_page, jobs, waits, seq, has_more=has_more)
-    return encoded(page() if len(jobs) <= INLINE_JOBS else await anyio.to_thread.run_sync(page))
+    waits = await call.queries.waits()
+    page = partial(_page, jobs, waits, has_more=has_more)
+    return Encoded(page() if len(jobs) <= INLINE_JOBS else await anyio.to_thread.run_sync(page))
 
 
-def _page(jobs: list[Job], waits: dict[str, Wait], seq: int, *, has_more: bool) -> bytes:
-    return encode(listing([views.job(job, waits.get(job.id), seq) for job in jobs], has_more=has_more))
+def _page(jobs: list[Job], waits: dict[str, Wait], *, has_more: bool) -> bytes:
+    return encode(listing([views.job(job, waits.get(job.id)) for job in jobs], has_more=has_more))
 
 
-async def show(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def show(call: Call, *, job_id: str) -> wire.Job:
     """One job."""
-    doors = request.app[DOORS]
-    Parameters(request)
-    return await _shown(doors, request.match_info["id"])
+    return await _shown(call, job_id)
 
 
-async def cancel(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def cancel(call: Call, body: CancelRequest, *, job_id: str) -> wire.Job:
     """Ask a job to end."""
-    doors = request.app[DOORS]
-    Parameters(request)
-    wanted = parse(CancelRequest, await read_object(request, optional=True))
-    job = await doors.commands.cancel(request.match_info["id"], actor=caller.actor, reason=wanted.reason)
-    return await _shown(doors, job.id)
+    job = await call.commands.cancel(job_id, actor=call.caller.actor, reason=body.reason, once=call.once)
+    return await _shown(call, job.id)
 
 
-async def retry(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def retry(call: Call, body: RetryRequest, *, job_id: str) -> wire.Job:
     """Submit an ended job again, as a new one."""
-    doors = request.app[DOORS]
-    Parameters(request)
-    wanted = parse(RetryRequest, await read_object(request, optional=True))
-    checkpoint = None if wanted.from_checkpoint is None else str(wanted.from_checkpoint)
-    job = await doors.commands.retry(
-        request.match_info["id"], actor=caller.actor, from_checkpoint=checkpoint, priority=wanted.priority
+    checkpoint = None if body.from_checkpoint is None else str(body.from_checkpoint)
+    job = await call.commands.retry(
+        job_id,
+        actor=call.caller.actor,
+        from_checkpoint=checkpoint,
+        priority=body.priority,
+        once=call.once,
     )
-    return await _shown(doors, job.id, status=201)
+    return await _shown(call, job.id)
 
 
-async def delete(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def delete(call: Call, *, job_id: str) -> wire.Deleted:
     """Hide an ended job and remove its files."""
-    Parameters(request)
-    job_id = request.match_info["id"]
-    await request.app[DOORS].commands.delete(job_id, actor=caller.actor)
-    return json({"id": job_id, "object": "job", "deleted": True})
+    await call.commands.delete(job_id, actor=call.caller.actor)
+    return {"id": job_id, "object": "job", "deleted": True}
 
 
-async def output(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def output(call: Call, query: OutputQuery, *, job_id: str) -> web.StreamResponse:
     """What a job's processes printed, as text."""
-    doors = request.app[DOORS]
-    parameters = Parameters(request, "tail", "follow", "attempt")
-    blocks = await doors.queries.output(
-        request.match_info["id"],
-        tail=parameters.integer("tail", lowest=0, highest=LONGEST_TAIL),
-        follow=parameters.flag("follow") or False,
-        attempt=parameters.integer("attempt", lowest=0, highest=LARGEST_ATTEMPT),
-    )
+    blocks = await call.queries.output(job_id, tail=query.tail, follow=query.follow, attempt=query.attempt)
     response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     response.content_type = "text/plain"
     response.charset = "utf-8"
-    await response.prepare(request)
+    await response.prepare(call.request)
     async with aclosing(blocks):
-        await _write(request, response, blocks, caller)
+        await _write(call, response, blocks)
     return response
 
 
-async def _write(
-    request: web.Request, response: web.StreamResponse, blocks: AsyncIterator[bytes], caller: Caller
-) -> None:
-    doors = request.app[DOORS]
+async def _write(call: Call, response: web.StreamResponse, blocks: AsyncIterator[bytes]) -> None:
+    request = call.request
     async for block in blocks:
         transport = request.transport
         if request.app[STOPPING].is_set() or transport is None or transport.is_closing():
             return
-        if not await doors.queries.may_go_on(caller.actor):
+        if not await call.queries.may_go_on(call.caller.actor):
             transport.abort()
             return
-        with anyio.move_on_after(doors.config.sse_write_timeout_s) as waiting:
+        with anyio.move_on_after(call.config.sse_write_timeout_s) as waiting:
             await response.write(block)
         if waiting.cancelled_caught:
             transport.abort()
             return
 
 
-async def _shown(doors: Doors, job_id: str, *, status: int = 200) -> web.Response:
-    shown = await doors.queries.shown(job_id)
-    return json(views.job(shown.job, shown.wait, shown.seq), status=status)
+async def _shown(call: Call, job_id: str) -> wire.Job:
+    shown = await call.queries.shown(job_id)
+    return views.job(shown.job, shown.wait)

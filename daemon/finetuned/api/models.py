@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
-from finetuned import views
-from finetuned.api.auth import Caller
-from finetuned.api.doors import DOORS, json
-from finetuned.api.paging import Parameters, listing
+from finetuned import views, wire
+from finetuned.api.call import Call
+from finetuned.api.lists import listing
 
 
-async def listed(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def listed(call: Call) -> wire.Page[wire.Model]:
     """All registered models."""
-    Parameters(request)
-    models = await request.app[DOORS].queries.models()
-    return json(listing([views.model(model) for model in models]))
+    return listing([views.model(model) for model in await call.queries.models()])
 
 
-async def show(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def show(call: Call, *, name: str) -> wire.Model:
     """One model."""
-    Parameters(request)
-    return json(views.model(await request.app[DOORS].queries.model(request.match_info["name"])))
+    return views.model(await call.queries.model(name))
 
 
-async def delete(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def delete(call: Call, *, name: str) -> wire.Deleted:
     """Free a model's name; its files stay."""
-    Parameters(request)
-    doors = request.app[DOORS]
-    name = request.match_info["name"]
-    await doors.commands.delete_model(name, actor=caller.actor)
-    return json({"id": name, "object": "model", "deleted": True})
+    await call.commands.delete_model(name, actor=call.caller.actor)
+    return {"id": name, "object": "model", "deleted": True}

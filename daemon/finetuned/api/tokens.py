@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from finetuned import views
-from finetuned.api.auth import Caller
-from finetuned.api.body import parse, read_object
-from finetuned.api.doors import DOORS, json
-from finetuned.api.paging import Parameters, listing
+from finetuned import views, wire
+from finetuned.api.call import Call
+from finetuned.api.lists import listing
 
 
 class TokenRequest(BaseModel):
@@ -23,26 +20,20 @@ class TokenRequest(BaseModel):
     name: str | None = Field(default=None, max_length=200, description="what it is for")
 
 
-async def listed(request: web.Request, _caller: Caller) -> web.StreamResponse:
+async def listed(call: Call) -> wire.Page[wire.Token]:
     """All tokens, revoked ones too; never a secret."""
-    Parameters(request)
-    tokens = await request.app[DOORS].queries.tokens()
-    return json(listing([views.token(token) for token in tokens]))
+    return listing([views.token(token) for token in await call.queries.tokens()])
 
 
-async def create(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def create(call: Call, body: TokenRequest) -> wire.NewToken:
     """Make a token. Its secret is in this answer and nowhere else."""
-    Parameters(request)
-    wanted = parse(TokenRequest, await read_object(request))
-    commands = request.app[DOORS].commands
-    token, secret = await commands.create_token(scope=wanted.scope, name=wanted.name, actor=caller.actor)
-    return json(views.token(token) | {"token": secret}, status=201)
+    token, secret = await call.commands.create_token(
+        scope=body.scope, name=body.name, actor=call.caller.actor, once=call.once
+    )
+    return {**views.token(token), "token": secret}
 
 
-async def revoke(request: web.Request, caller: Caller) -> web.StreamResponse:
+async def revoke(call: Call, *, token_id: str) -> wire.RevokedToken:
     """Close a token at once."""
-    Parameters(request)
-    doors = request.app[DOORS]
-    token_id = request.match_info["id"]
-    await doors.commands.revoke_token(token_id, actor=caller.actor)
-    return json({"id": token_id, "object": "token", "revoked": True})
+    await call.commands.revoke_token(token_id, actor=call.caller.actor)
+    return {"id": token_id, "object": "token", "revoked": True}

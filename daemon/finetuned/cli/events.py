@@ -10,7 +10,7 @@ from finetuned.cli import console, timeline, units
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.tables import compact
 from finetuned.client import Client
-from finetuned.client.types import Event
+from finetuned.wire import Event
 
 
 @click.command

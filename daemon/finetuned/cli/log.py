@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import anyio
 import click
@@ -13,7 +13,7 @@ from finetuned.cli import console, offline, units
 from finetuned.cli.session import json_option
 from finetuned.client import Client
 
-Json = dict[str, Any]
+T = TypeVar("T")
 
 state_dir_option = click.option(
     "--state-dir",
@@ -81,10 +81,10 @@ def backup(*, path: Path, state_dir: Path | None, as_json: bool) -> None:
 
 def _done(
     state_dir: Path | None,
-    online: Callable[[Client], Awaitable[Json]],
-    alone: Callable[[Path], Awaitable[Json]],
-) -> Json:
-    async def work() -> Json:
+    online: Callable[[Client], Awaitable[T]],
+    alone: Callable[[Path], Awaitable[T]],
+) -> T:
+    async def work() -> T:
         if state_dir is not None:
             return await alone(state_dir)
         async with Client() as daemon:

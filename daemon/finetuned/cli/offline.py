@@ -5,32 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-from finetuned import store, views
+from finetuned import store, views, wire
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned_events import EventLog, LogError, LogLockedError, NoState
-
-Json = dict[str, Any]
 
 LOG_FILE = "events.sqlite"
 
 
-async def verify(state_dir: Path) -> Json:
+async def verify(state_dir: Path) -> wire.VerifyReport:
     """Check the log; as ``POST /v1/log/verify`` answers."""
     async with _reading(state_dir) as log:
         report = await log.verify()
     return views.verify_report(report)
 
 
-async def rebuild(state_dir: Path) -> Json:
+async def rebuild(state_dir: Path) -> wire.RebuildReport:
     """Fold the projections anew; as ``POST /v1/log/rebuild`` answers. Refused while a daemon runs."""
     async with _refusing(state_dir) as path, store.open_log(path) as log:
         report = await log.rebuild()
     return views.rebuild_report(report)
 
 
-async def backup(state_dir: Path, destination: Path) -> Json:
+async def backup(state_dir: Path, destination: Path) -> wire.BackupReport:
     """Copy the log; as ``POST /v1/log/backup`` answers."""
     async with _reading(state_dir) as log:
         report = await log.backup(destination)

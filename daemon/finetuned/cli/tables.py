@@ -11,7 +11,7 @@ from rich.text import Text
 
 from finetuned.cli import parameters, units
 from finetuned.cli.timeline import Row
-from finetuned.client.types import Device, Job, Kind, Model, Token
+from finetuned.wire import Device, Job, Kind, Model, Token
 
 Json = Any
 

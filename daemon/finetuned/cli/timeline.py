@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from finetuned.cli import units
-from finetuned.client.types import Event
 from finetuned.domain.states import TRANSITIONS, JobState
+from finetuned.wire import Event
 
 Json = Any
 

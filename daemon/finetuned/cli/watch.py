@@ -12,8 +12,8 @@ from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
 from finetuned.client.follow import ResetError
-from finetuned.client.types import Job
 from finetuned.domain.states import TERMINAL, JobState
+from finetuned.wire import Job
 
 ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 

@@ -23,7 +23,18 @@ from finetuned.client.endpoint import Endpoint, find_endpoint
 from finetuned.client.errors import UnreachableError
 from finetuned.client.follow import OnConnection, follow
 from finetuned.client.transport import LOST, Transport
-from finetuned.client.types import Device, Event, Job, Kind, Model, Page, Token
+from finetuned.wire import (
+    BackupReport,
+    Device,
+    Event,
+    Job,
+    Kind,
+    Model,
+    Page,
+    RebuildReport,
+    Token,
+    VerifyReport,
+)
 
 Json = Any
 
@@ -243,19 +254,19 @@ class Client:
         state: dict[str, Json] = await self._request("GET", "/v1/log")
         return state
 
-    async def verify_log(self) -> dict[str, Json]:
+    async def verify_log(self) -> VerifyReport:
         """Check the whole hash chain; as long as that takes."""
-        report: dict[str, Json] = await self._request("POST", "/v1/log/verify", body={}, timeout=None)
+        report: VerifyReport = await self._request("POST", "/v1/log/verify", body={}, timeout=None)
         return report
 
-    async def rebuild_log(self) -> dict[str, Json]:
+    async def rebuild_log(self) -> RebuildReport:
         """Fold the projections anew from the events; as long as that takes."""
-        report: dict[str, Json] = await self._request("POST", "/v1/log/rebuild", body={}, timeout=None)
+        report: RebuildReport = await self._request("POST", "/v1/log/rebuild", body={}, timeout=None)
         return report
 
-    async def backup_log(self, path: str) -> dict[str, Json]:
+    async def backup_log(self, path: str) -> BackupReport:
         """Write a checked copy of the log to ``path``, a path on the daemon's machine."""
-        report: dict[str, Json] = await self._request(
+        report: BackupReport = await self._request(
             "POST", "/v1/log/backup", body={"path": path}, timeout=None
         )
         return report

@@ -13,8 +13,8 @@ import anyio
 
 from finetuned.client.sse import Frame, Parser
 from finetuned.client.transport import LOST, SILENCE_TIMEOUT, Transport
-from finetuned.client.types import Event
 from finetuned.domain.errors import FinetunedError
+from finetuned.wire import Event
 
 FIRST_BACKOFF: Final = 0.1  # seconds
 LONGEST_BACKOFF: Final = 5.0  # seconds

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetuned.client.types import Job
+from finetuned.wire import Job
 
 Json = Any
 

@@ -14,9 +14,9 @@ import anyio
 from finetuned.client import Client
 from finetuned.client.endpoint import Endpoint
 from finetuned.client.errors import UnreachableError
-from finetuned.client.types import Job
 from finetuned.demo import process
 from finetuned.domain.errors import FinetunedError, StartError, UnavailableError
+from finetuned.wire import Job
 
 Json = Any
 
@@ -113,7 +113,5 @@ def parameters() -> dict[str, Json]:
 
 def _succeeded(job: Job) -> None:
     if job["state"] != "succeeded":
-        error = job["error"] or {}
-        raise DemoError(
-            f"The job {job['name'] or job['kind']} {job['state']}: {error.get('message', 'no reason')}"
-        )
+        reason = job["error"]["message"] if job["error"] else "no reason"
+        raise DemoError(f"The job {job['name'] or job['kind']} {job['state']}: {reason}")

@@ -96,6 +96,15 @@ class TooLargeError(FinetunedError):
     kind = "invalid_request_error"
 
 
+class UploadStalledError(FinetunedError):
+    """The body stopped coming, and nothing of it was kept."""
+
+    code = "upload_stalled"
+    status = 408
+    exit_code = 6
+    kind = "invalid_request_error"
+
+
 class StorageFullError(FinetunedError):
     """There is too little free disk to take on more work."""
 

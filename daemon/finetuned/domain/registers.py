@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from finetuned.domain import facts
 Json = Any
 T = TypeVar("T")
 
+KEPT_AUDITS = 20  #: newest audits that a version of a dataset shows
 KEPT_REQUESTS_US = 24 * 3600 * 1_000_000  #: how long an Idempotency-Key is remembered, in microseconds
 
 
@@ -59,6 +60,7 @@ class DatasetVersion:
     rows: int | None
     created_at: int
     created_by: str
+    audits: tuple[dict[str, Json], ...] = ()  # of this content, the newest last: job, at, report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,22 +126,40 @@ def fold_dataset(datasets: Shelf[Dataset], fact: facts.Fact, at: int, actor: str
         case facts.DatasetRegistered():
             data = fact.to_data()
             del data["name"]
-            version = DatasetVersion(**data, created_at=at, created_by=actor)
-            datasets.put(
-                fact.name,
-                Dataset(name=fact.name, versions=(*_others(datasets, fact.name, fact.version), version)),
-            )
+            audits = next((each.audits for each in _contents(datasets, fact.version)), ())
+            version = DatasetVersion(**data, created_at=at, created_by=actor, audits=audits)
+            others = _without(datasets, fact.name, [fact.version])
+            datasets.put(fact.name, Dataset(name=fact.name, versions=(*others, version)))
         case facts.DatasetDeleted():
-            left = () if fact.version is None else tuple(_others(datasets, fact.name, fact.version))
+            left = tuple(_without(datasets, fact.name, fact.versions))
             if left:
                 datasets.put(fact.name, Dataset(name=fact.name, versions=left))
             else:
                 datasets.drop(fact.name)
 
 
-def _others(datasets: Shelf[Dataset], name: str, version: str) -> Iterable[DatasetVersion]:
+def fold_audit(datasets: Shelf[Dataset], fact: facts.DatasetAudited, job: str, at: int) -> None:
+    """What a job found in content that has a name, by whatever path it read it."""
+    sha256 = fact.report.get("sha256")
+    if sha256 is None:
+        return
+    audit = {"job": job, "at": at, "report": fact.report}
+    named = [each for each in datasets.values() if any(v.version == sha256 for v in each.versions)]
+    for dataset in named:
+        versions = tuple(
+            replace(each, audits=(*each.audits, audit)[-KEPT_AUDITS:]) if each.version == sha256 else each
+            for each in dataset.versions
+        )
+        datasets.put(dataset.name, replace(dataset, versions=versions))
+
+
+def _without(datasets: Shelf[Dataset], name: str, versions: Sequence[str]) -> Iterable[DatasetVersion]:
     known = datasets[name].versions if name in datasets else ()
-    return (each for each in known if each.version != version)
+    return (each for each in known if each.version not in versions)
+
+
+def _contents(datasets: Shelf[Dataset], version: str) -> Iterable[DatasetVersion]:
+    return (each for dataset in datasets.values() for each in dataset.versions if each.version == version)
 
 
 def fold_template(templates: Shelf[Template], fact: facts.Fact, at: int, actor: str) -> None:

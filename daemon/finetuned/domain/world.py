@@ -148,6 +148,8 @@ class World:
             after = job.evolve(before, fact, at=event.at, seq=event.seq)
             if event.cause is not None and event.cause.startswith("spool:"):
                 after = job.at_line(after, int(event.cause[6:]))
+        if isinstance(fact, facts.DatasetAudited):
+            registers.fold_audit(self.datasets, fact, job_id, event.at)
         if not isinstance(fact, _PASSING):
             self.generation += 1
         self.jobs[job_id] = after

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from finetuned import views
 from finetuned.client import Client
-from finetuned.client import types as client_types
+from finetuned import wire
 from finetuned.client.endpoint import Endpoint, find_endpoint
 from finetuned.client.errors import error_from
 from finetuned.client.sse import Frame, Parser
@@ -140,7 +140,7 @@ def shown_keys(function: str) -> set[str]:
 
 @pytest.mark.parametrize("name", ["Event", "Job", "Attempt", "Model", "Kind", "Token", "Device"])
 def test_the_clients_types_have_the_keys_that_the_daemon_shows(name: str) -> None:
-    shape: Any = getattr(client_types, name)
+    shape: Any = getattr(wire, name)
     assert shape.__required_keys__ == shown_keys(name.lower())
 
 

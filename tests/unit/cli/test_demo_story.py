@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from finetuned.client.types import Job
+from finetuned.wire import Job
 from finetuned.demo import story, walk
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetuned.cli.timeline import TYPES, Row, timeline
-from finetuned.client.types import Event
+from finetuned.wire import Event
 from finetuned.domain import facts
 from finetuned.domain.states import JobState
 

@@ -24,8 +24,8 @@ class DatasetRegistered(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetDeleted(Fact):
-    """A version cannot be named any more; without ``version`` the whole name. Uploaded content goes with its last name."""
+    """Versions cannot be named any more, and the name neither if these were all. Uploaded content goes with its last user."""
 
     type: ClassVar[str] = "dataset.deleted"
     name: str
-    version: str | None = None
+    versions: list[str]  #: those that are gone

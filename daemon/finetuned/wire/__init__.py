@@ -1,0 +1,42 @@
+"""What goes over the wire: the shapes of the daemon's answers, one ``TypedDict`` each.
+
+``finetuned.views`` makes them, ``finetuned.client`` returns them, and OpenAPI is generated from them.
+"""
+
+from __future__ import annotations
+
+from finetuned.wire.access import NewToken, RevokedToken, Token
+from finetuned.wire.devices import Device, Holder
+from finetuned.wire.errors import Error, ErrorAnswer
+from finetuned.wire.events import Event
+from finetuned.wire.health import Alive, Ready
+from finetuned.wire.jobs import Attempt, Job, JobError, Kind
+from finetuned.wire.lists import Deleted, Page
+from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
+from finetuned.wire.models import Model
+
+__all__ = (
+    "Alive",
+    "Anchor",
+    "Attempt",
+    "BackupReport",
+    "Deleted",
+    "Device",
+    "Error",
+    "ErrorAnswer",
+    "Event",
+    "Holder",
+    "Job",
+    "JobError",
+    "Kind",
+    "LogStatistics",
+    "Model",
+    "NewToken",
+    "Page",
+    "Ready",
+    "RebuildReport",
+    "RevokedToken",
+    "TableReport",
+    "Token",
+    "VerifyReport",
+)

@@ -1,0 +1,84 @@
+"""Jobs and their attempts."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+Json = Any
+
+
+class Attempt(TypedDict):
+    """One try at a job. ``purpose`` is ``validate`` or ``run``; times are RFC 3339 or null."""
+
+    number: int
+    purpose: str
+    devices: list[str]
+    pid: int | None
+    resume_from: str | None
+    starting_at: str | None
+    started_at: str | None
+    ended_at: str | None
+    outcome: str | None
+    cause: str | None
+    exit_code: int | None
+    signal: int | None
+
+
+class JobError(TypedDict):
+    """Why a job failed: a stable code and a sentence with the remedy."""
+
+    code: str
+    message: str
+
+
+class Job(TypedDict):
+    """A job. ``seq`` is its newest event's: follow its events after that and miss none."""
+
+    id: str
+    object: Literal["job"]
+    seq: int
+    kind: str
+    name: str | None
+    state: str
+    phase: str | None
+    params: dict[str, Json]
+    priority: int
+    metadata: dict[str, Json]
+    attempt: int
+    max_attempts: int
+    created_at: str | None
+    updated_at: str | None
+    started_at: str | None
+    paused_at: str | None
+    finished_at: str | None
+    progress: dict[str, Json] | None
+    wait_reason: str | None
+    queue_position: int | None
+    retry_of: str | None
+    resume_from: str | None
+    template: str | None
+    datasets: dict[str, Json]
+    estimate: dict[str, Json] | None
+    cancel_reason: str | None
+    error: JobError | None
+    result: dict[str, Json] | None
+    devices: list[str]
+    submitted_by: str
+    attempts: list[Attempt]
+    checkpoints: list[dict[str, Json]]
+    artifacts: list[dict[str, Json]]
+    audits: list[dict[str, Json]]
+    evaluations: list[dict[str, Json]]
+    advice: list[dict[str, Json]]
+
+
+class Kind(TypedDict):
+    """A job kind; ``params_schema`` is the JSON schema of its parameters."""
+
+    name: str
+    object: Literal["kind"]
+    summary: str
+    validates: bool
+    params_schema: dict[str, Json]
