@@ -42,8 +42,9 @@ class BundleError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What to run. Never holds a secret: those reach the runner by a file descriptor.
+    """What to run. Never holds a secret: those reach runner and worker by a file descriptor.
 
+    ``secrets`` maps the names that the job gives its secrets to what they refer to (``secret:hf``).
     ``entry`` is ``"module:function"`` of the work, ``params_model`` ``"module:Class"`` of the pydantic model
     that the worker validates ``params`` with. ``models`` maps model parameters to directories or hub ids.
     ``grace_s`` is how long the worker may take after SIGTERM before it is killed, in seconds.
@@ -65,6 +66,7 @@ class Spec:
     allow_remote_code: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     nice: int = 0
     oom_score_adj: int = 500
     grace_s: float = 10.0

@@ -123,6 +123,13 @@ class WorkerContext(Protocol):
     def model_path(self, param: str) -> str:
         """The directory or hub id behind the model reference ``params.<param>``; registered names resolved."""
 
+    def secret(self, name: str) -> str:
+        """The value of a secret that the job names, by the name it has there or as ``secret:<name>``.
+
+        It is masked in the worker's output and in what it reports; it belongs in no file. Raises ``JobError``
+        if the job does not name it. Names in capitals are environment variables of the worker as well.
+        """
+
     def phase(self, name: str) -> None:
         """Say what the worker is doing: ``loading_model``, ``training``, ``evaluating``, ``saving``, …"""
 

@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from finetuned_sdk.bundle import now_us
 from finetuned_sdk.errors import PluginError
+from finetuned_sdk.secrets import masked
 
 FACT_TYPES: Final = frozenset({
     "hello",  # the worker is up: pid, python, …
@@ -137,11 +138,14 @@ _DECODER: Final = json.JSONDecoder(parse_int=lambda digits: _number(int(digits))
 class SpoolWriter:
     """Appends facts. Safe from any thread of the process that made it, and refused in its forked children.
 
+    Values of ``secrets`` are masked in whatever is appended.
+
     A full disk loses no fact that matters: what could not be written waits in memory and is written when
     there is room (:meth:`flush`); beyond ``BACKLOG`` facts telemetry is dropped, oldest first.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, secrets: Iterable[str] = ()) -> None:
+        self._secrets = tuple(secrets)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -166,6 +170,8 @@ class SpoolWriter:
                 "Only the worker's own process may report; a forked child has to tell its parent."
             )
         data = plain(data)
+        if self._secrets:  # facts end in a log that forgets nothing
+            data = masked(data, self._secrets)
         size = len(encode(Fact(0, fact_type, 0, data)))
         if size > MAX_LINE:
             self.dropped += 1

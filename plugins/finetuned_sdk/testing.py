@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ class RecordingContext(Context):
         allow_remote_code: bool = False,
         metadata: Mapping[str, Any] | None = None,
         progress_interval: float = 0.0,
+        secrets: Mapping[str, str] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         params = dict(params or {})
@@ -79,10 +81,14 @@ class RecordingContext(Context):
         bundle = Bundle(directory / "jobs" / job_id / "attempts" / str(attempt))
         bundle.create(spec)
         self._recorded = FactList()
-        if clock is None:
-            super().__init__(bundle, spec, self._recorded, progress_interval=progress_interval)
-        else:
-            super().__init__(bundle, spec, self._recorded, progress_interval=progress_interval, clock=clock)
+        super().__init__(
+            bundle,
+            spec,
+            self._recorded,
+            progress_interval=progress_interval,
+            secrets=secrets,
+            clock=clock or time.monotonic,
+        )
 
     @property
     def facts(self) -> list[Fact]:

@@ -1,4 +1,6 @@
-"""The worker: runs one attempt's work in a process of its own. ``python -m finetuned_sdk.worker BUNDLE``.
+"""The worker: runs one attempt's work in a process of its own. ``python -m finetuned_sdk.worker BUNDLE [FD]``.
+
+FD is a memory file with the secrets that the job names.
 
 It ends with exit code 0 and a result fact; with 1 and an error fact; or with ``STOPPED_EXIT_CODE`` when the
 work returned because it was asked to stop.
@@ -18,6 +20,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
+from finetuned_sdk import secrets
 from finetuned_sdk.bundle import (
     RUNNER_VARIABLE,
     STOPPED_EXIT_CODE,
@@ -40,14 +43,16 @@ log = logging.getLogger(__name__)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the attempt of the bundle named on the command line; the exit code."""
-    (path,) = sys.argv[1:] if arguments is None else arguments
+    path, *memory = sys.argv[1:] if arguments is None else arguments
+    values = secrets.from_descriptor(int(memory[0])) if memory else {}
     die_with_runner()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # stderr is the attempt's output.log
     bundle = Bundle(path)
-    spool = SpoolWriter(bundle.spool_path)
+    secrets.export(values)
+    spool = SpoolWriter(bundle.spool_path, secrets=values.values())
     try:
-        return _run(bundle, spool)
+        return _run(bundle, spool, values)
     finally:
         spool.close()
 
@@ -62,14 +67,14 @@ def die_with_runner() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _run(bundle: Bundle, spool: SpoolWriter) -> int:
+def _run(bundle: Bundle, spool: SpoolWriter, values: Mapping[str, str]) -> int:
     spool.append("hello", {"pid": os.getpid(), "python": platform.python_version(), "host": platform.node()})
     try:
         spec = bundle.read_spec()
     except BundleError as error:
         spool.append("error", {"code": error.code, "message": str(error), "retryable": False})
         return 1
-    ctx = Context(bundle, spec, spool)
+    ctx = Context(bundle, spec, spool, secrets=values)
     signal.signal(signal.SIGTERM, lambda *_: ctx.request_stop("terminated", checkpoint=False))
     ended = threading.Event()
     watch = threading.Thread(target=_watch_control, args=(bundle, ctx, spool, ended), daemon=True)

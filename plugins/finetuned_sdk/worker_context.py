@@ -41,10 +41,12 @@ class Context:
         *,
         clock: Callable[[], float] = time.monotonic,
         progress_interval: float = INTERVAL,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self._bundle = bundle
         self._spec = spec
         self._sink = sink
+        self._secrets = dict(secrets or {})
         self._progress = ProgressReporter(
             lambda report: sink.append("progress", report), clock=clock, interval=progress_interval
         )
@@ -109,6 +111,19 @@ class Context:
                 f"The job has no model in its parameter {param!r}; name it there or declare it in model_params."
             )
         return path
+
+    def secret(self, name: str) -> str:
+        value = self._secrets.get(name)
+        if value is None:
+            references = {reference: each for each, reference in self._spec.secrets.items()}
+            value = self._secrets.get(references.get(name, ""))
+        if value is None:
+            raise JobError(
+                f"The job names no secret {name!r}; submit it with one, for instance"
+                f' secrets: {{"{name.removeprefix("secret:")}": "secret:NAME"}}.',
+                code="secret_missing",
+            )
+        return value
 
     def phase(self, name: str) -> None:
         self._progress.flush()

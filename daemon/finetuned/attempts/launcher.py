@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import anyio.to_thread
 
+from finetuned_sdk import secrets
 from finetuned_sdk.bundle import Bundle, Spec
 
 #: What belongs to the daemon and must not reach a worker.
@@ -25,7 +26,20 @@ DROPPED_VARIABLES: Final = frozenset({
     "WATCHDOG_USEC",
 })  # fmt: skip
 DROPPED_PREFIX: Final = "FINETUNED_"
-_SECRETS_DESCRIPTOR: Final = 3  # where the runner finds its memory file
+#: a variable of such a name holds a secret of the daemon's surroundings; jobs name theirs
+_SECRET_VARIABLE: Final = re.compile(
+    r"(?:.*_)?(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|(?:ACCESS|PRIVATE|SECRET)_KEY(?:_ID)?|CREDENTIALS?)"
+)
+
+#: from the names that a job gave its secrets, and what they refer to, to their values
+ReadSecrets = Callable[[Mapping[str, str]], Mapping[str, str]]
+
+
+def no_secrets(references: Mapping[str, str]) -> Mapping[str, str]:
+    """No store: every reference is to nothing. Raises ``LookupError``."""
+    if references:
+        raise LookupError(f"there is no {next(iter(references.values()))}")
+    return {}
 
 
 class Executor(Protocol):
@@ -44,12 +58,12 @@ class Executor(Protocol):
 class LocalExecutor:
     """Starts runners as children in sessions of their own. They outlive this process.
 
-    ``secrets`` are environment variables for workers (names and values); they reach the runner by a memory
-    file, never by argv, environment or disk, and are masked in the output.
+    ``read_secrets`` finds the values of the secrets that an attempt's ``Spec`` refers to. They reach the runner
+    by a memory file, never by argv, environment or disk, and are masked in the output.
     """
 
-    def __init__(self, secrets: Mapping[str, str] | None = None) -> None:
-        self._secrets = dict(secrets or {})
+    def __init__(self, read_secrets: ReadSecrets = no_secrets) -> None:
+        self._read_secrets = read_secrets
         self._children: set[int] = set()
 
     @property
@@ -58,7 +72,10 @@ class LocalExecutor:
         return frozenset(self._children)
 
     async def launch(self, bundle: Bundle, spec: Spec) -> None:
-        """Make the bundle if it is not there and start a runner. Raises ``OSError`` if that is impossible."""
+        """Make the bundle if it is not there and start a runner.
+
+        Raises ``OSError`` if that is impossible, and what ``read_secrets`` raises.
+        """
         await anyio.to_thread.run_sync(self._launch, bundle, spec)
 
     def reap(self) -> None:
@@ -72,18 +89,19 @@ class LocalExecutor:
                 self._children.discard(pid)
 
     def _launch(self, bundle: Bundle, spec: Spec) -> None:
+        values = self._read_secrets(spec.secrets) if spec.secrets else {}
         if not bundle.spec_path.exists():
             bundle.create(spec)
-        secrets = self._secrets_file()
+        memory = secrets.to_descriptor(values) if values else None
         actions: list[tuple[Any, ...]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
             (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
         ]
         command = [spec.interpreter, "-P", "-m", "finetuned.attempts.runner", str(bundle.path)]
-        if secrets is not None:
-            actions.append((os.POSIX_SPAWN_DUP2, secrets, _SECRETS_DESCRIPTOR))
-            command.append(str(_SECRETS_DESCRIPTOR))
+        if memory is not None:
+            actions.append((os.POSIX_SPAWN_DUP2, memory, secrets.DESCRIPTOR))
+            command.append(str(secrets.DESCRIPTOR))
         try:
             # Not fork: this process has threads. Its other descriptors are close-on-exec (PEP 446).
             pid = os.posix_spawn(
@@ -96,23 +114,22 @@ class LocalExecutor:
                 setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
             )
         finally:
-            if secrets is not None:
-                os.close(secrets)
+            if memory is not None:
+                os.close(memory)
         self._children.add(pid)
-
-    def _secrets_file(self) -> int | None:
-        if not self._secrets:
-            return None
-        descriptor = os.memfd_create("finetuned-secrets")
-        os.write(descriptor, json.dumps(self._secrets).encode())
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        return descriptor
 
 
 def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The daemon's environment without what is its own: its settings, credentials and systemd sockets."""
+    withheld = set(withheld_secrets(environment))
     return {
         name: value
         for name, value in environment.items()
-        if name not in DROPPED_VARIABLES and not name.startswith(DROPPED_PREFIX)
+        if name not in DROPPED_VARIABLES and not name.startswith(DROPPED_PREFIX) and name not in withheld
     }
+
+
+def withheld_secrets(environment: Mapping[str, str]) -> list[str]:
+    """The names of variables that hold secrets by their names and are not handed on to jobs."""
+    names = [name for name in environment if _SECRET_VARIABLE.fullmatch(name.upper())]
+    return [name for name in names if not name.startswith(DROPPED_PREFIX)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import resource
 import select
@@ -17,10 +16,11 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from finetuned.attempts import identity, temporary
 from finetuned.attempts.output import OutputLog, Redactor
+from finetuned_sdk import secrets
 from finetuned_sdk.bundle import ATTEMPT_VARIABLE, RUNNER_VARIABLE, Bundle, ExitRecord, Spec, now_us
 
 REVOKED_EXIT_CODE: Final = 3  # the bundle is another runner's, or the daemon gave up on it
@@ -32,7 +32,7 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one attempt: ``BUNDLE [SECRETS_FD]``, the latter a JSON object of environment variables to mask."""
+    """Run one attempt: ``BUNDLE [SECRETS_FD]``, the latter a memory file with the secrets of the job."""
     path, *rest = sys.argv[1:] if arguments is None else arguments
     with contextlib.suppress(PermissionError):  # the launcher has done it already
         os.setsid()
@@ -61,13 +61,13 @@ def write_exit(bundle: Bundle, record: ExitRecord, *, pause: float = WRITE_INTER
 class Runner:
     """One worker from its start to the end of the last process below it."""
 
-    def __init__(self, bundle: Bundle, spec: Spec, secrets: dict[str, str], wakeup: int) -> None:
+    def __init__(self, bundle: Bundle, spec: Spec, values: dict[str, str], wakeup: int) -> None:
         self._bundle = bundle
         self._spec = spec
-        self._secrets = secrets
+        self._secrets = values
         self._wakeup = wakeup
         self._log = OutputLog(bundle.output_path)
-        self._redactor = Redactor(secrets.values())
+        self._redactor = Redactor(secrets.needles(values.values()))
         self._output: int | None = None
         self._worker: int | None = None
         self._status: int | None = None  # as wait(2) gives it
@@ -97,23 +97,31 @@ class Runner:
         os.set_blocking(read_end, False)
         os.chdir(self._bundle.work)
         spec = self._spec
+        command = [spec.interpreter, "-P", "-m", "finetuned_sdk.worker", str(self._bundle.path)]
+        actions: list[tuple[Any, ...]] = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, write_end, 1),
+            (os.POSIX_SPAWN_DUP2, write_end, 2),
+        ]
+        memory = secrets.to_descriptor(self._secrets) if self._secrets else None
+        if memory is not None:
+            actions.append((os.POSIX_SPAWN_DUP2, memory, secrets.DESCRIPTOR))
+            command.append(str(secrets.DESCRIPTOR))
         try:
             # Its own process group, in the runner's session: the group is for SIGTERM, and by the session
             # the daemon finds what a dead runner left.
             self._worker = os.posix_spawn(
                 spec.interpreter,
-                [spec.interpreter, "-P", "-m", "finetuned_sdk.worker", str(self._bundle.path)],
+                command,
                 self._environment(),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, write_end, 1),
-                    (os.POSIX_SPAWN_DUP2, write_end, 2),
-                ],
+                file_actions=actions,
                 setpgroup=0,
                 setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ],
             )
         finally:
             os.close(write_end)
+            if memory is not None:
+                os.close(memory)
         self._output = read_end
         self._lower_rank(self._worker)
 
@@ -122,7 +130,6 @@ class Runner:
             **os.environ,
             "PYTHONUNBUFFERED": "1",
             **self._spec.environment,
-            **self._secrets,
             "TMPDIR": str(temporary.create(self._bundle, os.environ)),
             ATTEMPT_VARIABLE: self._spec.tag,
             RUNNER_VARIABLE: str(os.getpid()),
@@ -237,8 +244,7 @@ def _catch_signals() -> int:
 def _read_secrets(arguments: list[str]) -> dict[str, str]:
     if not arguments:
         return {}
-    with os.fdopen(int(arguments[0]), encoding="utf-8") as file:
-        return {str(name): str(value) for name, value in json.load(file).items()}
+    return secrets.from_descriptor(int(arguments[0]))
 
 
 def _oom_kills() -> int:

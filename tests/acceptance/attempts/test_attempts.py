@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from anyio import to_thread
 
 from finetuned.attempts import identity
 from finetuned.attempts.launcher import LocalExecutor
+from finetuned.attempts.ports import SpecUnavailableError
 from finetuned.attempts.supervisor import Timing
 from finetuned_sdk import checkpoints
 from finetuned_sdk.bundle import STOPPED_EXIT_CODE, Bundle, Spec
@@ -344,25 +346,67 @@ async def test_the_runner_inherits_nothing_of_the_daemon(house: House) -> None:
     assert oom_score_adj(hello.data["pid"]) == 500
 
 
-async def test_secrets_reach_the_worker_and_not_its_output(house: House, tmp_path: Path) -> None:
+async def test_secrets_reach_the_worker_and_nothing_that_it_leaves_behind(
+    house: House, tmp_path: Path
+) -> None:
     module = tmp_path / "leak.py"
     module.write_text(
-        "import os, sys\n"
+        "import os, sys, pathlib\n"
         "def run(ctx, params):\n"
-        "    print('token', os.environ['HF_TOKEN'])\n"
-        "    sys.stderr.write('[' + os.environ['HF_TOKEN'][:4])\n"
+        "    token = os.environ['HF_TOKEN']\n"
+        "    assert token == ctx.secret('HF_TOKEN') == ctx.secret('secret:hf')\n"
+        "    assert ctx.secret('quiet') == 'value-of-quiet' and 'quiet' not in os.environ\n"
+        "    print('token', token)\n"
+        "    sys.stderr.write('[' + token[:4])\n"
         "    sys.stderr.flush()\n"
-        "    sys.stderr.write(os.environ['HF_TOKEN'][4:] + ']')\n"
-        "    ctx.result(length=len(os.environ['HF_TOKEN']))\n"
+        "    sys.stderr.write(token[4:] + ']')\n"
+        "    for pid in (os.getpid(), os.getppid()):\n"
+        "        for file in ('environ', 'cmdline'):\n"
+        "            assert token.encode() not in pathlib.Path(f'/proc/{pid}/{file}').read_bytes()\n"
+        "    ctx.progress(current_step=1, total_steps=1, note=f'with {token}', final=True)\n"
+        "    ctx.result(length=len(token), said={token: [f'it is {token}']})\n"
     )
-    house.executor = LocalExecutor({"HF_TOKEN": "hf_verysecret"})
-    entry = await house.run(entry="leak:run", environment={"PYTHONPATH": str(tmp_path)})
-    assert entry.facts[-1].data["values"] == {"length": 13}
+    values = {"HF_TOKEN": "hf_verysecret", "quiet": "value-of-quiet"}
+    house.executor = LocalExecutor(lambda names: {name: values[name] for name in names})
+    entry = await house.run(
+        entry="leak:run",
+        environment={"PYTHONPATH": str(tmp_path)},
+        secrets={"HF_TOKEN": "secret:hf", "quiet": "secret:quiet"},
+    )
+    assert entry.facts[-1].data["values"] == {"length": 13, "said": {"***": ["it is ***"]}}
     bundle = house.bundle(entry.spec)
     assert bundle.output_path.read_text(encoding="utf-8") == "token ***\n[***]"
+    assert bundle.read_spec().secrets == {"HF_TOKEN": "secret:hf", "quiet": "secret:quiet"}
     assert not [
         path for path in bundle.path.rglob("*") if path.is_file() and b"verysecret" in path.read_bytes()
     ]
+
+
+async def test_an_error_that_quotes_a_secret_is_masked_in_what_is_recorded(
+    house: House, tmp_path: Path
+) -> None:
+    module = tmp_path / "failing.py"
+    module.write_text(
+        "def run(ctx, params):\n"
+        "    raise RuntimeError('401 for https://hub/?token=' + ctx.secret('HF_TOKEN'))\n"
+    )
+    house.executor = LocalExecutor(lambda names: dict.fromkeys(names, "hf_verysecret"))
+    entry = await house.run(
+        entry="failing:run", environment={"PYTHONPATH": str(tmp_path)}, secrets={"HF_TOKEN": "secret:hf"}
+    )
+    assert entry.facts[-1].data["message"] == "RuntimeError: 401 for https://hub/?token=***"
+    assert b"verysecret" not in house.bundle(entry.spec).output_path.read_bytes()
+
+
+async def test_an_attempt_whose_secret_is_gone_is_given_up_with_the_reason(house: House) -> None:
+    def gone(_names: Mapping[str, str]) -> Mapping[str, str]:
+        raise SpecUnavailableError("There is no secret 'hf'")
+
+    house.executor = LocalExecutor(gone)
+    entry = await house.run(secrets={"HF_TOKEN": "secret:hf"})
+    assert entry.ending is not None
+    assert entry.ending.lost == "There is no secret 'hf'"
+    assert not house.bundle(entry.spec).spec_path.exists()
 
 
 async def test_no_line_of_output_is_lost_in_a_flood(house: House) -> None:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from finetuned.attempts import identity, strays, supervision, temporary
-from finetuned.attempts.launcher import LocalExecutor, runner_environment
+from finetuned.attempts.launcher import LocalExecutor, runner_environment, withheld_secrets
 from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
 from finetuned.attempts.runner import write_exit
 from finetuned.attempts.strays import find_strays
@@ -471,6 +471,21 @@ async def test_a_bundle_that_cannot_be_moved_yet_is_tried_again(
 def test_the_daemons_own_settings_do_not_reach_its_workers() -> None:
     environment = {"PATH": "/bin", "NOTIFY_SOCKET": "/s", "FINETUNED_TOKEN": "t", "HF_HOME": "/h"}
     assert runner_environment(environment) == {"PATH": "/bin", "HF_HOME": "/h"}
+
+
+def test_secrets_in_the_daemons_environment_do_not_reach_its_workers() -> None:
+    secret = [
+        "HF_TOKEN",
+        "WANDB_API_KEY",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "DB_PASSWORD",
+        "token",
+    ]
+    kept = ["HF_HOME", "TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "KEYBOARD", "MONKEY"]
+    environment = dict.fromkeys([*secret, *kept], "x")
+    assert sorted(runner_environment(environment)) == sorted(kept)
+    assert withheld_secrets({**environment, "FINETUNED_TOKEN": "x"}) == secret
 
 
 def test_an_exit_record_waits_for_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

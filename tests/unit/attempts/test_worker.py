@@ -315,7 +315,7 @@ def test_the_runner_needs_nothing_but_the_standard_library() -> None:
     assert ours == {
         "finetuned", "finetuned.attempts", "finetuned.attempts.identity", "finetuned.attempts.output",
         "finetuned.attempts.runner", "finetuned.attempts.temporary", "finetuned_sdk", "finetuned_sdk.bundle",
-        "finetuned_sdk.context",
+        "finetuned_sdk.context", "finetuned_sdk.secrets",
     }  # fmt: skip
     assert not {"pydantic", "pluggy", "asyncio", "subprocess", "torch"} & set(loaded)
 
