@@ -1,0 +1,114 @@
+"""A few rows of a dataset to look at: pages with a position, long values cut."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from finetuned.datasets import rows
+from finetuned.datasets.content import Format
+from finetuned.datasets.rows import RawRow
+from finetuned.domain.errors import InvalidRequestError, Rejected
+
+MOST_ROWS = 100
+LONGEST_TEXT = 2000  # characters of a value
+MOST_ITEMS = 100  # of a list or an object
+DEEPEST = 8
+PAGE_BYTES = 8 << 20  # read for one page; after them it is short
+
+Read = Callable[[BinaryIO, int, int], Iterator[RawRow]]
+READERS: dict[str, Read] = {"jsonl": rows.jsonl, "csv": rows.csv_rows, "json": rows.json_rows}
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row as it is shown: ``cut`` if something of it is left out, ``problem`` if it cannot be shown at all."""
+
+    number: int
+    value: Any
+    cut: bool
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Rows in order; ``after`` is where the next page goes on, ``None`` at the end."""
+
+    rows: list[ShownRow]
+    after: str | None
+
+
+def read(path: Path, written: Format | str, *, limit: int, after: str | None = None) -> Preview:
+    """A page of rows. Blocks. Raises ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more."""
+    reader = READERS.get(written)
+    if reader is None:
+        raise InvalidRequestError(
+            f"The daemon does not read {written}; audit the dataset with a model: the audit's preview.json shows rows.",
+            code="preview_unsupported",
+        )
+    number, offset = position(after)
+    shown: list[ShownRow] = []
+    taken = 0
+    try:
+        with _opened(path) as file:
+            for row in reader(file, number, offset):
+                if len(shown) == limit or taken >= PAGE_BYTES:
+                    return Preview(shown, f"{number}:{offset}")
+                value, cut = shortened(row.value)
+                shown.append(ShownRow(row.number, value, cut, row.problem))
+                taken += row.read
+                number, offset = row.after
+                if row.last:
+                    break
+    except OSError as error:
+        raise Rejected(
+            "dataset_unreadable",
+            f"{path} cannot be read ({error.strerror or error}); put it back, or register it again.",
+        ) from None
+    return Preview(shown, None)
+
+
+def position(after: str | None) -> tuple[int, int]:
+    """Number and byte that a page's ``after`` stands for. Raises ``InvalidRequestError``."""
+    if after is None:
+        return 0, 0
+    number, _, offset = after.partition(":")
+    if not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in (number, offset)):
+        raise InvalidRequestError(
+            f"after: {after[:40]!r} is no position; give the next_after of the page before.", param="after"
+        )
+    return int(number), int(offset)
+
+
+def shortened(value: Any, depth: int = 0) -> tuple[Any, bool]:
+    """The value with long texts, lists and objects cut, and whether anything was."""
+    if isinstance(value, str):
+        text = value if value.isascii() else value.encode("utf-8", "replace").decode()
+        return (text, False) if len(text) <= LONGEST_TEXT else (text[:LONGEST_TEXT] + "…", True)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return shortened(str(value))
+    if not isinstance(value, (list, dict)):
+        return value, False
+    if depth == DEEPEST:
+        return "…", True
+    if isinstance(value, list):
+        items = [shortened(each, depth + 1) for each in value[:MOST_ITEMS]]
+        return [item for item, _ in items], len(value) > MOST_ITEMS or any(cut for _, cut in items)
+    fields = [
+        (*shortened(str(key)), *shortened(each, depth + 1)) for key, each in list(value.items())[:MOST_ITEMS]
+    ]
+    cut = len(value) > MOST_ITEMS or any(long or short for _, long, _, short in fields)
+    return {key: item for key, _, item, _ in fields}, cut
+
+
+def _opened(path: Path) -> BinaryIO:
+    # Not blocking: a file that was registered by its path may be a FIFO by now.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is no file any more")
+    return os.fdopen(descriptor, "rb")
