@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -12,14 +12,12 @@ import aiohttp
 import anyio
 
 from finetuned.client.sse import Frame, Parser
-from finetuned.client.transport import LOST, SILENCE_TIMEOUT, Transport
+from finetuned.client.transport import LOST, SILENCE_TIMEOUT, OnConnection, Transport
 from finetuned.domain.errors import FinetunedError
 from finetuned.wire import Event
 
 FIRST_BACKOFF: Final = 0.1  # seconds
 LONGEST_BACKOFF: Final = 5.0  # seconds
-
-OnConnection = Callable[[str | None], None]
 
 
 class ResetError(FinetunedError):

@@ -111,7 +111,7 @@ async def server(path: Path, *answers: bytes) -> AsyncIterator[list[bytes]]:
 async def test_a_daemon_that_says_nothing_is_given_up_after_the_time_out(directory: Path) -> None:
     async with server(directory / "s", b""), Client(Endpoint(socket=directory / "s")) as client:
         with pytest.raises(UnreachableError, match="did not answer in time"):
-            await client._request("GET", "/v1/jobs", timeout=0.05)
+            await client._transport.request("GET", "/v1/jobs", timeout=0.05)
 
 
 async def test_a_stream_without_so_much_as_a_heartbeat_is_taken_for_dead(

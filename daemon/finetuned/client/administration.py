@@ -1,0 +1,53 @@
+"""Calls for who cares for the daemon: tokens and the event log itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetuned.client.calls import Calls, given, part
+from finetuned.wire import BackupReport, LogStatistics, NewToken, RebuildReport, Token, VerifyReport
+
+Json = Any
+
+
+class AdministrationCalls(Calls):
+    """Tokens, and the log's files."""
+
+    async def tokens(self) -> list[Token]:
+        """All tokens, without their secrets."""
+        return await self._listed("/v1/tokens")
+
+    async def create_token(self, *, scope: str, name: str | None = None) -> NewToken:
+        """A new token; ``token`` in the answer is its secret, shown this once."""
+        # Without a key: the secret is not kept, so a repetition could not be answered with it.
+        token: NewToken = await self._transport.request(
+            "POST", "/v1/tokens", body=given(scope=scope, name=name)
+        )
+        return token
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Close a token."""
+        await self._delete(f"/v1/tokens/{part(token_id)}")
+
+    async def log_state(self) -> LogStatistics:
+        """The log's head and size."""
+        state: LogStatistics = await self._get("/v1/log")
+        return state
+
+    async def verify_log(self) -> VerifyReport:
+        """Check the whole hash chain; as long as that takes."""
+        report: VerifyReport = await self._care("verify")
+        return report
+
+    async def rebuild_log(self) -> RebuildReport:
+        """Fold the projections anew from the events; as long as that takes."""
+        report: RebuildReport = await self._care("rebuild")
+        return report
+
+    async def backup_log(self, path: str) -> BackupReport:
+        """Write a checked copy of the log to ``path``, a path on the daemon's machine."""
+        report: BackupReport = await self._care("backup", path=path)
+        return report
+
+    async def _care(self, what: str, **body: Json) -> Any:
+        return await self._transport.request("POST", f"/v1/log/{what}", body=body, timeout=None)

@@ -1,0 +1,135 @@
+"""The same client for programs without an event loop.
+
+.. code-block:: python
+
+    with SyncClient() as daemon:
+        job = daemon.submit("sft", {"model": "smollm2", "dataset": "/data/train.jsonl"})
+        for event in daemon.follow(job=job["id"]):
+            print(event["type"], event["data"])
+
+A thread runs the event loop while the client is open. Its methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_args, get_type_hints
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from finetuned.client.client import Client
+from finetuned.client.endpoint import Endpoint
+from finetuned.client.transport import OnConnection
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _waiting(
+    call: Callable[Concatenate[Client, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[SyncClient, P], R]:
+    """``call`` as a method that returns when it is done."""
+
+    @functools.wraps(call)
+    def wait(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        portal, client = self._opened
+        done: R = portal.call(functools.partial(call, client, *args, **kwargs))
+        return done
+
+    return wait
+
+
+def _iterating(
+    call: Callable[Concatenate[Client, P], AsyncGenerator[R, None]],
+) -> Callable[Concatenate[SyncClient, P], Generator[R, None, None]]:
+    """``call`` as a method that gives a generator; closing it closes the connection."""
+
+    @functools.wraps(call)
+    def iterate(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
+        portal, client = self._opened
+        source = call(client, *args, **kwargs)
+        try:
+            while True:
+                try:
+                    item = portal.call(anext, source)
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            portal.call(source.aclose)
+
+    item, *_ = get_args(get_type_hints(call)["return"])
+    iterate.__annotations__ = {**call.__annotations__, "return": Generator[item, None, None]}
+    return iterate
+
+
+class SyncClient:
+    """A connection to one daemon. Use it as a context manager. Its methods are :class:`Client`'s."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint | None = None,
+        *,
+        on_connection: OnConnection = lambda _trouble: None,
+    ) -> None:
+        self._client = Client(endpoint, on_connection=on_connection)
+        self._exit = ExitStack()
+        self._portal: BlockingPortal | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the daemon is."""
+        return self._client.endpoint
+
+    @property
+    def _opened(self) -> tuple[BlockingPortal, Client]:
+        if self._portal is None:
+            raise RuntimeError("the client is used outside of its `with`")
+        return self._portal, self._client
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(self._client))
+            self._exit = stack.pop_all()
+        self._portal = portal
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._portal = None
+        self._exit.__exit__(kind, error, trace)
+
+    submit = _waiting(Client.submit)
+    job = _waiting(Client.job)
+    jobs = _waiting(Client.jobs)
+    all_jobs = _iterating(Client.all_jobs)
+    cancel = _waiting(Client.cancel)
+    retry = _waiting(Client.retry)
+    delete = _waiting(Client.delete)
+    kinds = _waiting(Client.kinds)
+    kind = _waiting(Client.kind)
+
+    events = _waiting(Client.events)
+    all_events = _iterating(Client.all_events)
+    follow = _iterating(Client.follow)
+    logs = _iterating(Client.logs)
+
+    models = _waiting(Client.models)
+    model = _waiting(Client.model)
+    delete_model = _waiting(Client.delete_model)
+
+    devices = _waiting(Client.devices)
+    ready = _waiting(Client.ready)
+
+    tokens = _waiting(Client.tokens)
+    create_token = _waiting(Client.create_token)
+    revoke_token = _waiting(Client.revoke_token)
+    log_state = _waiting(Client.log_state)
+    verify_log = _waiting(Client.verify_log)
+    rebuild_log = _waiting(Client.rebuild_log)
+    backup_log = _waiting(Client.backup_log)

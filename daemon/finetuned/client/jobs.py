@@ -1,0 +1,101 @@
+"""Calls about jobs and their kinds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from finetuned.client.calls import PAGE, Calls, given, job_path, part
+from finetuned.wire import Job, Kind, Page
+
+Json = Any
+
+
+class JobCalls(Calls):
+    """Submit, look, steer."""
+
+    async def submit(
+        self,
+        kind: str,
+        params: Mapping[str, Json],
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        max_attempts: int | None = None,
+    ) -> Job:
+        """Submit a job; when this returns, the daemon has it on disk.
+
+        It is submitted once, even if the daemon goes away in the middle and comes back.
+        """
+        job: Job = await self._post(
+            "/v1/jobs",
+            given(
+                kind=kind,
+                params=params,
+                name=name,
+                priority=priority,
+                metadata=metadata,
+                max_attempts=max_attempts,
+            ),
+        )
+        return job
+
+    async def job(self, job_id: str) -> Job:
+        """One job."""
+        job: Job = await self._get(job_path(job_id))
+        return job
+
+    async def jobs(
+        self,
+        *,
+        state: str | None = None,
+        kind: str | None = None,
+        name: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page[Job]:
+        """A page of jobs, newest first."""
+        page: Page[Job] = await self._get(
+            "/v1/jobs", state=state, kind=kind, name=name, after=after, limit=limit
+        )
+        return page
+
+    async def all_jobs(
+        self, *, state: str | None = None, kind: str | None = None, name: str | None = None
+    ) -> AsyncGenerator[Job, None]:
+        """Every job, newest first, page by page."""
+        after: str | None = None
+        while True:
+            page = await self.jobs(state=state, kind=kind, name=name, after=after, limit=PAGE)
+            for job in page["data"]:
+                yield job
+            if not page["has_more"] or not page["data"]:
+                return
+            after = page["data"][-1]["id"]
+
+    async def cancel(self, job_id: str, *, reason: str | None = None) -> Job:
+        """Ask a job to end."""
+        job: Job = await self._post(f"{job_path(job_id)}/cancel", given(reason=reason))
+        return job
+
+    async def retry(
+        self, job_id: str, *, from_checkpoint: str | None = None, priority: int | None = None
+    ) -> Job:
+        """Submit an ended job again, as a new one. ``from_checkpoint`` is a step or ``latest``."""
+        body = given(from_checkpoint=from_checkpoint, priority=priority)
+        job: Job = await self._post(f"{job_path(job_id)}/retry", body)
+        return job
+
+    async def delete(self, job_id: str) -> None:
+        """Hide an ended job and have its files removed."""
+        await self._delete(job_path(job_id))
+
+    async def kinds(self) -> list[Kind]:
+        """The job kinds that the daemon's plugins declare."""
+        return await self._listed("/v1/kinds")
+
+    async def kind(self, name: str) -> Kind:
+        """One job kind with its parameters' schema."""
+        kind: Kind = await self._get(f"/v1/kinds/{part(name)}")
+        return kind

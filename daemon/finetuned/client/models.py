@@ -1,0 +1,23 @@
+"""Calls about models."""
+
+from __future__ import annotations
+
+from finetuned.client.calls import Calls, part
+from finetuned.wire import Model
+
+
+class ModelCalls(Calls):
+    """What can be trained and what was made."""
+
+    async def models(self) -> list[Model]:
+        """The registered models."""
+        return await self._listed("/v1/models")
+
+    async def model(self, name: str) -> Model:
+        """One registered model."""
+        model: Model = await self._get(f"/v1/models/{part(name)}")
+        return model
+
+    async def delete_model(self, name: str) -> None:
+        """Free a model's name. Its files stay."""
+        await self._delete(f"/v1/models/{part(name)}")
