@@ -31,10 +31,15 @@ from finetuned.domain import decisions
 from finetuned.domain.errors import StartError
 from finetuned.host import HostFacts
 from finetuned.notify import notify, watchdog_period
+from finetuned.observation import Observation, processes_of
 from finetuned.patience import FATAL, patiently
 from finetuned.queries import Queries
 from finetuned.scheduler import Scheduler
 from finetuned.store import Log, open_log
+from finetuned.telemetry import gpus
+from finetuned.telemetry.gpus import GpuReader
+from finetuned.telemetry.host import HostReader
+from finetuned.telemetry.telemetry import Telemetry
 from finetuned_events import LogError, LogLockedError
 from finetuned_sdk import Registry
 
@@ -55,6 +60,7 @@ class Parts:
     supervision: Supervision
     commands: Commands
     queries: Queries
+    telemetry: Telemetry
 
 
 async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
@@ -91,6 +97,7 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
                     collect_garbage_again()
                     has_started.set()
                     notify("READY=1")
+                    tasks.start_soon(parts.telemetry.run)
                     if "NOTIFY_SOCKET" in os.environ:
                         tasks.start_soon(_watchdog(parts).run)
                     await _told_to_stop(signals, ephemeral_parent)
@@ -138,11 +145,18 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
     scheduler = Scheduler(events, board, reserved=lambda: supervision.reserved)
     supervision = Supervision(jobs_dir, port, LocalExecutor(), released=scheduler.look, fatal=FATAL)
+    telemetry = Telemetry(
+        HostReader(config.state_dir),
+        # Slots of the CPU mean that GPUs are left alone.
+        GpuReader(gpus.load if config.cpu_slots is None else lambda: None),
+        processes_of(board, strays=lambda: {stray.pid: stray.key for stray in supervision.strays}),
+    )
     queries = Queries(
         events,
         board,
         registry,
         jobs_dir,
+        Observation(events, board, telemetry),
         in_backoff=scheduler.in_backoff,
         reserved=lambda: supervision.reserved,
     )
@@ -156,7 +170,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         check_room=facts.check_room,
         default_max_attempts=config.max_attempts,
     )
-    return Parts(events, board, registry, scheduler, supervision, commands, queries)
+    return Parts(events, board, registry, scheduler, supervision, commands, queries, telemetry)
 
 
 #: what will be said again anyway, and must not hold up the event loop

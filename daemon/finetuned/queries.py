@@ -20,6 +20,7 @@ from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Model, Token
 from finetuned.domain.world import Slot
+from finetuned.observation import Observation
 from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry
@@ -42,13 +43,14 @@ class Queries:
     """What can be looked at.
 
     ``in_backoff`` names the jobs that the scheduler holds back at the moment, ``reserved`` the devices that nobody may
-    have, ``jobs_dir`` holds the jobs' files.
+    have, ``jobs_dir`` holds the jobs' files. ``observation`` looks at the machine and at what runs.
     """
 
     log: Log
     board: Board
     registry: Registry
     jobs_dir: Path
+    observation: Observation
     in_backoff: Callable[[], AbstractSet[str]] = field(default=frozenset)
     reserved: Callable[[], AbstractSet[str]] = field(default=frozenset)
     _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None

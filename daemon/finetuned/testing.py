@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned.api.app import Doors, build
@@ -21,8 +22,12 @@ from finetuned.config import Config
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import StorageFullError
 from finetuned.domain.world import World
+from finetuned.observation import Observation, processes_of
 from finetuned.queries import Queries
 from finetuned.store import Log, open_log
+from finetuned.telemetry.gpus import GpuReader, Nvml
+from finetuned.telemetry.host import HostReader
+from finetuned.telemetry.telemetry import Telemetry
 from finetuned_events import Event, NewEvent
 from finetuned_sdk import Host, JobKind, Registry
 
@@ -51,6 +56,7 @@ class House:
     config: Config
     addresses: Addresses
     jobs_dir: Path
+    telemetry: Telemetry
     ready: bool = True
     disk_is_full: bool = False
     jobs: int = 0
@@ -107,15 +113,19 @@ class House:
 
 
 @asynccontextmanager
-async def serve_house(state_dir: Path, **settings: Any) -> AsyncIterator[House]:
-    """Serve a daemon with one device and the job kind ``fake``. ``settings`` are the configuration's keys."""
+async def serve_house(state_dir: Path, *, nvml: Nvml | None = None, **settings: Any) -> AsyncIterator[House]:
+    """Serve a daemon with one device and the job kind ``fake``. ``settings`` are the configuration's keys.
+
+    ``nvml`` is asked for its GPUs.
+    """
     config = Config(**{"state_dir": state_dir, "listen": "127.0.0.1:0", **settings})
     registry = Registry()
     registry.job_kind(JobKind(name="fake", summary="Does nothing.", params=FakeParams, entry="fake:run"))
     jobs_dir = state_dir / "jobs"
     async with open_log(state_dir / "events.sqlite") as log:
         board = Board(log)
-        queries = Queries(log, board, registry, jobs_dir)
+        telemetry = Telemetry(HostReader(state_dir), GpuReader(lambda: nvml), processes_of(board))
+        queries = Queries(log, board, registry, jobs_dir, Observation(log, board, telemetry))
 
         async def check_room() -> None:
             if house.disk_is_full:
@@ -127,6 +137,8 @@ async def serve_house(state_dir: Path, **settings: Any) -> AsyncIterator[House]:
         commands = Commands(log, board, queries, registry, host=host, check_room=check_room)
         app = build(Doors(commands, queries, config, time.monotonic(), lambda: house.ready))
         await log.execute(lambda world: decisions.devices_detected(world, [CPU]))
-        async with serve(app, config) as addresses:
-            house = House(log, commands, queries, app[FEED], config, addresses, jobs_dir)
+        async with serve(app, config) as addresses, anyio.create_task_group() as tasks:
+            tasks.start_soon(telemetry.run)
+            house = House(log, commands, queries, app[FEED], config, addresses, jobs_dir, telemetry)
             yield house
+            tasks.cancel_scope.cancel()

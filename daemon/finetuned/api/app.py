@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from aiohttp import web
 
-from finetuned.api import errors
+from finetuned.api import errors, prometheus
 from finetuned.api.call import guarded
 from finetuned.api.doors import DOORS, FEED, STOPPING, Doors
 from finetuned.api.feed import Feed
@@ -17,7 +17,8 @@ __all__ = ("Doors", "build")
 def build(doors: Doors) -> web.Application:
     """The application over ``doors``; :func:`finetuned.api.server.serve` opens its sockets and runs its feed."""
     config = doors.config
-    app = web.Application(middlewares=[errors.middleware], client_max_size=config.max_body_bytes)
+    counted = prometheus.counted(doors.queries.observation.telemetry.requests)
+    app = web.Application(middlewares=[counted, errors.middleware], client_max_size=config.max_body_bytes)
     app[DOORS] = doors
     app[STOPPING] = anyio.Event()
     app[FEED] = Feed(

@@ -8,7 +8,19 @@ from typing import Any
 from aiohttp.typedefs import Handler
 
 from finetuned import wire
-from finetuned.api import devices, events, health, jobs, kinds, log_routes, models, tokens
+from finetuned.api import (
+    devices,
+    events,
+    health,
+    jobs,
+    kinds,
+    log_routes,
+    models,
+    prometheus,
+    system,
+    tokens,
+    workers,
+)
 from finetuned.api.auth import Scope
 from finetuned.api.call import Route
 
@@ -43,6 +55,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models/{name:.+}", models.show, READ, "Show a model"),
     Route("DELETE", "/v1/models/{name:.+}", models.delete, OPERATE, "Free a model's name; its files stay"),
     Route("GET", "/v1/devices", devices.listed, READ, "List devices and who holds them"),
+    Route("GET", "/v1/workers", workers.listed, READ, "List live attempts and what their processes use"),
+    Route("GET", "/v1/system", system.show, READ, "Show the machine, who holds its GPUs, and the daemon"),
+    Route("GET", "/v1/system/history", system.history, READ, "Show the machine over the last hour or day"),
+    Route("GET", "/metrics", prometheus.metrics, READ, "Metrics for Prometheus", media="text/plain"),
     Route("GET", "/v1/tokens", tokens.listed, ADMIN, "List tokens, without their secrets"),
     Route("POST", "/v1/tokens", tokens.create, ADMIN, "Make a token; its secret is shown once", status=201),
     Route("DELETE", "/v1/tokens/{token_id}", tokens.revoke, ADMIN, "Revoke a token"),

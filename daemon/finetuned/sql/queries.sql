@@ -17,6 +17,10 @@ WHERE seq < ?1 AND deleted = 0
   AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR name = ?4)
 ORDER BY seq DESC LIMIT ?5;
 
+-- count_ended_jobs --
+-- How many jobs have ended, deleted ones too, by state and kind.
+SELECT state, kind, COUNT(*) FROM jobs WHERE live = 0 GROUP BY state, kind;
+
 -- clear_devices --
 DELETE FROM devices;
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 SAMPLE_S = 5.0
 FIRST_SAMPLE_S = 1.0  # after the start, which needs the processor itself
+GPU_TIMEOUT_S = 3.0  # a driver that hangs must not keep the rest from being seen
+LOOK_TIMEOUT_S = 10.0
 
 Key = tuple[str, int]  # job and number of an attempt
 Attempts = Callable[[], Awaitable[Mapping[int, Key]]]
@@ -51,7 +53,7 @@ class Trend:
     seconds since the epoch.
     """
 
-    seconds: float
+    seconds: int
     width: float
     points: list[Point]
 
@@ -74,6 +76,7 @@ class Telemetry:
     ) -> None:
         self.requests = RequestRecorder()
         self.lag = LoopLag()
+        self.gpus_hang = False  # whether a look at the GPUs has begun and not ended
         self._host = host
         self._gpus = gpus
         self._attempts = attempts
@@ -82,13 +85,18 @@ class Telemetry:
         self._cpu = CpuMeter()
         self._history = History()
         self._newest: Snapshot | None = None
+        self._seen: tuple[Gpu, ...] = ()
+        self._wanted = anyio.Event()  # somebody waits for the first look
+        self._looked = anyio.Event()
         self._looking = anyio.Lock()
+        self._keeping = anyio.Lock()  # the history is read in a thread
 
     async def run(self) -> None:
         """Sample until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.lag.run)
-            await anyio.sleep(FIRST_SAMPLE_S)
+            with anyio.move_on_after(FIRST_SAMPLE_S):
+                await self._wanted.wait()
             while True:
                 try:
                     await self.look()
@@ -97,32 +105,61 @@ class Telemetry:
                 await anyio.sleep(SAMPLE_S)
 
     async def now(self) -> Snapshot:
-        """The newest look; the first if there was none."""
-        return self._newest if self._newest is not None else await self.look()
+        """The newest look; waits for the first. Raises ``TimeoutError`` if there is none within some seconds."""
+        if self._newest is None:
+            self._wanted.set()
+            with anyio.fail_after(LOOK_TIMEOUT_S):
+                await self._looked.wait()
+        assert self._newest is not None
+        return self._newest
 
     async def look(self) -> Snapshot:
         """Look, and remember it."""
         async with self._looking:
             attempts = await self._attempts()
-            snapshot = await anyio.to_thread.run_sync(self._measure, attempts)
-            self._history.add(snapshot.monotonic, figures(snapshot, self._newest))
+            gpus = await self._look_at_gpus()
+            snapshot = await anyio.to_thread.run_sync(self._measure, attempts, gpus)
+            async with self._keeping:
+                self._history.add(snapshot.monotonic, figures(snapshot, self._newest))
             self._newest = snapshot
+            self._looked.set()
             return snapshot
 
-    def trend(self, *, seconds: float, points: int) -> Trend:
-        """The last ``seconds`` in at most about ``points`` buckets."""
+    async def trend(self, *, seconds: int, points: int) -> Trend:
+        """The last ``seconds`` in about ``points`` buckets at most."""
         now = self._clock()
         width = max(SAMPLE_S, seconds / points)
         if seconds > history.FINE_POINTS * SAMPLE_S:
             width = max(width, history.MINUTE_S)
+        async with self._keeping:
+            found = await anyio.to_thread.run_sync(
+                lambda: history.in_buckets(self._history.since(now - seconds), width)
+            )
         epoch = time.time() - now  # the history's clock is monotonic: the wall's may have been set meanwhile
-        found = history.in_buckets(self._history.since(now - seconds), width)
         return Trend(
             seconds=seconds, width=width, points=[Point(each.at + epoch, each.figures) for each in found]
         )
 
-    def _measure(self, attempts: Mapping[int, Key]) -> Snapshot:
-        host, gpus, at = self._host.read(), self._gpus.read(), self._clock()
+    async def _look_at_gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs; those seen last, with a problem, while their driver does not answer: it may never again."""
+        if not self.gpus_hang:
+            self.gpus_hang = True  # until its thread says otherwise: there is never a second one
+            with anyio.move_on_after(GPU_TIMEOUT_S):
+                self._seen = await anyio.to_thread.run_sync(self._read_gpus, abandon_on_cancel=True)
+                return self._seen
+        return tuple(
+            Gpu(id=each.id, name=each.name, index=each.index, problem="its driver does not answer")
+            for each in self._seen
+        )
+
+    def _read_gpus(self) -> tuple[Gpu, ...]:
+        try:
+            return self._gpus.read()
+        finally:
+            self.gpus_hang = False
+
+    def _measure(self, attempts: Mapping[int, Key], gpus: tuple[Gpu, ...]) -> Snapshot:
+        host, at = self._host.read(), self._clock()
         needed = bool(attempts) or any(gpu.processes for gpu in gpus)
         table = self._table() if needed else {}
         return Snapshot(

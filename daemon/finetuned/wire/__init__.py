@@ -14,6 +14,8 @@ from finetuned.wire.jobs import Attempt, Job, JobError, Kind
 from finetuned.wire.lists import Deleted, Page
 from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
 from finetuned.wire.models import Model
+from finetuned.wire.system import System, SystemHistory
+from finetuned.wire.workers import Worker
 
 __all__ = (
     "Alive",
@@ -36,7 +38,10 @@ __all__ = (
     "Ready",
     "RebuildReport",
     "RevokedToken",
+    "System",
+    "SystemHistory",
     "TableReport",
     "Token",
     "VerifyReport",
+    "Worker",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from finetuned.telemetry.gpus import GpuReader
 from finetuned.telemetry.host import Host, HostReader, Network
 from finetuned.telemetry.processes import Process
 from finetuned.telemetry.telemetry import Telemetry, figures
-from finetuned.telemetry.testing import FakeGpu, FakeNvml, FakeProcess, FakeRates
+from finetuned.telemetry.testing import FakeGpu, FakeMemory, FakeNvml, FakeProcess, FakeRates
 
 Until = Callable[[Callable[[], object]], Awaitable[None]]
 
@@ -80,10 +81,50 @@ def rig(tmp_path: Path) -> Rig:
     )
 
 
-async def test_the_first_to_ask_gets_a_look_and_the_next_ones_the_same(rig: Rig, no_blocking: None) -> None:
-    first = await rig.telemetry.now()
-    assert await rig.telemetry.now() is first
-    assert await rig.telemetry.look() is not first
+async def test_who_asks_before_the_first_look_waits_for_it_and_the_next_ones_get_the_same(
+    rig: Rig, no_blocking: None
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.telemetry.run)
+        first = await rig.telemetry.now()
+        assert await rig.telemetry.now() is first
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_asks_a_sampler_that_never_looked_is_told_after_a_while(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "LOOK_TIMEOUT_S", 0)
+    with pytest.raises(TimeoutError):
+        await rig.telemetry.now()
+
+
+async def test_a_driver_that_hangs_keeps_nothing_else_from_being_seen_and_is_asked_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(telemetry, "GPU_TIMEOUT_S", 0.05)
+    answers, asked = threading.Event(), 0
+    await rig.telemetry.look()
+
+    def hang(_handle: object) -> FakeMemory:
+        nonlocal asked
+        asked += 1
+        answers.wait(20)
+        return FakeMemory()
+
+    monkeypatch.setattr(FakeNvml, "nvmlDeviceGetMemoryInfo", staticmethod(hang))
+    try:
+        for _ in range(3):
+            found = await rig.telemetry.look()
+            assert [(gpu.id, gpu.problem) for gpu in found.gpus] == [
+                ("gpu:GPU-a", "its driver does not answer")
+            ]
+            assert found.host.memory.total > 0
+        assert asked == 1
+    finally:
+        answers.set()
+    await until(lambda: not rig.telemetry.gpus_hang)
+    assert (await rig.telemetry.look()).gpus[0].problem is None
 
 
 async def test_a_look_joins_gpus_their_holders_and_the_attempts_use(rig: Rig) -> None:
@@ -103,7 +144,7 @@ async def test_the_history_holds_the_machine_and_each_gpu(rig: Rig) -> None:
         rig.gpu.rates = FakeRates(gpu=percent)
         rig.clock.now += 5
         await rig.telemetry.look()
-    trend = rig.telemetry.trend(seconds=60, points=1)
+    trend = await rig.telemetry.trend(seconds=60, points=1)
     ranges = [point.figures["gpu:GPU-a", "utilization"] for point in trend.points]
     assert (min(each.low for each in ranges), max(each.high for each in ranges)) == (0.1, 0.9)
     assert ("", "memory_used_bytes") in trend.points[0].figures
@@ -122,9 +163,8 @@ async def test_rates_are_per_second_between_two_looks_and_never_negative(rig: Ri
 
 async def test_a_look_back_is_as_fine_as_was_asked_but_no_finer_than_what_is_kept(rig: Rig) -> None:
     await rig.telemetry.look()
-    assert rig.telemetry.trend(seconds=60, points=6).width == 10
-    assert rig.telemetry.trend(seconds=60, points=1000).width == 5
-    assert rig.telemetry.trend(seconds=86400, points=10_000).width == 60
+    for seconds, points, width in ((60, 6, 10), (60, 1000, 5), (86400, 10_000, 60)):
+        assert (await rig.telemetry.trend(seconds=seconds, points=points)).width == width
 
 
 async def test_a_machine_that_cannot_be_looked_at_ends_nothing(
@@ -137,5 +177,5 @@ async def test_a_machine_that_cannot_be_looked_at_ends_nothing(
         tasks.start_soon(rig.telemetry.run)
         await until(lambda: "cannot be looked at" in caplog.text)
         rig.host.broken = False
-        await until(lambda: rig.telemetry.trend(seconds=60, points=1).points)
+        await rig.telemetry.now()
         tasks.cancel_scope.cancel()

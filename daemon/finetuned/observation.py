@@ -1,0 +1,122 @@
+"""What is looked at rather than recorded: the machine, live attempts, and what Prometheus is told. Queries of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from finetuned.board import Board
+from finetuned.domain.errors import UnavailableError
+from finetuned.domain.job import Attempt, Job
+from finetuned.domain.world import Slot
+from finetuned.store import Log, queries
+from finetuned.telemetry.holders import Usage
+from finetuned.telemetry.requests import Latencies
+from finetuned.telemetry.telemetry import Key, Snapshot, Telemetry, Trend
+from finetuned_events import LogStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A live attempt, and what its processes use if they were looked at already."""
+
+    job: Job
+    attempt: Attempt
+    usage: Usage | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Everything that is counted, ``at`` one moment (microseconds since the epoch).
+
+    ``ended`` counts ended jobs, deleted ones too, by state and kind; ``requests`` HTTP requests by route, method
+    and status; ``latencies`` is by route and method.
+    """
+
+    at: int
+    live: tuple[Job, ...]
+    ended: Mapping[tuple[str, str], int]
+    slots: tuple[Slot, ...]
+    log: LogStatistics
+    snapshot: Snapshot
+    lag_s: float
+    requests: Mapping[tuple[str, str, int], int]
+    latencies: Mapping[tuple[str, str], Latencies]
+    in_progress: int
+
+
+@dataclass(slots=True)
+class Observation:
+    """What can be observed at the moment."""
+
+    log: Log
+    board: Board
+    telemetry: Telemetry
+
+    async def system(self) -> Snapshot:
+        """The newest look at the machine, some seconds old at most. Raises ``UnavailableError`` before the first."""
+        try:
+            return await self.telemetry.now()
+        except TimeoutError:
+            raise UnavailableError(
+                "The machine could not be looked at yet; the daemon's log says why. Ask again in a moment."
+            ) from None
+
+    async def trend(self, *, seconds: int, points: int) -> Trend:
+        """The machine over the last ``seconds``, in about ``points`` buckets at most."""
+        return await self.telemetry.trend(seconds=seconds, points=points)
+
+    async def workers(self) -> list[Worker]:
+        """The live attempts, oldest job first."""
+        world = await self.board.world()
+        usage = (await self.system()).usage
+        live = sorted(world.live_jobs(), key=lambda job: job.seq)
+        return [
+            Worker(job, attempt, usage.get((job.id, attempt.number)))
+            for job in live
+            if (attempt := job.live_attempt) is not None
+        ]
+
+    async def census(self) -> Census:
+        """Everything that is counted."""
+        world = await self.board.world()
+        live, slots = tuple(world.live_jobs()), tuple(world.slots.values())
+        ended = await self.log.fetch(queries()["count_ended_jobs"])
+        recorder = self.telemetry.requests
+        return Census(
+            at=time.time_ns() // 1000,
+            live=live,
+            ended={(state, kind): count for state, kind, count in ended},
+            slots=slots,
+            log=await self.log.statistics(),
+            snapshot=await self.system(),
+            lag_s=self.telemetry.lag.now_s,
+            # Copies: what is made of them is made in a thread.
+            requests=dict(recorder.counts),
+            latencies={
+                key: Latencies(list(each.counts), each.sum_s) for key, each in recorder.latencies.items()
+            },
+            in_progress=recorder.in_progress,
+        )
+
+
+def processes_of(
+    board: Board, *, strays: Callable[[], Mapping[int, Key]] = dict
+) -> Callable[[], Awaitable[Mapping[int, Key]]]:
+    """How the telemetry learns which processes are attempts': by the pids of their runners, as the log has them.
+
+    ``strays`` are attempts that the log does not know.
+    """
+
+    async def found() -> Mapping[int, Key]:
+        world = await board.world()
+        live = ((job, job.live_attempt) for job in world.live_jobs())
+        known = {
+            attempt.pid: (job.id, attempt.number)
+            for job, attempt in live
+            if attempt is not None and attempt.pid is not None
+        }
+        return {**strays(), **known}
+
+    return found
