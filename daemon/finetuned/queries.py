@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -13,14 +14,17 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from finetuned import logs
+from finetuned import logs, moments
 from finetuned.board import Board
-from finetuned.domain import queue
+from finetuned.domain import queue, tokens
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Model, Token
 from finetuned.domain.world import Slot
 from finetuned.observation import Observation
+from finetuned.past import Past
+from finetuned.queries_datasets import DatasetQueries
+from finetuned.reading import Reading
 from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry
@@ -44,6 +48,7 @@ class Queries:
 
     ``in_backoff`` names the jobs that the scheduler holds back at the moment, ``reserved`` the devices that nobody may
     have, ``jobs_dir`` holds the jobs' files. ``observation`` looks at the machine and at what runs.
+    ``now`` is the wall clock in microseconds since the epoch, by which tokens expire.
     """
 
     log: Log
@@ -53,7 +58,23 @@ class Queries:
     observation: Observation
     in_backoff: Callable[[], AbstractSet[str]] = field(default=frozenset)
     reserved: Callable[[], AbstractSet[str]] = field(default=frozenset)
+    now: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
+    reading: Reading = field(init=False)  # what is read of one job's events and files
+    past: Past = field(init=False)  # what was
     _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None
+
+    def __post_init__(self) -> None:
+        self.reading = Reading(self.log, self.jobs_dir)
+        self.past = Past(self.log)
+
+    async def position(self, at: str) -> int:
+        """The position of a moment: a position itself, or an RFC 3339 time. Raises ``InvalidRequestError``."""
+        return await moments.position(self.log, at)
+
+    @property
+    def datasets(self) -> DatasetQueries:
+        """What can be looked at of datasets."""
+        return DatasetQueries(self.board)
 
     async def job(self, job_id: str) -> Job:
         """One job, live or ended. Raises ``NotFoundError``."""
@@ -230,18 +251,18 @@ class Queries:
         world = await self.board.world()
         return sorted(world.tokens.values(), key=lambda token: token.created_at)
 
-    async def token_by_hash(self, sha256: str) -> Token | None:
-        """The open token whose secret has this hash."""
+    async def token(self, secret: str) -> Token | None:
+        """The token, open or not, whose secret this is."""
         world = await self.board.world()
-        return next((t for t in world.tokens.values() if t.sha256 == sha256 and t.revoked_at is None), None)
+        return tokens.find(world.tokens, secret)
 
     async def may_go_on(self, actor: str) -> bool:
-        """Whether ``actor`` may keep what it has open: not if it came by a token that was revoked since."""
+        """Whether ``actor`` may keep what it has open: not if its token was revoked or has expired since."""
         kind, _, token_id = actor.partition(":")
         if kind != "token":
             return True
         world = await self.board.world()
-        return token_id in world.tokens and world.tokens[token_id].revoked_at is None
+        return token_id in world.tokens and tokens.is_open(world.tokens[token_id], self.now())
 
     async def devices(self) -> list[Slot]:
         """The devices that this host schedules and who holds them."""

@@ -7,9 +7,11 @@ from aiohttp import web
 
 from finetuned.api import errors, prometheus
 from finetuned.api.call import guarded
-from finetuned.api.doors import DOORS, FEED, STOPPING, Doors
+from finetuned.api.doors import DESCRIPTION, DOORS, FAILURES, FEED, STOPPING, USES, Doors
+from finetuned.api.failures import Failures
 from finetuned.api.feed import Feed
 from finetuned.api.routes import OPEN_ROUTES, ROUTES
+from finetuned.api.uses import TokenUses
 
 __all__ = ("Doors", "build")
 
@@ -20,7 +22,10 @@ def build(doors: Doors) -> web.Application:
     counted = prometheus.counted(doors.queries.observation.telemetry.requests)
     app = web.Application(middlewares=[counted, errors.middleware], client_max_size=config.max_body_bytes)
     app[DOORS] = doors
+    app[DESCRIPTION] = []
     app[STOPPING] = anyio.Event()
+    app[USES] = TokenUses(doors.commands)
+    app[FAILURES] = Failures()
     app[FEED] = Feed(
         doors.queries,
         heartbeat_s=config.sse_heartbeat_s,

@@ -61,6 +61,7 @@ class Route:
     scope: Scope
     summary: str
     status: int = 200
+    also: tuple[int, ...] = ()  # other statuses of success
     media: str | None = None
     raw: bool = False  # the handler reads the body itself, as a stream
     head: bool = False  # HEAD is answered too
@@ -101,6 +102,11 @@ class Call:
         return self.doors.queries
 
     @property
+    def may_name_paths(self) -> bool:
+        """Whether the caller may name any path on the server: an administrator, or the daemon's own user."""
+        return self.caller.scope >= Scope.ADMIN
+
+    @property
     def config(self) -> Config:
         """The configuration in force."""
         return self.doors.config
@@ -121,7 +127,7 @@ def guarded(route: Route) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         doors = request.app[DOORS]
         auth.check_host(request, doors.config)
-        caller = await auth.identify(request, doors.queries)
+        caller = await auth.identify(request)
         auth.require(caller, route.scope)
         call = Call(request, caller, doors)
         arguments: dict[str, Any] = dict(request.match_info)

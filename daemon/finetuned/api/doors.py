@@ -10,7 +10,9 @@ import anyio
 import orjson
 from aiohttp import web
 
+from finetuned.api.failures import Failures
 from finetuned.api.feed import Feed
+from finetuned.api.uses import TokenUses
 from finetuned.commands import Commands
 from finetuned.config import Config
 from finetuned.queries import Queries
@@ -32,6 +34,9 @@ class Doors:
 
 DOORS = web.AppKey("doors", Doors)
 FEED = web.AppKey("feed", Feed)
+USES = web.AppKey("uses", TokenUses)
+FAILURES = web.AppKey("failures", Failures)
+DESCRIPTION = web.AppKey("description", list[bytes])  # the OpenAPI document, once somebody asked for it
 STOPPING = web.AppKey("stopping", anyio.Event)  # set when the server is about to close
 
 

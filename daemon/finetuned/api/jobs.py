@@ -15,7 +15,7 @@ from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import STOPPING, encode
 from finetuned.api.lists import listing
-from finetuned.api.parameters import Flag, Limit, Query, Whole
+from finetuned.api.parameters import At, Flag, Limit, Query, Whole
 from finetuned.domain.job import Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
@@ -34,6 +34,13 @@ class JobsQuery(Query):
     name: str | None = Field(default=None, description="only jobs of this name")
     after: str | None = Field(default=None, description="the last id of the page before")
     limit: Limit = 50
+    at: At | None = None
+
+
+class JobQuery(Query):
+    """When."""
+
+    at: At | None = None
 
 
 class OutputQuery(Query):
@@ -67,16 +74,21 @@ class RetryRequest(BaseModel):
 
 async def submit(call: Call, body: JobRequest) -> wire.Job:
     """Accept a job."""
-    job = await call.commands.submit(body, actor=call.caller.actor, once=call.once)
+    job = await call.commands.submit(
+        body, actor=call.caller.actor, may_name_paths=call.may_name_paths, once=call.once
+    )
     return await _shown(call, job.id)
 
 
 async def listed(call: Call, query: JobsQuery) -> Encoded[wire.Page[wire.Job]]:
     """Jobs, newest first."""
-    jobs, has_more = await call.queries.jobs(
-        after=query.after, limit=query.limit, state=query.state, kind=query.kind, name=query.name
-    )
-    waits = await call.queries.waits()
+    wanted = query.model_dump(exclude={"at"})
+    if query.at is None:
+        jobs, has_more = await call.queries.jobs(**wanted)
+        waits = await call.queries.waits()
+    else:
+        jobs, has_more = await call.queries.past.jobs(await call.queries.position(query.at), **wanted)
+        waits = {}
     page = partial(_page, jobs, waits, has_more=has_more)
     return Encoded(page() if len(jobs) <= INLINE_JOBS else await anyio.to_thread.run_sync(page))
 
@@ -85,8 +97,10 @@ def _page(jobs: list[Job], waits: dict[str, Wait], *, has_more: bool) -> bytes:
     return encode(listing([views.job(job, waits.get(job.id)) for job in jobs], has_more=has_more))
 
 
-async def show(call: Call, *, job_id: str) -> wire.Job:
+async def show(call: Call, query: JobQuery, *, job_id: str) -> wire.Job:
     """One job."""
+    if query.at is not None:
+        return views.job(await call.queries.past.job(job_id, await call.queries.position(query.at)), None)
     return await _shown(call, job_id)
 
 
@@ -104,6 +118,7 @@ async def retry(call: Call, body: RetryRequest, *, job_id: str) -> wire.Job:
         actor=call.caller.actor,
         from_checkpoint=checkpoint,
         priority=body.priority,
+        may_name_paths=call.may_name_paths,
         once=call.once,
     )
     return await _shown(call, job.id)

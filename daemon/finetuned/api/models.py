@@ -5,11 +5,22 @@ from __future__ import annotations
 from finetuned import views, wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
+from finetuned.api.parameters import At, Query
 
 
-async def listed(call: Call) -> wire.Page[wire.Model]:
+class ModelsQuery(Query):
+    """When."""
+
+    at: At | None = None
+
+
+async def listed(call: Call, query: ModelsQuery) -> wire.Page[wire.Model]:
     """All registered models."""
-    return listing([views.model(model) for model in await call.queries.models()])
+    if query.at is None:
+        found = await call.queries.models()
+    else:
+        found = await call.queries.past.models(await call.queries.position(query.at))
+    return listing([views.model(model) for model in found])
 
 
 async def show(call: Call, *, name: str) -> wire.Model:

@@ -74,6 +74,14 @@ EventTypes = Annotated[
 ]
 #: how many items a page has
 Limit = Annotated[Whole, Field(ge=1, le=LARGEST_PAGE, description="how many items a page has at most")]
+#: a moment of the past
+At = Annotated[
+    str,
+    Field(
+        description="as it was then: after the event at this position, or at this time (RFC 3339)",
+        examples=["1234", "2026-01-31T12:00:00Z"],
+    ),
+]
 
 
 def read(model: type[Q], given: MultiMapping[str]) -> Q:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from finetuned.api import body, jobs, log_routes, tokens
+from finetuned.api import body
 from finetuned.api.auth import HostRefusedError
+from finetuned.api.call import signature
+from finetuned.api.openapi import plain_path
 from finetuned.api.routes import OPEN_ROUTES, ROUTES
 from finetuned.domain import errors
-from finetuned.submission import JobRequest
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "api.md"
 
@@ -21,8 +22,7 @@ def test_the_reference_lists_exactly_the_routes() -> None:
         if line.startswith("| `") and line.split("|")[2].strip().startswith("`/")
     }
     scoped = {
-        (route.method, route.path.replace(":.+", ""), route.scope.name.lower(), route.summary)
-        for route in ROUTES
+        (route.method, plain_path(route.path), route.scope.name.lower(), route.summary) for route in ROUTES
     }
     assert listed == scoped | {(route.method, route.path, "none", route.summary) for route in OPEN_ROUTES}
 
@@ -40,13 +40,9 @@ def test_each_handler_says_what_it_does() -> None:
 
 def test_the_reference_names_each_field_that_a_body_may_have() -> None:
     text = REFERENCE.read_text()
-    for model in (
-        JobRequest,
-        jobs.CancelRequest,
-        jobs.RetryRequest,
-        tokens.TokenRequest,
-        log_routes.BackupRequest,
-    ):
+    bodies = [body for route in ROUTES if (body := signature(route.handler).body) is not None]
+    assert bodies
+    for model in bodies:
         for name, field in model.model_fields.items():
             assert f"`{name}`" in text or f'"{name}"' in text, f"{model.__name__}.{name}"
             assert field.description, f"{model.__name__}.{name}"
