@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from pydantic import BaseModel
 from yarl import URL
 
 from finetuned.domain.errors import PermissionDeniedError
@@ -47,6 +48,10 @@ class PathPolicy:
     anywhere: bool = False
     roots: tuple[Path, ...] = ()
     hosts: frozenset[str] = frozenset()
+
+    def of(self, *, may_name_paths: bool) -> PathPolicy:
+        """This policy for a caller: unbound for who may name paths."""
+        return replace(self, anywhere=True) if may_name_paths else self
 
     def check(
         self, params: Mapping[str, Any], names: Collection[str], *, prefix: str, known: Collection[str] = ()
@@ -107,17 +112,7 @@ class PathPolicy:
             ) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerRights:
-    """What of its caller a command has to know beyond its name: made by the door, passed on as it is."""
-
-    may_name_paths: bool = False
-
-    def paths(self, roots: tuple[Path, ...], hosts: frozenset[str] = frozenset()) -> PathPolicy:
-        """The policy for this caller."""
-        return PathPolicy(anywhere=self.may_name_paths, roots=roots, hosts=hosts)
-
-
+NOWHERE: Final = PathPolicy()
 ANYWHERE: Final = PathPolicy(anywhere=True)
 
 
@@ -136,12 +131,13 @@ def _texts(value: Any) -> Iterator[str]:
     """The texts in a parameter: itself, or those of a list or mapping."""
     if isinstance(value, str):
         yield value
+    elif isinstance(value, os.PathLike):
+        yield os.fsdecode(value)
+    elif isinstance(value, BaseModel):
+        yield from _texts(value.model_dump())
     elif isinstance(value, Mapping):
         for each in value.values():
             yield from _texts(each)
     elif isinstance(value, (list, tuple)):
         for each in value:
             yield from _texts(each)
-
-
-__all__ = ("ANYWHERE", "CallerRights", "PathNotAllowedError", "PathPolicy", "UrlNotAllowedError", "is_path")

@@ -7,7 +7,7 @@ import pytest
 from finetuned.domain.errors import PermissionDeniedError
 from finetuned.path_policy import (
     ANYWHERE,
-    CallerRights,
+    NOWHERE,
     PathNotAllowedError,
     PathPolicy,
     UrlNotAllowedError,
@@ -67,9 +67,9 @@ def test_a_registered_name_is_no_path_even_if_it_looks_like_one() -> None:
 
 def test_administrators_name_any_path() -> None:
     ANYWHERE.check({"dataset": "/etc/passwd"}, ["dataset"], prefix="params.")
-    CallerRights(may_name_paths=True).paths(()).check({"d": "/etc/passwd"}, ["d"], prefix="")
+    NOWHERE.of(may_name_paths=True).check({"d": "/etc/passwd"}, ["d"], prefix="")
     with pytest.raises(PathNotAllowedError):
-        CallerRights().paths(()).check({"d": "/etc/passwd"}, ["d"], prefix="")
+        NOWHERE.of(may_name_paths=False).check({"d": "/etc/passwd"}, ["d"], prefix="")
 
 
 def test_only_declared_parameters_are_looked_at() -> None:

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetuned.domain.facts.access import RequestAccepted, TokenCreated, TokenRevoked, TokenUsed
+from finetuned.domain.facts.access import (
+    RequestAccepted,
+    SecretDeleted,
+    SecretSet,
+    TokenCreated,
+    TokenRevoked,
+    TokenUsed,
+)
 from finetuned.domain.facts.attempts import (
     AttemptEnded,
     AttemptError,
@@ -61,8 +68,8 @@ FACTS: dict[str, type[Fact]] = {
         JobPauseRequested, JobPaused, JobSucceeded, JobFailed, JobDeleted, AttemptStarting, AttemptLaunched,
         AttemptStarted, AttemptResult, AttemptModel, AttemptError, AttemptLineRejected, AttemptEnded,
         DevicesDetected, DeviceClaimed, DeviceReleased, ModelRegistered, ModelDeleted, DatasetRegistered,
-        DatasetDeleted, TemplateSaved, TemplateDeleted, TokenCreated, TokenUsed, TokenRevoked, RequestAccepted,
-        DaemonStarted, DaemonStopped,
+        DatasetDeleted, TemplateSaved, TemplateDeleted, TokenCreated, TokenUsed, TokenRevoked, SecretSet,
+        SecretDeleted, RequestAccepted, DaemonStarted, DaemonStopped,
     )
 }  # fmt: skip
 
@@ -115,6 +122,8 @@ __all__ = (
     "ModelDeleted",
     "ModelRegistered",
     "RequestAccepted",
+    "SecretDeleted",
+    "SecretSet",
     "TemplateDeleted",
     "TemplateSaved",
     "TokenCreated",

@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens; and requests that are answered once however often they are sent."""
+"""Who may ask: bearer tokens; secrets by name; and requests that are answered once however often they are sent."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ class TokenRevoked(Fact):
 
     type: ClassVar[str] = "token.revoked"
     id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretSet(Fact):
+    """A secret was stored, or replaced. Its value is in a file, never here."""
+
+    type: ClassVar[str] = "secret.set"
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretDeleted(Fact):
+    """A secret was removed."""
+
+    type: ClassVar[str] = "secret.deleted"
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)

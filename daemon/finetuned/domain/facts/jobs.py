@@ -30,6 +30,7 @@ class JobSubmitted(Fact):
         default_factory=dict
     )  #: dataset parameters: name, version, path of each
     template: str | None = None  #: the template it was made from, as name@version
+    secrets: dict[str, str] = field(default_factory=dict)  #: names of its secrets, and what each refers to
 
 
 @dataclass(frozen=True, kw_only=True)
