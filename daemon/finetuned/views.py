@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import overload
+from pathlib import PurePath
+from typing import Any, overload
 
 from finetuned import wire
 from finetuned.domain.job import Attempt, Job
@@ -77,10 +79,8 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
         "devices": newest.devices if newest is not None and newest.is_live else [],
         "submitted_by": each.submitted_by,
         "attempts": [attempt(one) for one in each.attempts],
-        "checkpoints": list(each.checkpoints),
-        "artifacts": [
-            {key: one[key] for key in ("name", "kind", "path", "bytes", "attempt")} for one in each.artifacts
-        ],
+        "checkpoints": [checkpoint(one) for one in each.checkpoints],
+        "artifacts": [artifact(one) for one in each.artifacts],
         "audits": list(each.audits),
         "evaluations": list(each.evaluations),
         "advice": list(each.advice),
@@ -89,6 +89,34 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
 
 def _error(each: Job) -> wire.JobError | None:
     return None if each.error is None else {"code": each.error["code"], "message": each.error["message"]}
+
+
+def checkpoint(each: Mapping[str, Any]) -> wire.Checkpoint:
+    """A checkpoint of a job."""
+    return {
+        "id": f"{each['attempt']}/{PurePath(each['path']).name}",
+        "object": "checkpoint",
+        "step": each["step"],
+        "attempt": each["attempt"],
+        "path": each["path"],
+        "bytes": each["bytes"],
+        "metrics": each["metrics"],
+        "created_at": time(each.get("at")),
+    }
+
+
+def artifact(each: Mapping[str, Any]) -> wire.Artifact:
+    """An artifact of a job, without its files."""
+    return {
+        "id": each["name"],
+        "object": "artifact",
+        "name": each["name"],
+        "kind": each["kind"],
+        "attempt": each["attempt"],
+        "path": each["path"],
+        "bytes": each["bytes"],
+        "created_at": time(each.get("at")),
+    }
 
 
 def attempt(each: Attempt) -> wire.Attempt:

@@ -147,11 +147,11 @@ def evolve(job: Job, fact: facts.Fact, *, at: int, seq: int) -> Job:
         case facts.EvaluationRecorded():
             return replace(job, evaluations=(*job.evaluations, fact.to_data())[-KEPT_EVALUATIONS:])
         case facts.CheckpointSaved():
-            return replace(job, checkpoints=(*job.checkpoints, fact.to_data()))
+            return replace(job, checkpoints=(*job.checkpoints, {**fact.to_data(), "at": at}))
         case facts.CheckpointDiscarded():
             return replace(job, checkpoints=tuple(c for c in job.checkpoints if c["path"] != fact.path))
         case facts.ArtifactPublished():
-            return replace(job, artifacts=(*job.artifacts, fact.to_data()))
+            return replace(job, artifacts=(*job.artifacts, {**fact.to_data(), "at": at}))
         case facts.JobDeleted():
             return replace(job, deleted=True)
     if fact.type.startswith("attempt."):

@@ -21,6 +21,16 @@ ORDER BY seq DESC LIMIT ?5;
 -- How many jobs have ended, deleted ones too, by state and kind.
 SELECT state, kind, COUNT(*) FROM jobs WHERE live = 0 GROUP BY state, kind;
 
+-- select_position --
+-- The newest position up to a time. Times never decrease with positions (1, 2, 3, …), so it is searched by halves.
+WITH RECURSIVE halves (seq, half) AS (
+    SELECT 0, 1 << 40
+    UNION ALL
+    SELECT seq + iif((SELECT at FROM events WHERE events.seq = halves.seq + half) <= ?1, half, 0), half / 2
+    FROM halves WHERE half > 0
+)
+SELECT seq FROM halves WHERE half = 0;
+
 -- clear_devices --
 DELETE FROM devices;
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from finetuned.wire.access import NewToken, RevokedToken, Token
+from finetuned.wire.artifacts import Artifact, ArtifactContents, ArtifactFile, Checkpoint
 from finetuned.wire.devices import Device, Holder
 from finetuned.wire.errors import Error, ErrorAnswer
 from finetuned.wire.events import Event
@@ -14,14 +15,19 @@ from finetuned.wire.jobs import Attempt, Job, JobError, Kind
 from finetuned.wire.lists import Deleted, Page
 from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
 from finetuned.wire.models import Model
+from finetuned.wire.series import Metrics, Series
 from finetuned.wire.system import System, SystemHistory
 from finetuned.wire.workers import Worker
 
 __all__ = (
     "Alive",
     "Anchor",
+    "Artifact",
+    "ArtifactContents",
+    "ArtifactFile",
     "Attempt",
     "BackupReport",
+    "Checkpoint",
     "Deleted",
     "Device",
     "Error",
@@ -32,12 +38,14 @@ __all__ = (
     "JobError",
     "Kind",
     "LogStatistics",
+    "Metrics",
     "Model",
     "NewToken",
     "Page",
     "Ready",
     "RebuildReport",
     "RevokedToken",
+    "Series",
     "System",
     "SystemHistory",
     "TableReport",

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from finetuned.wire.artifacts import Artifact, Checkpoint
+
 Json = Any
 
 
@@ -67,8 +69,8 @@ class Job(TypedDict):
     devices: list[str]
     submitted_by: str
     attempts: list[Attempt]
-    checkpoints: list[dict[str, Json]]
-    artifacts: list[dict[str, Json]]
+    checkpoints: list[Checkpoint]
+    artifacts: list[Artifact]
     audits: list[dict[str, Json]]
     evaluations: list[dict[str, Json]]
     advice: list[dict[str, Json]]

@@ -1,0 +1,133 @@
+"""A job's curves, read from its events in short pages and kept for whoever asks again.
+
+A fold is kept per job and goes on where it stood: the first look at a long job takes seconds, the next ones take what
+has happened since.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import anyio
+import anyio.to_thread
+
+from finetuned.domain import facts
+from finetuned.domain.job import Job
+from finetuned.series import Curves, Run, Series, Thinner, trajectory
+from finetuned.store import Log
+from finetuned_events import Event
+
+PAGE = 250  # events that are read and folded in one go
+MOST_POINTS = 4000  # of a series; four for each column of a wide plot
+KEPT = 4  # folds
+MARKS = (facts.AttemptStarting.type, facts.CheckpointSaved.type)
+FIGURES = (facts.JobProgress.type, facts.EvaluationRecorded.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some series, the names of all that there are, whether some were left out, and the position they stand at."""
+
+    series: list[Series]
+    names: list[str]
+    more: bool
+    seq: int
+
+
+@dataclass(slots=True)
+class _Fold:
+    """A fold and how far it has come. ``idle`` is where the newest run began, until it does its first step."""
+
+    curves: Curves
+    runs: int
+    idle: int | None
+    scanned: int = 0
+    lock: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+_Key = tuple[str, bool, tuple[str, ...] | None, int | None]
+
+
+class CurveReader:
+    """Reads the curves of jobs from the log."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._folds: OrderedDict[_Key, _Fold] = OrderedDict()
+
+    async def read(
+        self, job: Job, *, points: int, names: Collection[str] | None, each_attempt: bool, until: int | None
+    ) -> Found:
+        """The curves of a job up to position ``until`` (``None``: now), each of about ``points`` points."""
+        head = self._log.head if until is None else min(until, self._log.head)
+        key = (job.id, each_attempt, None if names is None else tuple(sorted(names)), until)
+        fold = self._folds.get(key)
+        if fold is None or await self._is_replaced(job, fold):
+            runs = await self._runs(job.id, head)
+            curves = Curves(trajectory(runs), MOST_POINTS, wanted=names, each_attempt=each_attempt)
+            idle = runs[-1].seq if runs and runs[-1].first_step is None else None
+            fold = self._keep(key, _Fold(curves, len(job.runs), idle))
+        self._folds.move_to_end(key)
+        async with fold.lock:
+            while fold.scanned < head:
+                page = await self._log.scan(
+                    after=fold.scanned, limit=PAGE, stream=f"job/{job.id}", types=FIGURES
+                )
+                fold.curves.fold([event for event in page.events if event.seq <= head])
+                fold.scanned = min(page.scanned, head)
+            series = await anyio.to_thread.run_sync(lambda: thinned(fold.curves.series(), points))
+            return Found(series, sorted(fold.curves.names), fold.curves.more, fold.scanned)
+
+    def _keep(self, key: _Key, fold: _Fold) -> _Fold:
+        self._folds[key] = fold
+        while len(self._folds) > KEPT:
+            self._folds.popitem(last=False)
+        return fold
+
+    async def _is_replaced(self, job: Job, fold: _Fold) -> bool:
+        """Whether a run began or did its first step since: it replaces steps of those before it."""
+        if fold.runs != len(job.runs):
+            return True
+        return fold.idle is not None and await self._first_step(job.id, fold.idle, None) is not None
+
+    async def _first_step(self, job_id: str, after: int, before: int | None) -> int | None:
+        first = await self._log.read(
+            after=after, before=before, limit=1, stream=f"job/{job_id}", types=FIGURES[:1]
+        )
+        return first[0].data.get("current_step") if first else None
+
+    async def _runs(self, job_id: str, head: int) -> list[Run]:
+        """The runs up to a position: where each begins, and from which step it went on."""
+        stream = f"job/{job_id}"
+        marks: list[Event] = []
+        after = 0
+        while after < head:
+            page = await self._log.scan(after=after, limit=PAGE, stream=stream, types=MARKS)
+            marks += [event for event in page.events if event.seq <= head]
+            after = page.scanned
+        starts = [each for each in marks if each.type == MARKS[0] and each.data["purpose"] == "run"]
+        steps = {each.data["path"]: each.data["step"] for each in marks if each.type == MARKS[1]}
+        runs = []
+        bounds = [*(each.seq for each in starts), head + 1]
+        for start, following in zip(starts, bounds[1:], strict=True):
+            resume_from = start.data.get("resume_from")
+            resumed_at = 0 if resume_from is None else steps.get(resume_from)
+            first_step = await self._first_step(job_id, start.seq, following)
+            runs.append(Run(start.seq, start.data["attempt"], resumed_at, first_step))
+        return runs
+
+
+def thinned(series: list[Series], points: int) -> list[Series]:
+    """The series once more thinned, to fewer points."""
+    return [Series(each.name, each.attempt, _thinned(each, points), each.total) for each in series]
+
+
+def _thinned(series: Series, points: int) -> list[tuple[int, int, int, float]]:
+    if len(series.points) <= points:
+        return series.points
+    thinner = Thinner(points)
+    for _, step, at, value in series.points:
+        thinner.add(step, at, value)
+    return thinner.points()
