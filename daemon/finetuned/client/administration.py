@@ -17,11 +17,13 @@ class AdministrationCalls(Calls):
         """All tokens, without their secrets."""
         return await self._listed("/v1/tokens")
 
-    async def create_token(self, *, scope: str, name: str | None = None) -> NewToken:
-        """A new token; ``token`` in the answer is its secret, shown this once."""
+    async def create_token(
+        self, *, scope: str, name: str | None = None, expires_in: int | None = None
+    ) -> NewToken:
+        """A new token; ``token`` in the answer is its secret, shown this once. It is good for ``expires_in`` seconds."""
         # Without a key: the secret is not kept, so a repetition could not be answered with it.
         token: NewToken = await self._transport.request(
-            "POST", "/v1/tokens", body=given(scope=scope, name=name)
+            "POST", "/v1/tokens", body=given(scope=scope, name=name, expires_in=expires_in)
         )
         return token
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import ExitStack
-from types import TracebackType
+from types import GenericAlias, TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_args, get_type_hints
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -62,7 +62,8 @@ def _iterating(
             portal.call(source.aclose)
 
     item, *_ = get_args(get_type_hints(call)["return"])
-    iterate.__annotations__ = {**call.__annotations__, "return": Generator[item, None, None]}
+    returned = GenericAlias(Generator, (item, None, None))
+    iterate.__annotations__ = {**call.__annotations__, "return": returned}
     return iterate
 
 
@@ -119,16 +120,31 @@ class SyncClient:
     follow = _iterating(Client.follow)
     logs = _iterating(Client.logs)
 
+    metrics = _waiting(Client.metrics)
+    checkpoints = _waiting(Client.checkpoints)
+    artifacts = _waiting(Client.artifacts)
+    artifact = _waiting(Client.artifact)
+    artifact_files = _iterating(Client.artifact_files)
+    download_file = _waiting(Client.download_file)
+    download_archive = _waiting(Client.download_archive)
+
     models = _waiting(Client.models)
     model = _waiting(Client.model)
     delete_model = _waiting(Client.delete_model)
 
     devices = _waiting(Client.devices)
+    system = _waiting(Client.system)
+    system_history = _waiting(Client.system_history)
+    workers = _waiting(Client.workers)
+    prometheus = _waiting(Client.prometheus)
     ready = _waiting(Client.ready)
 
     tokens = _waiting(Client.tokens)
     create_token = _waiting(Client.create_token)
     revoke_token = _waiting(Client.revoke_token)
+    secrets = _waiting(Client.secrets)
+    set_secret = _waiting(Client.set_secret)
+    delete_secret = _waiting(Client.delete_secret)
     log_state = _waiting(Client.log_state)
     verify_log = _waiting(Client.verify_log)
     rebuild_log = _waiting(Client.rebuild_log)

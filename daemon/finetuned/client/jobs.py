@@ -23,9 +23,11 @@ class JobCalls(Calls):
         priority: int | None = None,
         metadata: Mapping[str, Json] | None = None,
         max_attempts: int | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> Job:
         """Submit a job; when this returns, the daemon has it on disk.
 
+        ``secrets`` are names and references: ``{"HF_TOKEN": "secret:hf"}``.
         It is submitted once, even if the daemon goes away in the middle and comes back.
         """
         job: Job = await self._post(
@@ -37,6 +39,7 @@ class JobCalls(Calls):
                 priority=priority,
                 metadata=metadata,
                 max_attempts=max_attempts,
+                secrets=secrets,
             ),
         )
         return job

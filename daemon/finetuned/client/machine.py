@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from finetuned.client.calls import Calls
-from finetuned.wire import Device
+from finetuned.client.transport import SILENCE_TIMEOUT
+from finetuned.wire import Device, System, SystemHistory, Worker
 
 
 class MachineCalls(Calls):
@@ -12,6 +13,27 @@ class MachineCalls(Calls):
     async def devices(self) -> list[Device]:
         """The devices that the daemon schedules, and who holds them."""
         return await self._listed("/v1/devices")
+
+    async def system(self) -> System:
+        """The machine now: processors, memory, disk, GPUs and who is on them, and the daemon's own process."""
+        system: System = await self._get("/v1/system")
+        return system
+
+    async def system_history(self, *, seconds: int | None = None, points: int | None = None) -> SystemHistory:
+        """The machine over the last ``seconds``, in at most ``points`` stretches."""
+        history: SystemHistory = await self._get("/v1/system/history", seconds=seconds, points=points)
+        return history
+
+    async def workers(self) -> list[Worker]:
+        """The live attempts and what their processes use."""
+        return await self._listed("/v1/workers")
+
+    async def prometheus(self) -> str:
+        """The daemon's figures as Prometheus scrapes them."""
+        async with self._transport.stream(
+            "/metrics", query={}, headers={}, silence=SILENCE_TIMEOUT
+        ) as content:
+            return (await content.read()).decode()
 
     async def ready(self) -> bool:
         """Whether the daemon takes work. Raises ``UnreachableError`` if nothing answers."""

@@ -127,13 +127,19 @@ class Transport:
 
     @asynccontextmanager
     async def opened(
-        self, path: str, *, query: Mapping[str, str], headers: Mapping[str, str], silence: float | None
+        self,
+        path: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        silence: float | None,
+        method: str = hdrs.METH_GET,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer whose body is still to be read; as :meth:`stream`, with its status and headers."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
         try:
-            answer = await self._ready.get(
-                self.endpoint.base_url + path, params=query, headers=headers, timeout=limits
+            answer = await self._ready.request(
+                method, self.endpoint.base_url + path, params=query, headers=headers, timeout=limits
             )
         except LOST as error:
             raise AbsentError(self._why(error)) from error

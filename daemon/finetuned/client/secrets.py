@@ -1,0 +1,24 @@
+"""Calls about secrets: set, named, removed, never read."""
+
+from __future__ import annotations
+
+from finetuned.client.calls import Calls, part
+from finetuned.wire import Secret
+
+
+class SecretCalls(Calls):
+    """Secrets that jobs may name as ``secret:<name>``."""
+
+    async def secrets(self) -> list[Secret]:
+        """The names of all secrets."""
+        return await self._listed("/v1/secrets")
+
+    async def set_secret(self, name: str, value: str) -> Secret:
+        """Store a secret, or replace it."""
+        path = f"/v1/secrets/{part(name)}"
+        stored: Secret = await self._transport.request("PUT", path, body={"value": value})
+        return stored
+
+    async def delete_secret(self, name: str) -> None:
+        """Remove a secret."""
+        await self._delete(f"/v1/secrets/{part(name)}")
