@@ -19,7 +19,7 @@ ORDER BY seq DESC LIMIT ?5;
 
 -- count_ended_jobs --
 -- How many jobs have ended, deleted ones too, by state and kind.
-SELECT state, kind, COUNT(*) FROM jobs WHERE live = 0 GROUP BY state, kind;
+SELECT state, kind, COUNT(*) FROM jobs WHERE state IN ('succeeded', 'failed', 'cancelled') GROUP BY state, kind;
 
 -- select_position --
 -- The newest position up to a time. Times never decrease with positions (1, 2, 3, …), so it is searched by halves.

@@ -10,6 +10,7 @@ import math
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 FINE_POINTS = 720  # an hour of samples every 5 s
 MINUTE_S = 60.0
@@ -19,8 +20,7 @@ COARSE_POINTS = 1440  # a day of minutes
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(NamedTuple):
     """What a figure was over a while."""
 
     low: float
@@ -28,8 +28,7 @@ class Range:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """A stretch of time that begins at ``at``, and what each figure was in it."""
 
     at: float
@@ -128,14 +127,12 @@ class History:
         self._gathered.clear()
 
     def since(self, at: float) -> Iterator[Point]:
-        """What is known from ``at`` on: samples where they are still kept, minutes before that."""
+        """What is known from ``at`` on: samples if all of them are still kept, else minutes and the rest of samples."""
         kept = self.fine.oldest
-        if kept is None:
-            return
-        for point in self.coarse.since(at):
-            if point.at < kept:
+        if kept is not None and at < kept:
+            for point in self.coarse.since(at):
                 yield point
-                at = point.at + MINUTE_S  # its last samples may still be there; once is enough
+                at = point.at + MINUTE_S
         yield from self.fine.since(at)
 
 

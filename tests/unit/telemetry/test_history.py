@@ -43,12 +43,20 @@ def test_a_minute_keeps_the_least_the_mean_and_the_greatest_of_its_samples() -> 
     assert (minute.figures[CPU].low, minute.figures[CPU].high) == (0.1, 0.9)
 
 
-def test_old_times_are_told_by_minutes_and_new_ones_by_samples_each_once() -> None:
+def test_a_look_behind_the_oldest_sample_is_told_by_minutes_and_the_rest_by_samples_each_once() -> None:
     kept = history(fine=6)
     for at in range(0, 300, 15):  # the samples from 210 on are kept, the minutes up to 240
         kept.add(at, {CPU: at})
     assert [point.at for point in kept.since(0)] == [0, 60, 120, 180, 240, 255, 270, 285]
-    assert [point.at for point in kept.since(250)] == [255, 270, 285]
+    assert [point.at for point in kept.since(215)] == [225, 240, 255, 270, 285]
+
+
+def test_before_the_first_minute_has_ended_its_samples_are_told() -> None:
+    kept = history(fine=6)
+    for at in (100, 105):
+        kept.add(at, {CPU: at})
+    assert [point.at for point in kept.since(0)] == [100, 105]
+    assert list(history().since(0)) == []
 
 
 def test_what_is_kept_is_bounded_however_long_it_goes_on() -> None:
