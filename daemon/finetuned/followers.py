@@ -16,9 +16,10 @@ from typing import Protocol
 import anyio.to_thread
 
 from finetuned.attempts.supervision import Supervision
+from finetuned.commands_datasets import DatasetCommands
 from finetuned.domain import facts
 from finetuned.patience import patiently
-from finetuned.store import Log
+from finetuned.store import Log, job_from, queries
 from finetuned_events import Event
 
 log = logging.getLogger(__name__)
@@ -85,3 +86,36 @@ class FileRemover:
             )
         else:
             log.info("Removed the files of %s", event.stream)
+
+
+class DatasetRemover:
+    """Removes uploaded content that no dataset and no live job needs any more."""
+
+    name = "dataset-remover"
+    types = (
+        facts.DatasetDeleted.type,
+        facts.DatasetRegistered.type,  # it may have replaced a file of the same content
+        facts.JobSucceeded.type,
+        facts.JobFailed.type,
+        facts.JobCancelled.type,
+    )
+
+    def __init__(self, datasets: DatasetCommands) -> None:
+        self._datasets = datasets
+
+    async def react(self, event: Event) -> None:
+        """Remove what became unused by the event."""
+        for version in await self._versions(event):
+            async with self._datasets.store.changing:
+                try:
+                    await self._datasets.remove_unused(version)
+                except OSError as error:
+                    log.warning("Content %s could not be removed, remove it by hand: %s", version, error)
+
+    async def _versions(self, event: Event) -> Collection[str]:
+        if event.type == facts.DatasetDeleted.type:
+            return list(event.data["versions"])
+        if event.type == facts.DatasetRegistered.type:
+            return [event.data["version"]]
+        rows = await self._datasets.log.fetch(queries()["select_job"], (event.stream.removeprefix("job/"),))
+        return {each["version"] for row in rows for each in job_from(row[0]).datasets.values()}

@@ -46,7 +46,8 @@ class Spec:
 
     ``secrets`` maps the names that the job gives its secrets to what they refer to (``secret:hf``).
     ``entry`` is ``"module:function"`` of the work, ``params_model`` ``"module:Class"`` of the pydantic model
-    that the worker validates ``params`` with. ``models`` maps model parameters to directories or hub ids.
+    that the worker validates ``params`` with. ``models`` maps model parameters to directories or hub ids, ``datasets``
+    parameters that refer to a dataset to its ``name``, ``version`` (SHA-256) and ``path``.
     ``grace_s`` is how long the worker may take after SIGTERM before it is killed, in seconds.
     ``fence`` is random: it tells this attempt's processes from all others.
     """
@@ -60,6 +61,7 @@ class Spec:
     interpreter: str
     purpose: str = "run"  # or "validate"
     models: Mapping[str, str] = field(default_factory=dict)
+    datasets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     callbacks: tuple[CallbackSpec, ...] = ()
     resume_from: str | None = None
     devices: tuple[str, ...] = ()

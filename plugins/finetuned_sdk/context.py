@@ -130,6 +130,12 @@ class WorkerContext(Protocol):
         if the job does not name it. Names in capitals are environment variables of the worker as well.
         """
 
+    def dataset_path(self, param: str) -> str:
+        """The file behind the reference ``params.<param>``, or what stands there if it is none (a path, a hub id)."""
+
+    def dataset_version(self, param: str) -> str | None:
+        """The SHA-256 of the content that ``params.<param>`` refers to; ``None`` if it is no such reference."""
+
     def phase(self, name: str) -> None:
         """Say what the worker is doing: ``loading_model``, ``training``, ``evaluating``, ``saving``, …"""
 

@@ -125,6 +125,19 @@ class Context:
             )
         return value
 
+    def dataset_path(self, param: str) -> str:
+        found = self._spec.datasets.get(param)
+        path = self._spec.params.get(param) if found is None else found["path"]
+        if not isinstance(path, str):
+            raise PluginError(
+                f"The job has no dataset in its parameter {param!r}; name it there or declare it in dataset_params."
+            )
+        return path
+
+    def dataset_version(self, param: str) -> str | None:
+        found = self._spec.datasets.get(param)
+        return None if found is None else found["version"]
+
     def phase(self, name: str) -> None:
         self._progress.flush()
         self._sink.append("phase", {"phase": fields.text(name, "A phase", limit=fields.NAME_LIMIT)})

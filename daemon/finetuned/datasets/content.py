@@ -8,7 +8,11 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import os
+import stat
 from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
 from typing import Literal, get_args
 
 from finetuned.domain.errors import InvalidRequestError
@@ -160,6 +164,15 @@ def _is_row(line: bytes) -> bool:
     rows = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
     wrapped = isinstance(rows, list) and rows and isinstance(rows[0], dict) and "role" not in rows[0]
     return isinstance(value, dict) and not wrapped
+
+
+def open_regular(path: Path) -> FileIO:
+    """Open a file to read it. Raises ``OSError``, also for what is no file: a pipe would hang whoever reads it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is no file")
+    return FileIO(descriptor, "rb")
 
 
 class _Text:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from finetuned.datasets import rows
-from finetuned.datasets.content import Format
+from finetuned.datasets.content import Format, open_regular
 from finetuned.datasets.rows import RawRow
 from finetuned.domain.errors import InvalidRequestError, Rejected
 
@@ -54,7 +53,7 @@ def read(path: Path, written: Format | str, *, limit: int, after: str | None = N
     shown: list[ShownRow] = []
     taken = 0
     try:
-        with _opened(path) as file:
+        with BufferedReader(open_regular(path)) as file:
             for row in reader(file, number, offset):
                 if len(shown) == limit or taken >= PAGE_BYTES:
                     return Preview(shown, f"{number}:{offset}")
@@ -103,12 +102,3 @@ def shortened(value: Any, depth: int = 0) -> tuple[Any, bool]:
     ]
     cut = len(value) > MOST_ITEMS or any(long or short for _, long, _, short in fields)
     return {key: item for key, _, item, _ in fields}, cut
-
-
-def _opened(path: Path) -> BinaryIO:
-    # Not blocking: a file that was registered by its path may be a FIFO by now.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError("it is no file any more")
-    return os.fdopen(descriptor, "rb")

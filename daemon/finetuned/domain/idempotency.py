@@ -34,6 +34,10 @@ class Once:
     fingerprint: str
     replayed: bool = False
 
+    def include(self, part: bytes) -> None:
+        """Make ``part`` one of what is asked: of a body that is a stream it is known late."""
+        self.fingerprint = hashlib.sha256(self.fingerprint.encode() + part).hexdigest()
+
 
 def once(actor: str, key: str, *what: bytes) -> Once:
     """The identity of a request: who asks and by which key, and a fingerprint of ``what`` is asked."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from finetuned.wire.access import NewToken, RevokedToken, Token
 from finetuned.wire.artifacts import Artifact, ArtifactContents, ArtifactFile, Checkpoint
+from finetuned.wire.datasets import Dataset, DatasetAudit, DatasetPreview, DatasetRow, DatasetVersion
 from finetuned.wire.devices import Device, Holder
 from finetuned.wire.errors import Error, ErrorAnswer
 from finetuned.wire.events import Event
@@ -15,6 +16,7 @@ from finetuned.wire.jobs import Attempt, Job, JobError, Kind
 from finetuned.wire.lists import Deleted, Page
 from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
 from finetuned.wire.models import Model
+from finetuned.wire.secrets import Secret
 from finetuned.wire.series import Metrics, Series
 from finetuned.wire.system import System, SystemHistory
 from finetuned.wire.workers import Worker
@@ -28,6 +30,11 @@ __all__ = (
     "Attempt",
     "BackupReport",
     "Checkpoint",
+    "Dataset",
+    "DatasetAudit",
+    "DatasetPreview",
+    "DatasetRow",
+    "DatasetVersion",
     "Deleted",
     "Device",
     "Error",
@@ -45,6 +52,7 @@ __all__ = (
     "Ready",
     "RebuildReport",
     "RevokedToken",
+    "Secret",
     "Series",
     "System",
     "SystemHistory",

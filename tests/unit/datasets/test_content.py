@@ -46,7 +46,7 @@ def refusal(data: bytes, declared: Format | None = None) -> InvalidRequestError:
     ],
 )
 def test_the_format_is_told_by_the_content_and_rows_are_counted_where_a_line_is_one(
-    data: bytes, found: str, rows: int | None
+    data: bytes, found: Format, rows: int | None
 ) -> None:
     for step in (1 << 20, 7, 1):
         assert inspect(data, step=step) == Inspected(

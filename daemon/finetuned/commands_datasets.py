@@ -1,0 +1,201 @@
+"""The way in for changes of datasets: part of :mod:`finetuned.commands`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from finetuned.board import Board
+from finetuned.datasets import references
+from finetuned.datasets.content import Format, Inspected, Inspection, open_regular
+from finetuned.datasets.store import DatasetStore
+from finetuned.domain import dataset_decisions, facts, idempotency
+from finetuned.domain.errors import InvalidRequestError
+from finetuned.domain.idempotency import Once
+from finetuned.domain.registers import DatasetVersion
+from finetuned.domain.world import World
+from finetuned.path_policy import NOWHERE, PathPolicy
+from finetuned.patience import FATAL
+from finetuned.store import Log
+from finetuned_events import NewEvent
+
+log = logging.getLogger(__name__)
+
+BLOCK = 1 << 24  # bytes of a file on the server that are read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A version that can be named; ``new`` if its name had no such content before."""
+
+    name: str
+    version: DatasetVersion
+    new: bool
+
+
+@dataclass(slots=True)
+class DatasetCommands:
+    """What can be done with datasets. Each method returns after its events are on disk, files before events.
+
+    The same content under the same name again changes nothing, so each may be repeated.
+    """
+
+    log: Log
+    board: Board
+    store: DatasetStore
+    paths: PathPolicy = NOWHERE
+
+    async def upload(
+        self,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        actor: str,
+        declared: Format | None = None,
+        announced: int | None = None,
+        expected: Sequence[str] = (),
+        once: Once | None = None,
+    ) -> Registered:
+        """Take a file in and make it the newest version of ``name``.
+
+        ``declared`` is its format, ``announced`` its size and ``expected`` its SHA-256 in hexadecimal, where they
+        were told. Raises ``InvalidRequestError``, ``TooLargeError``, ``StorageFullError`` or ``UploadStalledError``.
+        """
+        references.check_name(name)
+        async with self.store.receive(chunks, declared=declared, announced=announced) as received:
+            _check_hash(received.content, expected)
+            # Not given up between the file's move and its event: nobody would know the file.
+            with anyio.CancelScope(shield=True):
+                async with self.store.changing:
+                    path = await anyio.to_thread.run_sync(self.store.place, received)
+                    registered = await self._register(name, received.content, path, "upload", actor, once)
+        return registered
+
+    async def register(
+        self,
+        name: str,
+        path: str,
+        *,
+        actor: str,
+        may_name_paths: bool = False,
+        declared: Format | None = None,
+        expected: Sequence[str] = (),
+        once: Once | None = None,
+    ) -> Registered:
+        """Name a file that stays where it is on the server; it is read through once.
+
+        ``may_name_paths`` is said of a caller who may name any. Raises ``PermissionDeniedError`` or ``InvalidRequestError``.
+        """
+        references.check_name(name)
+        paths = self.paths.of(may_name_paths=may_name_paths)
+        await anyio.to_thread.run_sync(lambda: paths.check({"path": path}, ("path",), prefix=""))
+        file = Path(path)
+        if not file.is_absolute() or ".." in file.parts or "\0" in path:
+            raise _no_file(path, "it is no plain absolute path")
+        content = await _inspect(file, declared)
+        _check_hash(content, expected)
+        with anyio.CancelScope(shield=True):
+            async with self.store.changing:
+                registered = await self._register(name, content, file, "path", actor, once)
+        return registered
+
+    async def delete(self, name: str, prefix: str | None, *, actor: str) -> list[str]:
+        """Free a name, or one of its versions; which versions that were. Live jobs keep the files they were given.
+
+        Raises ``NotFoundError``, or ``InvalidRequestError`` for a prefix of several versions.
+        """
+        world = await self.board.world()
+        dataset = references.dataset(world.datasets, name)
+        versions = [each.version for each in dataset.versions]
+        if prefix is not None:
+            versions = [references.version(dataset, references.check_prefix(prefix)).version]
+        only = versions if prefix is not None else None
+        await self.log.execute(lambda world: dataset_decisions.delete(world, name, only, actor=actor))
+        return versions
+
+    async def _register(
+        self, name: str, content: Inspected, path: Path, source: str, actor: str, once: Once | None
+    ) -> Registered:
+        world = await self.board.world()
+        known = world.datasets[name].versions if name in world.datasets else ()
+        fact = facts.DatasetRegistered(
+            name=name,
+            version=content.sha256,
+            path=str(path),
+            bytes=content.bytes,
+            format=content.format,
+            source=source,
+            rows=content.rows,
+        )
+        if once is not None:
+            once.include(content.sha256.encode())
+
+        def decide(world: World) -> list[NewEvent]:
+            if once is not None and idempotency.earlier(world, once) is not None:
+                once.replayed = True
+                return []
+            remembered = [] if once is None else [idempotency.accepted(once, f"dataset/{name}", actor=actor)]
+            return [*dataset_decisions.register(world, fact, actor=actor), *remembered]
+
+        try:
+            await self.log.execute(decide)
+        except FATAL:
+            raise  # whether the event is on disk is not known
+        except Exception:
+            await self.remove_unused(content.sha256)
+            raise
+        world = await self.board.world()
+        version = references.version(references.dataset(world.datasets, name), content.sha256)
+        return Registered(name, version, new=all(each.version != content.sha256 for each in known))
+
+    async def remove_unused(self, version: str) -> None:
+        """Remove what nobody needs of a version. Hold ``store.changing``."""
+        in_use = frozenset(dataset_decisions.paths_in_use(await self.board.world()))
+        for file in await anyio.to_thread.run_sync(self.store.remove_unused, version, in_use):
+            log.info("Removed %s, which no dataset and no live job needs any more", file)
+
+
+def _check_hash(content: Inspected, expected: Iterable[str]) -> None:
+    for each in expected:
+        if content.sha256 != each.lower():
+            raise InvalidRequestError(
+                f"The file has the SHA-256 {content.sha256} and {each.lower()} was expected; nothing was kept. Send"
+                " it again, or correct the hash.",
+                code="digest_mismatch",
+            )
+
+
+async def _inspect(path: Path, declared: Format | None) -> Inspected:
+    inspection = Inspection(declared)
+    try:
+        file = await anyio.to_thread.run_sync(open_regular, path)
+        try:
+            while await anyio.to_thread.run_sync(_look, file, inspection):
+                pass
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(file.close)
+    except OSError as error:
+        raise _no_file(str(path), error.strerror or str(error)) from None
+    return await anyio.to_thread.run_sync(inspection.finish)
+
+
+def _look(file: FileIO, inspection: Inspection) -> bool:
+    block = file.read(BLOCK)
+    inspection.feed(block)
+    return bool(block)
+
+
+def _no_file(path: str, why: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{path[:200]!r} cannot be registered ({why}); give the path of a file on the server that the daemon can"
+        " read, or upload it.",
+        param="path",
+        code="dataset_unreadable",
+    )

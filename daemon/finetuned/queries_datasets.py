@@ -1,0 +1,42 @@
+"""The way in for who looks at datasets: part of :mod:`finetuned.queries`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio.to_thread
+
+from finetuned.board import Board
+from finetuned.datasets import preview, references
+from finetuned.datasets.preview import Preview
+from finetuned.domain.registers import Dataset, DatasetVersion
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetQueries:
+    """What can be looked at of datasets. Unknown names and versions raise ``NotFoundError``."""
+
+    board: Board
+
+    async def listed(self, *, after: str | None = None, limit: int = 50) -> tuple[list[Dataset], bool]:
+        """A page of datasets by name, and whether there are more."""
+        world = await self.board.world()
+        names = sorted(name for name in world.datasets if after is None or name > after)
+        return [world.datasets[name] for name in names[:limit]], len(names) > limit
+
+    async def dataset(self, name: str) -> Dataset:
+        """One dataset with its versions."""
+        world = await self.board.world()
+        return references.dataset(world.datasets, name)
+
+    async def version(self, name: str, prefix: str | None = None) -> DatasetVersion:
+        """The newest version of a dataset, or the one that begins with ``prefix``."""
+        dataset = await self.dataset(name)
+        return references.version(dataset, None if prefix is None else references.check_prefix(prefix))
+
+    async def preview(self, version: DatasetVersion, *, limit: int, after: str | None = None) -> Preview:
+        """A page of a version's rows. Raises ``InvalidRequestError`` or ``Rejected``."""
+        work = partial(preview.read, Path(version.path), version.format, limit=limit, after=after)
+        return await anyio.to_thread.run_sync(work)
