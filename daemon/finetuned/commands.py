@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio.to_thread
 
 from finetuned.board import Board
-from finetuned.domain import decisions, facts, idempotency
+from finetuned.commands_datasets import DatasetCommands
+from finetuned.commands_secrets import SecretCommands
+from finetuned.domain import decisions, facts, idempotency, tokens
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
 from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
@@ -25,18 +26,12 @@ from finetuned_sdk import Host, Registry, checkpoints
 
 Decide = Callable[[World], list[NewEvent]]
 
-SCOPES = ("read", "operate", "admin")
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that looks like something else
 
 
 def new_id(prefix: str) -> str:
     """A random id: 50 bits, readable."""
     return prefix + "".join(secrets.choice(ALPHABET) for _ in range(10))
-
-
-def secret_hash(secret: str) -> str:
-    """What is kept of a token: 256 random bits need no salt and no stretching."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -109,14 +104,28 @@ class Commands:
     async def create_token(
         self, *, scope: str, name: str | None, actor: str, once: Once | None = None
     ) -> tuple[Token, str]:
-        """Make a bearer token. The secret is returned once and never kept, so a repetition is ``Rejected``."""
-        if scope not in SCOPES:
+        """Make a bearer token. The secret is returned once and never kept, so a repetition is ``Rejected``.
+
+        ``expires_at`` is in microseconds since the epoch, ``None`` for never.
+        """
+        if scope not in tokens.SCOPES:
             raise InvalidRequestError(
-                f"scope must be one of {', '.join(SCOPES)}; got {scope!r}.", param="scope"
+                f"scope must be one of {', '.join(tokens.SCOPES)}; got {scope!r}.", param="scope"
+            )
+        if expires_at is not None and expires_at <= self.queries.now():
+            raise InvalidRequestError(
+                "expires_at lies in the past; name a later time, or leave it out for a token that never expires.",
+                param="expires_at",
             )
         token_id = self.new_id("tok-")
-        secret = f"ft_{token_id[4:]}_{secrets.token_urlsafe(32)}"
-        fact = facts.TokenCreated(id=token_id, scope=scope, sha256=secret_hash(secret), name=name)
+        secret = tokens.secret_of(token_id, secrets.token_urlsafe(32))
+        fact = facts.TokenCreated(
+            id=token_id,
+            scope=scope,
+            sha256=tokens.secret_hash(secret),
+            name=name,
+            expires_at=expires_at,
+        )
         subject = await self._execute(
             lambda _world: decisions.create_token(fact, actor=actor),
             subject=f"token/{token_id}",
@@ -166,6 +175,11 @@ class Commands:
             once.replayed = True  # whatever was checked then need not hold any more
             return await self.queries.job(before.subject.removeprefix("job/"))
         await self.check_room()
+    async def record_token_uses(self, used: Collection[str]) -> None:
+        """Record that these tokens opened the door, each at most once an hour."""
+        now = self.queries.now()
+        await self.log.execute(lambda world: decisions.use_tokens(world, used, now=now))
+
         host = await self.host()
         fact = await anyio.to_thread.run_sync(
             lambda: resolve(

@@ -61,15 +61,7 @@ class Queries:
     now: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
     reading: Reading = field(init=False)  # what is read of one job's events and files
     past: Past = field(init=False)  # what was
-    reading: Reading = field(init=False)  # what is read of one job's events and files
     _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None
-
-    def __post_init__(self) -> None:
-        self.reading = Reading(self.log, self.jobs_dir)
-
-    async def position(self, at: str) -> int:
-        """The position of a moment: a position itself, or an RFC 3339 time. Raises ``InvalidRequestError``."""
-        return await moments.position(self.log, at)
 
     def __post_init__(self) -> None:
         self.reading = Reading(self.log, self.jobs_dir)

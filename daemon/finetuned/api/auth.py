@@ -6,6 +6,7 @@ a bearer token does.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import struct
@@ -15,10 +16,16 @@ from typing import ClassVar, Protocol
 
 from aiohttp import hdrs, web
 
-from finetuned.commands import secret_hash
+from finetuned.api.doors import DOORS, FAILURES, USES
 from finetuned.config import Config
-from finetuned.domain.errors import AuthenticationError, PermissionDeniedError
-from finetuned.queries import Queries
+from finetuned.domain import tokens
+from finetuned.domain.errors import (
+    AuthenticationError,
+    PermissionDeniedError,
+    TokenExpiredError,
+    TooManyFailuresError,
+)
+from finetuned.domain.registers import Token
 
 SO_PEERGROUPS = 59  # not in Python's socket module; asm-generic/socket.h
 OVERFLOW_UID = 65534  # what the kernel shows for a uid of a foreign user namespace
@@ -45,10 +52,14 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: ``uid:1000`` or ``token:tok-…`` as the log records it, and the scope."""
+    """Who asks: ``uid:1000`` or ``token:tok-…`` as the log records it, and the scope.
+
+    ``expires_at`` is when the token stops opening anything, in microseconds since the epoch; ``None`` for never.
+    """
 
     actor: str
     scope: Scope
+    expires_at: int | None = None
 
 
 class HostRefusedError(PermissionDeniedError):
@@ -90,18 +101,33 @@ def scope_of_peer(peer: Peer, *, uid: int, gid: int) -> Scope | None:
     return None
 
 
-async def identify(request: web.Request, queries: Queries) -> Caller:
+async def identify(request: web.Request) -> Caller:
     """Who asks. Raises ``AuthenticationError`` or ``PermissionDeniedError``."""
     connection = _socket_of(request)
     if connection.family == socket.AF_UNIX:
         return identify_peer(peer_of(connection))
     secret = _bearer(request)
-    token = await queries.token_by_hash(secret_hash(secret))
-    if token is None:
-        raise AuthenticationError(
-            "This token is unknown or revoked; make one with `finetune tokens create --scope operate`."
+    queries = request.app[DOORS].queries
+    token, now = await queries.token(secret), queries.now()
+    if token is None or not tokens.is_open(token, now):
+        raise _refused(request, token, now)
+    request.app[USES].note(token, now)
+    return Caller(f"token:{token.id}", Scope[token.scope.upper()], token.expires_at)
+
+
+def _refused(request: web.Request, token: Token | None, now: int) -> AuthenticationError:
+    shut = "This token is unknown" if token is None else tokens.why_shut(token, now)
+    retry_after_s = request.app[FAILURES].record(request.remote or "")
+    if retry_after_s is not None:
+        return TooManyFailuresError(
+            f"{shut}, and too many such requests came from this address; wait {math.ceil(retry_after_s)} s, and send"
+            " a token that is good. Good ones are answered all the while.",
+            retry_after_s=retry_after_s,
         )
-    return Caller(f"token:{token.id}", Scope[token.scope.upper()])
+    remedy = "make one with `finetune tokens create --scope operate`."
+    if token is not None and token.revoked_at is None:
+        return TokenExpiredError(f"{shut}; {remedy}")
+    return AuthenticationError(f"{shut}; {remedy}")
 
 
 def identify_peer(peer: Peer) -> Caller:

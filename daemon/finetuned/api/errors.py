@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from typing import Any
 
@@ -15,6 +16,7 @@ from finetuned.domain.errors import (
     InvalidRequestError,
     StorageFullError,
     TooLargeError,
+    TooManyFailuresError,
     UnavailableError,
 )
 from finetuned_events import InvalidEventError, LogError, LogFullError
@@ -35,6 +37,9 @@ def response(error: FinetunedError) -> web.Response:
     answer = json(body, status=error.status)
     if error.status == 401:
         answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if isinstance(error, TooManyFailuresError):
+        answer.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
+        answer.force_close()
     return answer
 
 

@@ -81,7 +81,15 @@ async def _push(call: Call, wanted: Filter, after: int) -> web.StreamResponse:
         after = queries.head
         opening += sse.reset(after)
     await response.write(opening)
-    client = Subscriber(transport, call.caller.actor, wanted, chunked, after, moved_at=time.monotonic())
+    client = Subscriber(
+        transport,
+        call.caller.actor,
+        wanted,
+        chunked,
+        after,
+        moved_at=time.monotonic(),
+        expires_at=call.caller.expires_at,
+    )
     try:
         await request.app[FEED].serve(response, client)
     except LogError:

@@ -47,7 +47,9 @@ class Filter:
 class Subscriber:
     """One client. ``cursor`` is the position up to which everything it wants was written to its transport.
 
-    ``actor`` is who it is, as the log records it: a stream ends when its token is revoked. ``unsent`` and ``moved_at`` are what the last sweep saw: bytes in the transport, and when they last shrank.
+    ``actor`` is who it is, as the log records it: a stream ends when its token is revoked, or expires at
+    ``expires_at`` (microseconds since the epoch). ``unsent`` and ``moved_at`` are what the last sweep saw: bytes in
+    the transport, and when they last shrank.
     """
 
     transport: asyncio.Transport
@@ -56,6 +58,7 @@ class Subscriber:
     chunked: bool
     cursor: int
     moved_at: float
+    expires_at: int | None = None
     unsent: int = 0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -105,6 +108,8 @@ class Feed:
         client.transport.set_write_buffer_limits(high=BEHIND_BYTES)
         self._open.add(client)
         try:
+            if not await self._queries.may_go_on(client.actor):  # revoked before it was among the open ones
+                client.transport.abort()
             while not (self._closed or client.transport.is_closing()):
                 await self._catch_up(response, client)
                 self._join(client)
@@ -224,8 +229,10 @@ class Feed:
         beat_at = time.monotonic() + self._heartbeat_s
         while True:
             await anyio.sleep(min(SWEEP_S, self._heartbeat_s, self._write_timeout_s / 4))
-            now = time.monotonic()
+            now, wall = time.monotonic(), self._queries.now()
             for client in self._open:
+                if client.expires_at is not None and wall >= client.expires_at:
+                    client.transport.abort()
                 self._sweep(client, now)
             if now >= beat_at:
                 self._beat()

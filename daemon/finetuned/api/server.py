@@ -16,7 +16,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from finetuned.api.activation import inherited
-from finetuned.api.doors import FEED, STOPPING
+from finetuned.api.doors import FEED, STOPPING, USES
 from finetuned.config import Config
 from finetuned.domain.errors import StartError
 
@@ -57,6 +57,7 @@ async def serve(app: web.Application, config: Config) -> AsyncIterator[Addresses
         tcp = _address(handed.tcp[0]) if handed.tcp else await _listen(runner, config)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(app[FEED].run)
+            tasks.start_soon(app[USES].run)
             try:
                 yield Addresses(path, tcp)
             finally:

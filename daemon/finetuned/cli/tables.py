@@ -217,13 +217,15 @@ def params(schema: Mapping[str, Json]) -> Table:
 
 def tokens(listed: Iterable[Token]) -> Table:
     """Tokens without their secrets."""
-    shown = table("ID", "SCOPE", "NAME", "CREATED", "REVOKED")
+    shown = table("ID", "SCOPE", "NAME", "CREATED", "LAST USED", "EXPIRES", "REVOKED")
     for token in listed:
         shown.add_row(
             token["id"],
             token["scope"],
             Text(token["name"] or ""),
             units.local(token["created_at"]),
+            units.local(token["last_used_at"]),
+            units.local(token["expires_at"]),
             units.local(token["revoked_at"]),
         )
     return shown

@@ -6,12 +6,12 @@ before it in the same batch. It returns ``NewEvent``s and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from finetuned.domain import facts, queue
+from finetuned.domain import dataset_decisions, facts, queue, tokens
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
@@ -111,6 +111,26 @@ def revoke_token(world: World, token_id: str, *, actor: str) -> Events:
 
 
 # ---- what the daemon does --------------------------------------------------------------------------------
+def set_secret(fact: facts.SecretSet, *, actor: str) -> Events:
+    """Record that a secret was stored."""
+    return [_event(f"secret/{fact.name}", fact, actor)]
+
+
+def delete_secret(fact: facts.SecretDeleted, *, actor: str) -> Events:
+    """Record that a secret was removed."""
+    return [_event(f"secret/{fact.name}", fact, actor)]
+
+
+def use_tokens(world: World, used: Iterable[str], *, now: int) -> Events:
+    """Record that tokens opened the door: of each that is there still, at most once an hour."""
+    known = [world.tokens[token_id] for token_id in sorted(used) if token_id in world.tokens]
+    return [
+        _event(f"token/{token.id}", facts.TokenUsed(id=token.id), f"token:{token.id}")
+        for token in known
+        if tokens.use_is_worth_recording(token, now)
+    ]
+
+
 
 
 def daemon_started(version: str, pid: int) -> Events:

@@ -78,6 +78,23 @@ class AuthenticationError(FinetunedError):
     kind = "authentication_error"
 
 
+class TokenExpiredError(AuthenticationError):
+    """Who asks has a token that was good until its time was over."""
+
+    code = "token_expired"
+
+
+class TooManyFailuresError(AuthenticationError):
+    """Too many wrong secrets came from one address; after ``retry_after_s`` seconds another may be tried."""
+
+    code = "too_many_failures"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class PermissionDeniedError(FinetunedError):
     """Who asks is known, and may not."""
 

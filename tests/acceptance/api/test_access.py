@@ -8,14 +8,19 @@ import re
 import stat
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
 
+from finetuned.api import auth
 from finetuned.api.auth import Scope
+from finetuned.api.failures import BURST
 from finetuned.api.routes import ROUTES
+
+SECOND = 1_000_000
 
 ASK = """
 import http.client, os, socket, sys
@@ -28,6 +33,11 @@ connection.sock.connect(path)
 connection.request(method, target)
 print(connection.getresponse().status)
 """
+
+
+def moment(at: str) -> int:
+    """RFC 3339 as microseconds since the epoch."""
+    return (datetime.fromisoformat(at) - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
 @pytest.fixture
@@ -88,10 +98,8 @@ async def test_a_token_opens_exactly_what_its_scope_includes(house: Any, tcp: An
             assert route.scope.name.lower() in (await response.json())["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    "authorization", [None, "", "Bearer", "Bearer ", "Basic eDp5", "Bearer ft_wrong", "Bearer \u2713"]
-)
-async def test_without_a_good_token_tcp_is_shut(tcp: Any, authorization: str | None) -> None:
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Bearer ", "Basic eDp5"])
+async def test_without_a_token_tcp_is_shut(tcp: Any, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     for route in ROUTES:
         path = re.sub(r"\{[^}]+\}", "none", route.path)
@@ -99,6 +107,26 @@ async def test_without_a_good_token_tcp_is_shut(tcp: Any, authorization: str | N
         assert response.status == 401, path
         assert response.headers["WWW-Authenticate"] == "Bearer"
         assert (await response.json())["error"]["type"] == "authentication_error"
+
+
+@pytest.mark.parametrize("secret", ["ft_wrong", "ft__", "tok-1", "\u2713", "ft_" + "0" * 4000])
+async def test_a_wrong_token_opens_no_route(tcp: Any, secret: str) -> None:
+    for route in ROUTES:
+        path = re.sub(r"\{[^}]+\}", "none", route.path)
+        response = await tcp.request(route.method, path, headers={"Authorization": f"Bearer {secret}"})
+        refusal = (await response.json())["error"]
+        assert (response.status, refusal["code"]) in {(401, "invalid_token"), (429, "too_many_failures")}, (
+            path
+        )
+        assert "finetune tokens create" in refusal["message"] or "wait" in refusal["message"]
+
+
+async def test_the_id_of_a_token_with_another_secret_opens_nothing(house: Any, tcp: Any) -> None:
+    token, secret = await house.commands.create_token(scope="admin", name=None, actor="test")
+    for wrong in (token.id, secret[:-1], secret + "x", secret.replace("ft_", "fT_"), secret.swapcase()):
+        response = await tcp.get("/v1/jobs", headers={"Authorization": f"Bearer {wrong}"})
+        assert response.status == 401, wrong
+    assert (await tcp.get("/v1/jobs", headers={"Authorization": f"bearer  {secret} "})).status == 200
 
 
 async def test_health_needs_no_token(tcp: Any) -> None:
@@ -145,11 +173,145 @@ async def test_revoking_a_token_ends_the_streams_that_it_opened(house: Any, clie
         response.close()
 
 
-@pytest.mark.parametrize("body", [{}, {"scope": "root"}, {"scope": "read", "nam": "x"}])
-async def test_a_bad_token_request_is_refused_by_name(client: Any, body: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "scope"),
+        ({"scope": "root"}, "scope"),
+        ({"scope": "read", "nam": "x"}, "nam"),
+        ({"scope": "read", "expires_in": 0}, "expires_in"),
+        ({"scope": "read", "expires_in": 10**12}, "expires_in"),
+        ({"scope": "read", "expires_in": "1d"}, "expires_in"),
+        ({"scope": "read", "expires_in": True}, "expires_in"),
+        ({"scope": "read", "expires_at": 2_000_000_000}, "expires_at"),
+        ({"scope": "read", "expires_at": "2030-01-01T00:00:00"}, "expires_at"),
+        ({"scope": "read", "expires_at": "1999-01-01T00:00:00Z"}, "expires_at"),
+        ({"scope": "read", "expires_at": "0001-01-01T00:00:00Z"}, "expires_at"),
+        ({"scope": "read", "expires_in": 9, "expires_at": "2999-01-01T00:00:00Z"}, None),
+    ],
+)
+async def test_a_bad_token_request_is_refused_by_name(
+    client: Any, body: dict[str, Any], param: str | None
+) -> None:
     response = await client.post("/v1/tokens", json=body)
-    assert response.status == 400
-    assert (await response.json())["error"]["param"] in {"scope", "nam"}
+    refusal = (await response.json())["error"]
+    assert (response.status, refusal["param"]) == (400, param), refusal
+
+
+async def test_a_token_expires_when_it_was_told_to(house: Any, client: Any, tcp: Any) -> None:
+    start = house.queries.now()
+    house.queries.now = lambda: start
+    asked = {"scope": "read", "expires_in": 3600}
+    made = await (await client.post("/v1/tokens", json=asked)).json()
+    assert moment(made["expires_at"]) == start + 3600 * SECOND
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    house.queries.now = lambda: start + 3600 * SECOND - 1
+    assert (await tcp.get("/v1/jobs", headers=headers)).status == 200
+    house.queries.now = lambda: start + 3600 * SECOND
+    response = await tcp.get("/v1/jobs", headers=headers)
+    refusal = (await response.json())["error"]
+    assert (response.status, refusal["code"]) == (401, "token_expired")
+    assert made["id"] in refusal["message"]
+    assert "finetune tokens create" in refusal["message"]
+
+
+async def test_a_token_may_be_given_the_moment_of_its_end(client: Any) -> None:
+    asked = {"scope": "read", "expires_at": "2999-01-02T03:04:05.678901+02:00"}
+    made = await (await client.post("/v1/tokens", json=asked)).json()
+    assert made["expires_at"] == "2999-01-02T01:04:05.678901Z"
+    [listed] = (await (await client.get("/v1/tokens")).json())["data"]
+    assert listed["expires_at"] == made["expires_at"]
+
+
+async def test_the_end_of_a_token_ends_the_streams_that_it_opened(house: Any, client: Any, tcp: Any) -> None:
+    body = {"scope": "read", "expires_in": 3600}
+    made = await (await client.post("/v1/tokens", json=body)).json()
+    kept = await (await client.post("/v1/tokens", json={"scope": "read"})).json()
+    job_id = await house.accept_job()
+
+    async def opened(token: dict[str, str], path: str) -> Any:
+        return await tcp.get(path, headers={"Authorization": f"Bearer {token['token']}"})
+
+    shut = [
+        await opened(made, path) for path in ("/v1/events?stream=true", f"/v1/jobs/{job_id}/logs?follow=true")
+    ]
+    still = await opened(kept, "/v1/events?stream=true")
+    start = house.queries.now()
+    house.queries.now = lambda: start + 3600 * SECOND
+    for response in shut:
+        with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):
+            await response.content.read()
+    await house.accept_job()
+    with anyio.fail_after(10):
+        assert b"job.submitted" in await still.content.readuntil(b"job.submitted")
+    for response in (*shut, still):
+        response.close()
+
+
+async def test_a_stream_opened_with_a_token_that_was_just_revoked_ends(
+    house: Any, tcp: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, secret = await house.commands.create_token(scope="read", name=None, actor="test")
+    identify = auth.identify
+
+    async def slowly(request: Any) -> Any:
+        caller = await identify(request)
+        await house.commands.revoke_token(token.id, actor="test")
+        await until(lambda: house.feed._position >= house.log.head)
+        return caller
+
+    monkeypatch.setattr(auth, "identify", slowly)
+    response = await tcp.get("/v1/events?stream=true", headers={"Authorization": f"Bearer {secret}"})
+    with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):
+        await response.content.read()
+    response.close()
+
+
+async def test_the_last_use_of_a_token_is_recorded_once_an_hour(house: Any, client: Any, tcp: Any) -> None:
+    start = house.queries.now()
+    made, unused = [await (await client.post("/v1/tokens", json={"scope": "read"})).json() for _ in range(2)]
+    headers = {"Authorization": f"Bearer {made['token']}"}
+
+    async def uses() -> list[dict[str, Any]]:
+        return list((await (await client.get("/v1/events?types=token.used&limit=1000")).json())["data"])
+
+    async def recorded(count: int) -> None:
+        with anyio.fail_after(10):
+            while len(await uses()) < count:  # noqa: ASYNC110 - no event comes from there
+                await anyio.sleep(0.05)
+
+    for _ in range(20):
+        assert (await tcp.get("/v1/jobs", headers=headers)).status == 200
+    await recorded(1)
+    for _ in range(20):
+        await tcp.get("/v1/jobs", headers=headers)
+    house.queries.now = lambda: start + 2 * 3600 * SECOND
+    await tcp.get("/v1/jobs", headers=headers)
+    await recorded(2)
+    assert [(event["stream"], event["actor"]) for event in await uses()] == [
+        (f"token/{made['id']}", f"token:{made['id']}")
+    ] * 2
+    listed = {each["id"]: each for each in (await (await client.get("/v1/tokens")).json())["data"]}
+    assert listed[made["id"]]["last_used_at"] == (await uses())[-1]["at"]
+    assert listed[unused["id"]]["last_used_at"] is None
+
+
+async def test_wrong_tokens_slow_their_address_down_and_leave_good_ones_alone(house: Any) -> None:
+    good = await bearer(house, "read")
+    answers = []
+    async with aiohttp.ClientSession(house.url) as tcp:
+        for _ in range(BURST + 5):
+            answer = await tcp.get("/v1/jobs", headers={"Authorization": "Bearer ft_guess_1"})
+            answers.append((answer.status, (await answer.json())["error"]["code"]))
+            assert (await tcp.get("/v1/jobs", headers=good)).status == 200
+        limited = await tcp.get("/v1/jobs", headers={"Authorization": "Bearer ft_guess_2"})
+        assert limited.headers["Retry-After"] == "1"
+        assert limited.headers["Connection"] == "close"
+        assert "wait 1 s" in (await limited.json())["error"]["message"]
+        without = await tcp.get("/v1/jobs")
+        assert without.status == 401  # nothing was tried
+    assert answers[:BURST] == [(401, "invalid_token")] * BURST
+    assert answers[-1] == (429, "too_many_failures")
 
 
 async def test_a_foreign_host_header_is_refused_on_tcp_and_ignored_on_the_socket(
