@@ -102,7 +102,13 @@ class Commands:
         await self.log.execute(lambda world: decisions.delete_model(world, name, actor=actor))
 
     async def create_token(
-        self, *, scope: str, name: str | None, actor: str, once: Once | None = None
+        self,
+        *,
+        scope: str,
+        name: str | None,
+        actor: str,
+        expires_at: int | None = None,
+        once: Once | None = None,
     ) -> tuple[Token, str]:
         """Make a bearer token. The secret is returned once and never kept, so a repetition is ``Rejected``.
 
