@@ -20,8 +20,10 @@ from finetuned import devices
 from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
+from finetuned.domain.errors import FinetunedError
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
+from finetuned.secret_store import SecretStore
 from finetuned.store import Log
 from finetuned_events import InvalidEventError, ProjectionError
 from finetuned_sdk import JobKind, Registry, checkpoints
@@ -157,6 +159,14 @@ class DaemonAttemptLog:
         return None if newest is None else str(newest)
 
 
+def read_secrets(store: SecretStore, references: Mapping[str, str]) -> dict[str, str]:
+    """The values for an attempt's processes. Raises ``SpecUnavailableError`` if one cannot be had any more."""
+    try:
+        return store.resolve(references)
+    except FinetunedError as error:
+        raise SpecUnavailableError(error.message) from None
+
+
 def _newest(bundles: Sequence[Path], named: Sequence[Path]) -> Path | None:
     """The complete checkpoint of the highest step among those below the bundles and those that are named."""
     found = [path for bundle in bundles for path in checkpoints.complete(bundle / "checkpoints")]
@@ -187,6 +197,7 @@ def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, 
         params=job.params,
         params_model=f"{kind.params.__module__}:{kind.params.__qualname__}",
         models=job.models,
+        datasets=job.datasets,
         callbacks=tuple(CallbackSpec(**callback) for callback in job.callbacks),
         resume_from=attempt.resume_from,
         devices=tuple(attempt.devices),
@@ -194,6 +205,7 @@ def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, 
         metadata={"kind": job.kind, "name": job.name, "params": job.params, "retry_of": job.retry_of},
         interpreter=settings.interpreter,
         environment=devices.environment(attempt.devices, slots=slots),
+        secrets=job.secrets,
         grace_s=settings.grace_s,
     )
 

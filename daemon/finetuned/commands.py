@@ -18,6 +18,7 @@ from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
 from finetuned.domain.world import World
+from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.queries import Queries
 from finetuned.store import Log
 from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, resolve
@@ -39,6 +40,8 @@ class Commands:
     """What can be asked of the daemon. Each method returns after its events are on disk.
 
     ``host`` describes the machine; ``check_room`` raises ``StorageFullError`` when no more work is taken on.
+    ``paths`` says which paths on the server everybody may name in a job; ``may_name_paths`` is said of a caller who
+    may name any.
     Methods with ``once`` do their work once however often they are called with the same ``Once``.
     """
 
@@ -48,12 +51,20 @@ class Commands:
     registry: Registry
     host: Callable[[], Awaitable[Host]]
     check_room: Callable[[], Awaitable[None]]
+    secrets: SecretCommands
+    datasets: DatasetCommands
+    paths: PathPolicy = NOWHERE
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS
     new_id: Callable[[str], str] = field(default=new_id)
 
-    async def submit(self, request: JobRequest, *, actor: str, once: Once | None = None) -> Job:
-        """Accept a job. Raises ``InvalidRequestError``, ``StorageFullError`` or ``Rejected``."""
-        return await self._submit(request, actor=actor, once=once)
+    async def submit(
+        self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None
+    ) -> Job:
+        """Accept a job.
+
+        Raises ``InvalidRequestError``, ``PathNotAllowedError``, ``StorageFullError`` or ``Rejected``.
+        """
+        return await self._submit(request, actor=actor, may_name_paths=may_name_paths, once=once)
 
     async def cancel(
         self, job_id: str, *, actor: str, reason: str | None = None, once: Once | None = None
@@ -74,9 +85,13 @@ class Commands:
         actor: str,
         from_checkpoint: str | None = None,
         priority: int | None = None,
+        may_name_paths: bool = False,
         once: Once | None = None,
     ) -> Job:
-        """Submit an ended job again as a new one, from ``from_checkpoint`` (a step, ``latest``) if named."""
+        """Submit an ended job again as a new one, from ``from_checkpoint`` (a step, ``latest``) if named.
+
+        It is checked as a new one is: who may not name its paths may not repeat it either.
+        """
         old = await self.queries.job(job_id)
         if old.is_live:
             raise Rejected("job_live", f"Job {job_id} is {old.state}; only an ended job can be tried again.")
@@ -87,11 +102,19 @@ class Commands:
             name=old.name,
             metadata=old.metadata,
             max_attempts=old.max_attempts,
+            secrets={name: reference for name, reference in old.secrets.items() if name != reference},
         )
         resume_from = None
         if from_checkpoint is not None:
             resume_from = await anyio.to_thread.run_sync(_checkpoint, old, from_checkpoint)
-        return await self._submit(request, actor=actor, once=once, retry_of=old, resume_from=resume_from)
+        return await self._submit(
+            request,
+            actor=actor,
+            may_name_paths=may_name_paths,
+            once=once,
+            retry_of=old,
+            resume_from=resume_from,
+        )
 
     async def delete(self, job_id: str, *, actor: str) -> None:
         """Hide an ended job and have its files removed. Raises ``Rejected`` while it is live."""
@@ -152,6 +175,11 @@ class Commands:
         """Close a token. Raises ``NotFoundError`` if there is none."""
         await self.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
 
+    async def record_token_uses(self, used: Collection[str]) -> None:
+        """Record that these tokens opened the door, each at most once an hour."""
+        now = self.queries.now()
+        await self.log.execute(lambda world: decisions.use_tokens(world, used, now=now))
+
     async def rebuild_log(self) -> RebuildReport:
         """Replay the log and swap in what differs from the projections. Takes seconds on a large log."""
         return await self.log.rebuild()
@@ -173,6 +201,7 @@ class Commands:
         request: JobRequest,
         *,
         actor: str,
+        may_name_paths: bool,
         once: Once | None,
         retry_of: Job | None = None,
         resume_from: str | None = None,
@@ -181,17 +210,16 @@ class Commands:
             once.replayed = True  # whatever was checked then need not hold any more
             return await self.queries.job(before.subject.removeprefix("job/"))
         await self.check_room()
-    async def record_token_uses(self, used: Collection[str]) -> None:
-        """Record that these tokens opened the door, each at most once an hour."""
-        now = self.queries.now()
-        await self.log.execute(lambda world: decisions.use_tokens(world, used, now=now))
-
         host = await self.host()
+        datasets = dict((await self.board.world()).datasets)  # of this moment, for the thread
         fact = await anyio.to_thread.run_sync(
             lambda: resolve(
                 request,
                 self.registry,
                 host,
+                paths=self.paths.of(may_name_paths=may_name_paths),
+                secrets=self.secrets.store,
+                datasets=datasets,
                 default_max_attempts=self.default_max_attempts,
                 retry_of=retry_of,
                 resume_from=resume_from,

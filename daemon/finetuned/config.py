@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -62,6 +62,18 @@ class Config(BaseModel):
     trust_remote_code: bool = Field(
         default=False, description="whether jobs may run code that comes with a model from a hub"
     )
+    data_roots: tuple[Path, ...] = Field(
+        default=(),
+        description="folders from which jobs of callers without scope admin may name files by path",
+    )
+    outbound_allow: tuple[str, ...] = Field(
+        default=(),
+        description="hosts and networks (CIDR) off the public internet, or without TLS, that may be called all the same",
+    )
+    secrets_dir: Path = Field(
+        default=Path(),
+        description="the directory of secrets, for its owner only. Default: `secrets` in `state_dir`",
+    )
     max_attempts: int = Field(
         default=3,
         ge=1,
@@ -79,6 +91,12 @@ class Config(BaseModel):
     )
     max_body_bytes: int = Field(
         default=1 << 20, ge=1024, le=1 << 30, description="the largest request body that is read"
+    )
+    max_upload_bytes: int = Field(
+        default=1 << 36, ge=1, description="the largest file that is taken as a dataset"
+    )
+    upload_stall_s: float = Field(
+        default=60.0, gt=0, le=3600, description="an upload of which no byte comes for this long is cut"
     )
     sse_heartbeat_s: float = Field(
         default=15.0, gt=0, le=600, description="how often an event stream without events shows that it lives"
@@ -98,16 +116,46 @@ class Config(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _socket_beside_state(cls, values: Any) -> Any:
-        if isinstance(values, dict) and not values.get("socket"):
-            state_dir = Path(values.get("state_dir") or default_state_dir())
-            return values | {"socket": state_dir / "finetuned.sock"}
-        return values
+    def _beside_state(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        state_dir = Path(values.get("state_dir") or default_state_dir())
+        beside = {"socket": state_dir / "finetuned.sock", "secrets_dir": state_dir / "secrets"}
+        return values | {key: path for key, path in beside.items() if not values.get(key)}
 
-    @field_validator("state_dir", "socket")
+    @field_validator("state_dir", "socket", "secrets_dir")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
+
+    @field_validator("data_roots")
+    @classmethod
+    def _plain_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in roots:
+            if not root.is_absolute() or ".." in root.parts:
+                raise ValueError(f"{root} must be an absolute path without '..'")
+        return roots
+
+    @field_validator("outbound_allow")
+    @classmethod
+    def _readable_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        if entries:
+            from finetuned.outbound import OutboundGuard  # noqa: PLC0415 - the command line reads a Config too
+
+            OutboundGuard(entries)
+        return entries
+
+    @model_validator(mode="after")
+    def _roots_apart_from_state(self) -> Self:
+        for root in self.data_roots:
+            for own in (self.state_dir, self.secrets_dir):
+                real_root, real_own = root.resolve(), own.resolve()
+                if real_own.is_relative_to(real_root) or real_root.is_relative_to(real_own):
+                    raise ValueError(
+                        f"data_roots: {root} and {own} lie in each other, so that jobs could be given the daemon's own"
+                        " files; choose a folder that holds data only"
+                    )
+        return self
 
     @field_validator("socket")
     @classmethod

@@ -17,24 +17,30 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 
 from finetuned import __version__, devices, followers, plugins, watchdog
 from finetuned.api.app import Doors, build
 from finetuned.api.server import serve
-from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog
-from finetuned.attempts.launcher import LocalExecutor
+from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
+from finetuned.attempts.launcher import LocalExecutor, withheld_secrets
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
 from finetuned.commands import Commands
+from finetuned.commands_datasets import DatasetCommands
+from finetuned.commands_secrets import SecretCommands
 from finetuned.config import Config
+from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions
 from finetuned.domain.errors import StartError
 from finetuned.host import HostFacts
 from finetuned.notify import notify, watchdog_period
 from finetuned.observation import Observation, processes_of
+from finetuned.path_policy import PathPolicy
 from finetuned.patience import FATAL, patiently
 from finetuned.queries import Queries
 from finetuned.scheduler import Scheduler
+from finetuned.secret_store import SecretStore
 from finetuned.store import Log, open_log
 from finetuned.telemetry import gpus
 from finetuned.telemetry.gpus import GpuReader
@@ -47,6 +53,7 @@ log = logging.getLogger(__name__)
 
 LOG_FILE = "events.sqlite"
 JOBS_DIR = "jobs"
+DATASETS_DIR = "datasets"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,9 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
     scheduler = Scheduler(events, board, reserved=lambda: supervision.reserved)
-    supervision = Supervision(jobs_dir, port, LocalExecutor(), released=scheduler.look, fatal=FATAL)
+    secrets = _secret_store(config)
+    executor = LocalExecutor(partial(read_secrets, secrets))
+    supervision = Supervision(jobs_dir, port, executor, released=scheduler.look, fatal=FATAL)
     telemetry = Telemetry(
         HostReader(config.state_dir),
         # Slots of the CPU mean that GPUs are left alone.
@@ -161,6 +170,9 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         reserved=lambda: supervision.reserved,
     )
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
+    datasets = dataset_store(config)
+    await anyio.to_thread.run_sync(datasets.prepare)  # before anybody may upload
+    paths = PathPolicy(roots=config.data_roots, hosts=frozenset(config.outbound_allow))
     commands = Commands(
         events,
         board,
@@ -168,9 +180,34 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         registry,
         host=facts.host,
         check_room=facts.check_room,
+        secrets=SecretCommands(events, secrets),
+        datasets=DatasetCommands(events, board, datasets, paths),
+        paths=paths,
         default_max_attempts=config.max_attempts,
     )
     return Parts(events, board, registry, scheduler, supervision, commands, queries, telemetry)
+
+
+def dataset_store(config: Config) -> DatasetStore:
+    """Where uploaded datasets are kept, within the configuration's limits."""
+    limits = Limits(
+        max_bytes=config.max_upload_bytes,
+        min_free_bytes=config.min_free_disk_bytes,
+        stall_s=config.upload_stall_s,
+    )
+    return DatasetStore(config.state_dir / DATASETS_DIR, limits)
+
+
+def _secret_store(config: Config) -> SecretStore:
+    """The store, and what systemd brought; says which secrets of the environment jobs will not see."""
+    for name in withheld_secrets(os.environ):
+        log.warning(
+            "%s in the daemon's environment is not handed on to jobs; store it with `finetune secrets set` and name"
+            " it in the jobs that need it",
+            name,
+        )
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    return SecretStore(config.secrets_dir, Path(credentials) if credentials else None)
 
 
 #: what will be said again anyway, and must not hold up the event loop
@@ -206,6 +243,7 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
     await tasks.start(parts.supervision.run)
     tasks.start_soon(lambda: followers.dispatch(parts.log, parts.supervision, after=head))
     tasks.start_soon(followers.follow, parts.log, followers.FileRemover(config.state_dir / JOBS_DIR))
+    tasks.start_soon(followers.follow, parts.log, followers.DatasetRemover(parts.commands.datasets))
     tasks.start_soon(parts.scheduler.run)
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from finetuned.datasets.used import UsedDatasets
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
+from finetuned.domain.registers import Dataset
+from finetuned.path_policy import NOWHERE, PathPolicy
+from finetuned.secret_scan import references, refuse_secrets
+from finetuned.secret_store import SecretMissingError, SecretStore, name_of
 from finetuned.spelling import nearest as nearest  # noqa: PLC0414 - others take it from here
 from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry
 
@@ -46,6 +51,12 @@ class JobRequest(BaseModel):
         le=100,
         description="runs that may crash before the job is given up; null takes the daemon's setting",
     )
+    secrets: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=20,
+        description='secrets that the job may use, by reference: `{"HF_TOKEN": "secret:hf"}`; names in capitals'
+        " become environment variables of its worker",
+    )
 
     @field_validator("metadata")
     @classmethod
@@ -69,15 +80,24 @@ def resolve(
     registry: Registry,
     host: Host,
     *,
+    paths: PathPolicy = NOWHERE,
+    secrets: SecretStore | None = None,
+    datasets: Mapping[str, Dataset] | None = None,
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     retry_of: Job | None = None,
     resume_from: str | None = None,
 ) -> facts.JobSubmitted:
     """Check everything about a request that can be checked without reading data.
 
-    Reads the file system (is the model there?), so call it off the event loop. Raises
-    ``InvalidRequestError`` with the parameter and the remedy.
+    ``paths`` says which paths on the server its caller may name, ``secrets`` which secrets there are,
+    ``datasets`` which datasets.
+    Reads the file system (is the model there?), so call it off the event loop. Raises ``InvalidRequestError``,
+    ``PermissionDeniedError`` or ``NotFoundError`` with the parameter and the remedy.
     """
+    # First of all: no later refusal may quote a secret.
+    refuse_secrets(request.params, where="params")
+    refuse_secrets(request.metadata, where="metadata")
+    refuse_secrets(request.name, where="name")
     kind = registry.job_kinds.get(request.kind)
     if kind is None:
         raise InvalidRequestError(
@@ -86,6 +106,13 @@ def resolve(
             code="unknown_kind",
         )
     params = _params(kind, request.params)
+    # Before anything is opened or looked for: whether a file is there is nobody's business either.
+    _check_paths(params, kind.model_params, paths, prefix="params.", known=host.models)
+    _check_paths(params, (*kind.path_params, *kind.dataset_params), paths, prefix="params.")
+    used = UsedDatasets(datasets or {}, retry_of.datasets if retry_of else {})
+    used.take(params, kind.dataset_params, key="", where="params.")
+    host = replace(host, datasets=used.files)  # which the callbacks add to
+    callbacks = _callbacks(params, registry, host, paths, used)
     try:
         if kind.check is not None:
             kind.check(params, host)
@@ -104,11 +131,33 @@ def resolve(
         validates=kind.validator is not None,
         max_attempts=default_max_attempts if request.max_attempts is None else request.max_attempts,
         models=_models(kind, params, host.models),
-        callbacks=_callbacks(params, registry, host),
+        callbacks=callbacks,
         estimate=estimate,
         retry_of=retry_of.id if retry_of else None,
         resume_from=resume_from,
+        datasets=used.found,
+        secrets=_secrets(request, secrets),
     )
+
+
+def _secrets(request: JobRequest, store: SecretStore | None) -> dict[str, str]:
+    """The references of a job, all of which are in the store now."""
+    found = references(request.params, request.secrets)
+    for name, reference in found.items():
+        if store is None or not store.has(name_of(reference)):
+            stored = name_of(reference)
+            raise SecretMissingError(
+                f"There is no secret {stored!r}; an administrator stores it with `finetune secrets set {stored}`.",
+                param=f"secrets.{name}",
+            )
+    return found
+
+
+def _check_paths(
+    params: BaseModel, names: Iterable[str], paths: PathPolicy, *, prefix: str, known: Collection[str] = ()
+) -> None:
+    given = {name: getattr(params, name, None) for name in names}
+    paths.check(given, given, prefix=prefix, known=known)
 
 
 def _params(kind: JobKind, given: Mapping[str, Json]) -> BaseModel:
@@ -123,7 +172,9 @@ def _models(kind: JobKind, params: BaseModel, registered: Mapping[str, Path]) ->
     return {param: str(registered[name]) for param, name in named.items() if name and name in registered}
 
 
-def _callbacks(params: BaseModel, registry: Registry, host: Host) -> list[dict[str, Json]]:
+def _callbacks(
+    params: BaseModel, registry: Registry, host: Host, paths: PathPolicy, used: UsedDatasets
+) -> list[dict[str, Json]]:
     resolved = []
     for index, item in enumerate(getattr(params, "callbacks", None) or []):
         listed = item.model_dump() if isinstance(item, BaseModel) else dict(item)
@@ -139,6 +190,8 @@ def _callbacks(params: BaseModel, registry: Registry, host: Host) -> list[dict[s
             checked = callback.params.model_validate(listed.get("params") or {})
         except ValidationError as error:
             raise invalid(error, callback.params.model_fields, prefix=f"{where}.params.") from None
+        _check_paths(checked, callback.path_params, paths, prefix=f"{where}.params.")
+        used.take(checked, callback.dataset_params, key=f"callbacks.{index}.", where=f"{where}.params.")
         if callback.check is not None:
             try:
                 callback.check(checked, host)
@@ -150,15 +203,27 @@ def _callbacks(params: BaseModel, registry: Registry, host: Host) -> list[dict[s
             {
                 "name": callback.name,
                 "entry": callback.entry,
-                "params": checked.model_dump(mode="json"),
+                "params": checked.model_dump(mode="json") | _files(checked, callback.dataset_params, host),
                 "params_model": f"{callback.params.__module__}:{callback.params.__qualname__}",
             }
         )
     return resolved
 
 
-def invalid(error: ValidationError, known: Iterable[str], *, prefix: str) -> InvalidRequestError:
-    """The first of pydantic's complaints as one sentence with the remedy."""
+def _files(params: BaseModel, names: Iterable[str], host: Host) -> dict[str, Json]:
+    """The files behind references to datasets, by parameter."""
+    given = {name: getattr(params, name, None) for name in names}
+    return {
+        name: host.dataset(value)
+        for name, value in given.items()
+        if isinstance(value, str) and value in host.datasets
+    }
+
+
+def invalid(
+    error: ValidationError, known: Iterable[str], *, prefix: str, quote: bool = True
+) -> InvalidRequestError:
+    """The first of pydantic's complaints as one sentence with the remedy; it quotes the value if it may."""
     first = error.errors(include_url=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     param = f"{prefix}{path}" if path else prefix.rstrip(".") or None
@@ -173,9 +238,8 @@ def invalid(error: ValidationError, known: Iterable[str], *, prefix: str) -> Inv
     more = len(error.errors()) - 1
     tail = f" ({more} more problem{'s' if more > 1 else ''} in this request.)" if more else ""
     text = first["msg"][:1].lower() + first["msg"][1:]
-    return InvalidRequestError(
-        f"{what}{text}; got {_shown(first['input'])}.{tail}", param=param, code="invalid_params"
-    )
+    got = f"; got {_shown(first['input'])}" if quote and not path.startswith("secrets") else ""
+    return InvalidRequestError(f"{what}{text}{got}.{tail}", param=param, code="invalid_params")
 
 
 def _shown(value: object) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned.api.app import Doors, build
@@ -18,12 +19,16 @@ from finetuned.api.feed import Feed
 from finetuned.api.server import Addresses, serve
 from finetuned.board import Board
 from finetuned.commands import Commands
+from finetuned.commands_datasets import DatasetCommands
+from finetuned.commands_secrets import SecretCommands
 from finetuned.config import Config
+from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import StorageFullError
 from finetuned.domain.world import World
 from finetuned.observation import Observation, processes_of
 from finetuned.queries import Queries
+from finetuned.secret_store import SecretStore
 from finetuned.store import Log, open_log
 from finetuned.telemetry.gpus import GpuReader, Nvml
 from finetuned.telemetry.host import HostReader
@@ -134,7 +139,20 @@ async def serve_house(state_dir: Path, *, nvml: Nvml | None = None, **settings: 
         async def host() -> Host:
             return Host()
 
-        commands = Commands(log, board, queries, registry, host=host, check_room=check_room)
+        secrets = SecretCommands(log, SecretStore(config.secrets_dir))
+        limits = Limits(max_bytes=config.max_upload_bytes, min_free_bytes=0, stall_s=config.upload_stall_s)
+        store = DatasetStore(state_dir / "datasets", limits)
+        await anyio.to_thread.run_sync(store.prepare)
+        commands = Commands(
+            log,
+            board,
+            queries,
+            registry,
+            host=host,
+            check_room=check_room,
+            secrets=secrets,
+            datasets=DatasetCommands(log, board, store),
+        )
         app = build(Doors(commands, queries, config, time.monotonic(), lambda: house.ready))
         await log.execute(lambda world: decisions.devices_detected(world, [CPU]))
         async with serve(app, config) as addresses, anyio.create_task_group() as tasks:

@@ -72,6 +72,7 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
         "resume_from": each.resume_from,
         "template": each.template,
         "datasets": each.datasets,
+        "secrets": each.secrets,
         "estimate": each.estimate,
         "cancel_reason": each.cancel_reason,
         "error": _error(each),

@@ -21,6 +21,7 @@ def finetuned_register(register: Registry) -> None:
             params=ValidationParams,
             entry="finetuned_callbacks.validation:create",
             check=check_validation,
+            path_params=("dataset",),
         )
     )
     register.callback(
@@ -30,6 +31,7 @@ def finetuned_register(register: Registry) -> None:
             params=TrackerParams,
             entry="finetuned_callbacks.tracker:create",
             check=check_tracker,
+            path_params=("tracking_uri",),
         )
     )
     register.callback(

@@ -85,6 +85,7 @@ def finetuned_register(register: Registry) -> None:
             params=ImportGGUFParams,
             entry="finetuned_models.importer:import_gguf",
             check=check_gguf,
+            path_params=("file",),
             resources=_no_device,
             estimate=estimate_gguf,
         )
@@ -96,6 +97,7 @@ def finetuned_register(register: Registry) -> None:
             params=ImportModelParams,
             entry="finetuned_models.copier:import_model",
             check=check_model,
+            path_params=("path",),
             resources=_no_device,
             estimate=estimate_model,
         )

@@ -28,6 +28,7 @@ class FakeParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(None, description="A model reference that is looked up and otherwise ignored.")
+    dataset: str | None = Field(None, description="A file, a folder or a hub id; it is not read.")
     steps: int = Field(3, ge=0, description="How many steps to do.")
     step_seconds: float = Field(0.0, ge=0, description="How long a step takes.")
     fail_at: int | None = Field(None, description="The step that raises an error worth retrying.")
@@ -81,6 +82,8 @@ FAKE = JobKind(
     resources=resources,
     estimate=estimate,
     model_params=("model",),
+    dataset_params=("dataset",),
+    path_params=("dataset",),
 )
 
 

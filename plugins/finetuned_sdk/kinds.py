@@ -24,7 +24,8 @@ class Device:
 class Host:
     """What a declaration may know of the machine when it checks, sizes or estimates a job.
 
-    ``models`` maps registered names to directories; ``allow_remote_code`` is the operator's word on
+    ``models`` maps registered names to directories, ``datasets`` the references to datasets that the job makes
+    (``dataset:colours``) to files; ``allow_remote_code`` is the operator's word on
     ``trust_remote_code``; ``memory_bytes`` and ``disk_free_bytes`` are of the host.
     """
 
@@ -34,6 +35,12 @@ class Host:
     disk_free_bytes: int = 0
     allow_remote_code: bool = False
     models: Mapping[str, Path] = field(default_factory=dict)
+    datasets: Mapping[str, Path] = field(default_factory=dict)
+
+    def dataset(self, value: str) -> str:
+        """The file behind a reference to a dataset; what is none (a path, a hub id) as it is."""
+        found = self.datasets.get(value)
+        return value if found is None else str(found)
 
     @property
     def has_gpu(self) -> bool:
@@ -76,6 +83,11 @@ class JobKind:
     estimate    what it will take, as far as it can be told without reading data
     model_params    names of params that are model references (directory, registered name or hub id); the
                     daemon resolves registered names, the worker asks ``ctx.model_path(name)``
+    dataset_params  names of params that may refer to a dataset (``dataset:NAME``, ``dataset:NAME@HASH``); the
+                    daemon resolves them at submission, the worker asks ``ctx.dataset_path(name)``
+    path_params     names of the other params that may name a file, a folder or a URL of the server's side:
+                    datasets, inputs, outputs, trackers. Callers who may name neither are refused
+                    (``path_not_allowed``); a name that is declared in neither tuple is not looked at
     """
 
     name: str
@@ -87,6 +99,8 @@ class JobKind:
     resources: Callable[[Any, Host], Resources] | None = None
     estimate: Callable[[Any, Host], Estimate] | None = None
     model_params: tuple[str, ...] = ()
+    dataset_params: tuple[str, ...] = ()
+    path_params: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +109,8 @@ class Callback:
 
     ``entry`` is ``"module:function"``, called in the worker as ``function(ctx, params)``; it returns a
     ``transformers.TrainerCallback``. ``check`` refuses at submission what can be seen then: raises ``JobError``.
+    ``path_params`` are names of params that may name a file, a folder or a URL, as :class:`JobKind`'s are.
+    So are ``dataset_params`` of params that may refer to a dataset; the entry is given the file's path in their place.
     """
 
     name: str
@@ -102,3 +118,5 @@ class Callback:
     params: type[BaseModel]
     entry: str
     check: Callable[[Any, Host], None] | None = None
+    path_params: tuple[str, ...] = ()
+    dataset_params: tuple[str, ...] = ()

@@ -41,6 +41,7 @@ def finetuned_register(register: Registry) -> None:
             resources=resources,
             estimate=estimate,
             model_params=("model", "adapter"),
+            path_params=("dataset", "eval_dataset"),
         )
     )
 

@@ -47,7 +47,8 @@ def parse(model: type[M], body: dict[str, Any]) -> M:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise invalid(error, model.model_fields, prefix="") from None
+        quote = not model.model_config.get("hide_input_in_errors", False)
+        raise invalid(error, model.model_fields, prefix="", quote=quote) from None
 
 
 def _check_type(request: web.Request) -> None:

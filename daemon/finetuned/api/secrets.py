@@ -19,7 +19,8 @@ class SecretRequest(BaseModel):
 
 async def listed(call: Call) -> wire.Page[wire.Secret]:
     """The names of all secrets."""
-    return listing([views_secrets.secret(each) for each in await call.commands.secrets.names()])
+    names = await call.commands.secrets.names()
+    return listing([views_secrets.secret(each) for each in names], key="name")
 
 
 async def put(call: Call, body: SecretRequest, *, name: str) -> wire.Secret:

@@ -36,7 +36,15 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "kinds": ("kinds", "List job kinds, or the parameters of one."),
     "devices": ("devices", "List devices and the jobs that hold them."),
     "tokens": ("tokens", "Make, list and revoke access tokens."),
+    "secrets": ("secrets", "Store, list and remove secrets that jobs can name."),
     "log": ("log", "Verify, rebuild or back up the event log."),
+    "install-service": ("service", "Install the daemon as a service of systemd."),
+    "uninstall-service": ("service", "Remove the service; the log and the jobs stay."),
+    "upgrade": ("service", "Put another release in the service's place; running jobs lose nothing."),
+    "stop-workers": (
+        "service",
+        "Cancel every job that has not ended, and wait until no process of any is left.",
+    ),
     "demo": ("demo", "Fine-tune a small model on this machine and show that it got better."),
 }
 
@@ -55,7 +63,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"finetuned.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -37,6 +37,13 @@ SHORT = {"model": "model", "data": "dataset", "dataset_format": "dataset_format"
 @click.option("--priority", type=int, help="Higher goes first; one point is worth ten minutes of waiting.")
 @click.option("--metadata", metavar="K=V", multiple=True, help="Your own keys; the daemon only keeps them.")
 @click.option("--max-attempts", type=click.IntRange(1, 100), help="Runs that may crash before it gives up.")
+@click.option(
+    "--secret",
+    "secrets",
+    metavar="NAME=SECRET",
+    multiple=True,
+    help="A stored secret for the job, by the variable it becomes: HF_TOKEN=hf; can be repeated.",
+)
 @click.option("--watch", "watching", is_flag=True, help="Stay until the job ends, as `finetune watch` does.")
 @json_option("Print JSON: the job; with --watch its events and the ended job, one a line.")
 @with_daemon
@@ -51,6 +58,7 @@ async def run(
     priority: int | None,
     metadata: tuple[str, ...],
     max_attempts: int | None,
+    secrets: tuple[str, ...],
     watching: bool,
     as_json: bool,
     **short: str | None,
@@ -68,6 +76,7 @@ async def run(
         priority=priority,
         metadata={key: parameters.guess(value) for key, value in map(parameters.split, metadata)} or None,
         max_attempts=max_attempts,
+        secrets={variable: _reference(name) for variable, name in map(parameters.split, secrets)} or None,
     )
     if as_json:
         console.emit(job)
@@ -76,6 +85,10 @@ async def run(
         if not watching:
             console.note(f"`finetune watch {job['id']}` shows it live.")
     return await watch.to_the_end(daemon, job, as_json=as_json) if watching else 0
+
+
+def _reference(name: str) -> str:
+    return name if name.startswith("secret:") else f"secret:{name}"
 
 
 async def _params(

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from finetuned.cli import parameters, units
 from finetuned.cli.timeline import Row
-from finetuned.wire import Device, Job, Kind, Model, Token
+from finetuned.wire import Device, Job, Kind, Model, Secret, Token
 
 Json = Any
 
@@ -228,6 +228,14 @@ def tokens(listed: Iterable[Token]) -> Table:
             units.local(token["expires_at"]),
             units.local(token["revoked_at"]),
         )
+    return shown
+
+
+def secrets(listed: Iterable[Secret]) -> Table:
+    """Secrets by name."""
+    shown = table("NAME", "FROM")
+    for secret in listed:
+        shown.add_row(secret["name"], "finetune" if secret["writable"] else "systemd")
     return shown
 
 

@@ -24,10 +24,11 @@ from finetuned.client.jobs import JobCalls
 from finetuned.client.machine import MachineCalls
 from finetuned.client.models import ModelCalls
 from finetuned.client.results import ResultCalls
+from finetuned.client.secrets import SecretCalls
 from finetuned.client.transport import OnConnection, Transport
 
 
-class Client(JobCalls, EventCalls, ResultCalls, ModelCalls, MachineCalls, AdministrationCalls):
+class Client(JobCalls, EventCalls, ResultCalls, ModelCalls, MachineCalls, SecretCalls, AdministrationCalls):
     """A connection to one daemon. Use it as an asynchronous context manager.
 
     What appends to the log is sent with an ``Idempotency-Key`` and repeated for half a minute if the daemon goes away

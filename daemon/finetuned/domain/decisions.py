@@ -54,6 +54,7 @@ def submit(world: World, job_id: str, fact: facts.JobSubmitted, *, actor: str) -
             f"The job asks for {fact.devices} devices and this host has {len(world.slots)}; ask for fewer.",
             param="devices",
         )
+    dataset_decisions.require(world, fact.datasets)
     return [job_event(job_id, fact, actor=actor)]
 
 
@@ -110,7 +111,6 @@ def revoke_token(world: World, token_id: str, *, actor: str) -> Events:
     return [] if token.revoked_at else [_event(f"token/{token_id}", facts.TokenRevoked(id=token_id), actor)]
 
 
-# ---- what the daemon does --------------------------------------------------------------------------------
 def set_secret(fact: facts.SecretSet, *, actor: str) -> Events:
     """Record that a secret was stored."""
     return [_event(f"secret/{fact.name}", fact, actor)]
@@ -131,6 +131,7 @@ def use_tokens(world: World, used: Iterable[str], *, now: int) -> Events:
     ]
 
 
+# ---- what the daemon does --------------------------------------------------------------------------------
 
 
 def daemon_started(version: str, pid: int) -> Events:

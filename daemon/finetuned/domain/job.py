@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finetuned.domain import facts
@@ -85,6 +85,7 @@ class Job:
     audits: tuple[dict[str, Json], ...] = ()
     evaluations: tuple[dict[str, Json], ...] = ()
     advice: tuple[dict[str, Json], ...] = ()
+    secrets: dict[str, str] = field(default_factory=dict)  # names, and references such as secret:hf
 
     @property
     def is_live(self) -> bool:

@@ -36,7 +36,10 @@ class JobError(TypedDict):
 
 
 class Job(TypedDict):
-    """A job. ``seq`` is its newest event's: follow its events after that and miss none."""
+    """A job. ``seq`` is its newest event's: follow its events after that and miss none.
+
+    ``secrets`` are names and references (``secret:hf``), never values.
+    """
 
     id: str
     object: Literal["job"]
@@ -62,6 +65,7 @@ class Job(TypedDict):
     resume_from: str | None
     template: str | None
     datasets: dict[str, Json]
+    secrets: dict[str, str]
     estimate: dict[str, Json] | None
     cancel_reason: str | None
     error: JobError | None

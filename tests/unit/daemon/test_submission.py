@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from finetuned.domain.errors import InvalidRequestError
+from finetuned.domain.errors import FinetunedError, InvalidRequestError
+from finetuned.path_policy import ANYWHERE, PathPolicy
+from finetuned.secret_store import SecretStore
 from finetuned.submission import JobRequest, parse_request, resolve
 from finetuned_sdk import Callback, Host, JobError, Registry, fake
 
@@ -30,6 +32,7 @@ def registry() -> Registry:
     return registry
 
 
+TOKEN = "hf_" + "a1B2" * 8
 HOST = Host(models={"smollm2": Path("/models/smollm2")})
 
 
@@ -125,3 +128,115 @@ def test_a_callback_may_refuse_what_it_can_see_at_submission(registry: Registry)
     registry.callback(Callback(name="picky", summary="", params=KeepParams, entry="m:f", check=refuse))
     error = refusal({"kind": "listening", "params": {"callbacks": [{"name": "picky"}]}}, registry)
     assert (error.stable_code, error.param) == ("bad_dataset", "params.callbacks.0.params")
+
+
+# ---- paths and secrets -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SecretStore:
+    store = SecretStore(tmp_path / "secrets")
+    store.put("hf", "hf_abcdefgh")
+    return store
+
+
+def refused(body: dict[str, Any], registry: Registry, **terms: Any) -> FinetunedError:
+    with pytest.raises(FinetunedError) as caught:
+        resolve(parse_request({"kind": "fake", **body}), registry, HOST, **terms)
+    return caught.value
+
+
+@pytest.mark.parametrize("param", ["dataset", "model"])
+def test_a_path_in_a_declared_parameter_needs_the_right_to_name_paths(registry: Registry, param: str) -> None:
+    error = refused({"params": {param: "/etc/passwd"}}, registry)
+    assert (error.stable_code, error.param, error.status) == ("path_not_allowed", f"params.{param}", 403)
+    request = JobRequest(kind="fake", params={param: "/etc/passwd"})
+    assert resolve(request, registry, HOST, paths=ANYWHERE).params == {param: "/etc/passwd"}
+
+
+def test_a_path_beneath_a_root_may_be_named_by_everybody(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    request = JobRequest(kind="fake", params={"dataset": str(tmp_path / "rows.jsonl")})
+    assert resolve(request, registry, HOST, paths=PathPolicy(roots=(tmp_path,)))
+
+
+def test_a_registered_models_name_is_no_path_where_a_dataset_is_wanted(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "smollm2").touch()
+    assert refused({"params": {"dataset": "smollm2"}}, registry).stable_code == "path_not_allowed"
+    assert resolve(JobRequest(kind="fake", params={"model": "smollm2"}), registry, HOST)
+
+
+def test_whether_a_file_is_there_is_not_told_to_who_may_not_name_it(registry: Registry) -> None:
+    there = refused({"params": {"dataset": "/etc/passwd"}}, registry)
+    nowhere = refused({"params": {"dataset": "/etc/nothing-here"}}, registry)
+    assert there.message == nowhere.message
+
+
+def test_a_callbacks_path_is_checked_before_the_callback_looks(registry: Registry) -> None:
+    class WithFile(BaseModel):
+        rows: str
+
+    def look(_params: WithFile, _host: Host) -> None:
+        raise AssertionError("it was opened")
+
+    registry.callback(
+        Callback(name="reading", summary="", params=WithFile, entry="m:f", check=look, path_params=("rows",))
+    )
+    body = {"kind": "listening", "params": {"callbacks": [{"name": "reading", "params": {"rows": "/etc/x"}}]}}
+    error = refused(body, registry)
+    assert (error.stable_code, error.param) == ("path_not_allowed", "params.callbacks.0.params.rows")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"params": {"hf_token": TOKEN}},
+        {"params": {"model": TOKEN}},
+        {"params": {"steps": TOKEN}},
+        {"params": {"callbacks": [{"name": "keep", "params": {"best": TOKEN}}]}},
+        {"metadata": {"note": TOKEN}},
+        {"name": TOKEN},
+        {"secrets": {"HF_TOKEN": TOKEN}},
+        {"kind": "fakes", "params": {"x": TOKEN}},
+    ],
+)
+def test_a_secret_is_refused_wherever_it_stands_and_never_quoted(
+    registry: Registry, body: dict[str, Any]
+) -> None:
+    error = refused(body, registry)
+    assert error.stable_code == "secret_in_params"
+    assert TOKEN not in error.message
+    assert "finetune secrets set" in error.message
+
+
+def test_a_malformed_secrets_field_is_not_quoted_either(registry: Registry) -> None:
+    error = refused({"secrets": {"HF_TOKEN": [TOKEN]}}, registry)
+    assert error.stable_code == "invalid_params"
+    assert TOKEN not in error.message
+
+
+def test_references_are_recorded_and_values_are_not(registry: Registry, store: SecretStore) -> None:
+    request = JobRequest(
+        kind="fake", params={"result": {"k": "secret:hf"}}, secrets={"HF_TOKEN": "secret:hf"}
+    )
+    fact = resolve(request, registry, HOST, secrets=store)
+    assert fact.secrets == {"HF_TOKEN": "secret:hf"}
+    request = JobRequest(kind="fake", params={"result": {"key": "secret:hf"}})
+    assert resolve(request, registry, HOST, secrets=store).secrets == {"secret:hf": "secret:hf"}
+    assert "hf_abcdefgh" not in repr(fact)
+
+
+def test_a_secret_that_is_not_stored_is_refused_with_the_remedy(
+    registry: Registry, store: SecretStore
+) -> None:
+    for terms in ({"secrets": store}, {}):
+        error = refused({"secrets": {"WANDB_API_KEY": "secret:wandb"}}, registry, **terms)
+        assert (error.stable_code, error.param, error.status) == (
+            "secret_not_found",
+            "secrets.WANDB_API_KEY",
+            404,
+        )
+        assert "finetune secrets set wandb" in error.message

@@ -1,0 +1,154 @@
+"""Secrets and paths through the doors: a served daemon, the client and the command line, by scope."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from pydantic import BaseModel
+
+from finetuned.client import Client
+from finetuned.client.endpoint import Endpoint
+from finetuned.testing import House, serve_house
+from finetuned_sdk import JobKind
+
+Answer = tuple[int, Any]
+
+
+class Reading(BaseModel):
+    file: str
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """A directory whose name is short enough for a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="ft-") as name:
+        yield Path(name)
+
+
+@asynccontextmanager
+async def opened(state_dir: Path) -> AsyncIterator[House]:
+    async with serve_house(state_dir) as house:
+        house.commands.registry.job_kind(
+            JobKind(name="reading", summary="", params=Reading, entry="none:none", path_params=("file",))
+        )
+        yield house
+
+
+class Caller:
+    """Requests over TCP with a token of one scope."""
+
+    def __init__(self, house: House, secret: str) -> None:
+        self.house = house
+        self.secret = secret
+
+    async def __call__(self, method: str, path: str, body: Any = None) -> Answer:
+        headers = {"Authorization": f"Bearer {self.secret}"}
+        async with (
+            aiohttp.ClientSession(self.house.url, headers=headers) as session,
+            session.request(method, path, json=body) as response,
+        ):
+            return response.status, await response.json()
+
+
+async def caller(house: House, scope: str) -> Caller:
+    _token, secret = await house.commands.create_token(scope=scope, name=None, actor="test")
+    return Caller(house, secret)
+
+
+async def test_an_administrator_stores_names_and_removes_secrets(state_dir: Path) -> None:
+    async with opened(state_dir) as house:
+        admin = await caller(house, "admin")
+        stored = {"name": "hf", "object": "secret", "writable": True}
+        assert await admin("PUT", "/v1/secrets/hf", {"value": "hf_abcdefgh"}) == (200, stored)
+        status, listed = await admin("GET", "/v1/secrets")
+        assert (status, listed["data"]) == (200, [stored])
+        assert "abcdefgh" not in json.dumps(listed)
+        assert house.commands.secrets.store.read("hf") == "hf_abcdefgh"
+        assert (await admin("DELETE", "/v1/secrets/hf"))[0] == 200
+        status, refused = await admin("DELETE", "/v1/secrets/hf")
+        assert (status, refused["error"]["code"]) == (404, "secret_not_found")
+
+
+async def test_the_log_learns_the_name_of_a_secret_and_who_set_it(state_dir: Path) -> None:
+    async with opened(state_dir) as house:
+        admin = await caller(house, "admin")
+        await admin("PUT", "/v1/secrets/hf", {"value": "hf_abcdefgh"})
+        await admin("DELETE", "/v1/secrets/hf")
+        page = (await admin("GET", "/v1/events?types=secret.set,secret.deleted"))[1]
+        assert [(event["type"], event["data"]) for event in page["data"]] == [
+            ("secret.set", {"name": "hf"}),
+            ("secret.deleted", {"name": "hf"}),
+        ]
+        assert all(event["actor"].startswith("token:tok-") for event in page["data"])
+
+
+@pytest.mark.parametrize("scope", ["read", "operate"])
+async def test_nobody_else_may_even_list_them(state_dir: Path, scope: str) -> None:
+    async with opened(state_dir) as house:
+        other = await caller(house, scope)
+        for method, path in (("GET", ""), ("PUT", "/hf"), ("DELETE", "/hf")):
+            status, refused = await other(method, f"/v1/secrets{path}", {"value": "hf_abcdefgh"})
+            assert (status, refused["error"]["code"]) == (403, "permission_denied")
+        assert not house.commands.secrets.store.directory.exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"value": "tiny"},
+        {"value": ["hf_in_a_list"]},
+        {"value": "hf_abcdefgh", "extra": "hf_in_extra"},
+        {"valeu": "hf_misspelt"},
+    ],
+)
+async def test_a_value_that_is_refused_is_not_quoted(state_dir: Path, body: dict[str, Any]) -> None:
+    async with opened(state_dir) as house:
+        admin = await caller(house, "admin")
+        status, refused = await admin("PUT", "/v1/secrets/hf", body)
+        assert status == 400
+        for value in ("tiny", "hf_in_a_list", "hf_abcdefgh", "hf_in_extra", "hf_misspelt"):
+            assert value not in json.dumps(refused)
+
+
+async def test_a_job_names_a_secret_that_is_there_and_shows_the_reference(state_dir: Path) -> None:
+    async with opened(state_dir) as house:
+        admin, operator = await caller(house, "admin"), await caller(house, "operate")
+        request = {"kind": "fake", "secrets": {"HF_TOKEN": "secret:hf"}}
+        status, refused = await operator("POST", "/v1/jobs", request)
+        assert (status, refused["error"]["code"]) == (404, "secret_not_found")
+        await admin("PUT", "/v1/secrets/hf", {"value": "hf_abcdefgh"})
+        status, job = await operator("POST", "/v1/jobs", request)
+        assert (status, job["secrets"]) == (201, {"HF_TOKEN": "secret:hf"})
+        await operator("POST", f"/v1/jobs/{job['id']}/cancel")
+        assert (await operator("POST", f"/v1/jobs/{job['id']}/retry"))[1]["secrets"] == job["secrets"]
+
+
+async def test_a_job_of_an_operator_names_no_path_and_that_of_an_administrator_does(state_dir: Path) -> None:
+    async with opened(state_dir) as house:
+        admin, operator = await caller(house, "admin"), await caller(house, "operate")
+        request = {"kind": "reading", "params": {"file": "/etc/hostname"}}
+        status, refused = await operator("POST", "/v1/jobs", request)
+        assert (status, refused["error"]["code"]) == (403, "path_not_allowed")
+        status, job = await admin("POST", "/v1/jobs", request)
+        assert status == 201
+        await admin("POST", f"/v1/jobs/{job['id']}/cancel")
+        status, refused = await operator("POST", f"/v1/jobs/{job['id']}/retry")
+        assert (status, refused["error"]["code"]) == (403, "path_not_allowed")
+        assert (await admin("POST", f"/v1/jobs/{job['id']}/retry"))[0] == 201
+
+
+async def test_the_client_sets_lists_and_removes_secrets(state_dir: Path) -> None:
+    async with opened(state_dir) as house:
+        _token, secret = await house.commands.create_token(scope="admin", name=None, actor="test")
+        async with Client(Endpoint(url=house.url, token=secret)) as client:
+            assert (await client.set_secret("hf", "hf_abcdefgh"))["name"] == "hf"
+            assert [each["name"] for each in await client.secrets()] == ["hf"]
+            await client.delete_secret("hf")
+            assert await client.secrets() == []
