@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio.to_thread
 
+from finetuned import templates
 from finetuned.board import Board
 from finetuned.commands_datasets import DatasetCommands
 from finetuned.commands_secrets import SecretCommands
+from finetuned.commands_templates import TemplateCommands
 from finetuned.domain import decisions, facts, idempotency, tokens
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
 from finetuned.domain.idempotency import Once
@@ -56,6 +58,10 @@ class Commands:
     paths: PathPolicy = NOWHERE
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS
     new_id: Callable[[str], str] = field(default=new_id)
+    templates: TemplateCommands = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.templates = TemplateCommands(self.log, self.board, self.registry)
 
     async def submit(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None
@@ -209,6 +215,7 @@ class Commands:
         if once is not None and (before := idempotency.earlier(await self.board.world(), once)):
             once.replayed = True  # whatever was checked then need not hold any more
             return await self.queries.job(before.subject.removeprefix("job/"))
+        request, template = await self._completed(request)
         await self.check_room()
         host = await self.host()
         datasets = dict((await self.board.world()).datasets)  # of this moment, for the thread
@@ -225,6 +232,7 @@ class Commands:
                 resume_from=resume_from,
             )
         )
+        fact = replace(fact, template=retry_of.template if retry_of is not None else template)
         job_id = self.new_id("job-")
         subject = await self._execute(
             lambda world: decisions.submit(world, job_id, fact, actor=actor),
@@ -233,6 +241,13 @@ class Commands:
             once=once,
         )
         return await self.queries.job(subject.removeprefix("job/"))
+
+    async def _completed(self, request: JobRequest) -> tuple[JobRequest, str | None]:
+        """The request with what its template says, and which version of which template that was."""
+        if request.template is None:
+            return request, None
+        template = await self.queries.templates.template(*templates.reference(request.template))
+        return templates.completed(request, template), f"{template.name}@{template.version}"
 
     async def _execute(self, decide: Decide, *, subject: str, actor: str, once: Once | None) -> str:
         """Append what is decided, if ``once`` was not carried out before; the stream that came of it, then or now."""

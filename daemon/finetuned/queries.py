@@ -24,6 +24,7 @@ from finetuned.domain.world import Slot
 from finetuned.observation import Observation
 from finetuned.past import Past
 from finetuned.queries_datasets import DatasetQueries
+from finetuned.queries_templates import TemplateQueries
 from finetuned.reading import Reading
 from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
@@ -61,9 +62,11 @@ class Queries:
     now: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
     reading: Reading = field(init=False)  # what is read of one job's events and files
     past: Past = field(init=False)  # what was
+    templates: TemplateQueries = field(init=False)
     _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None
 
     def __post_init__(self) -> None:
+        self.templates = TemplateQueries(self.log, self.board)
         self.reading = Reading(self.log, self.jobs_dir)
         self.past = Past(self.log)
 

@@ -33,7 +33,15 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: str = Field(description="the kind of work, as `finetune kinds` lists them")
+    kind: str = Field(
+        default="",
+        description="the kind of work, as `finetune kinds` lists them; only with a template it may be left out",
+    )
+    template: str | None = Field(
+        default=None,
+        max_length=120,
+        description="a template, by name or as NAME@VERSION, that says what this request does not",
+    )
     params: dict[str, Json] = Field(default_factory=dict, description="the kind's own parameters")
     priority: int = Field(
         default=0,
@@ -98,6 +106,8 @@ def resolve(
     refuse_secrets(request.params, where="params")
     refuse_secrets(request.metadata, where="metadata")
     refuse_secrets(request.name, where="name")
+    if not request.kind:
+        raise InvalidRequestError("kind is missing; give it a value.", param="kind", code="missing_parameter")
     kind = registry.job_kinds.get(request.kind)
     if kind is None:
         raise InvalidRequestError(

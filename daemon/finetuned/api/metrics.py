@@ -11,7 +11,7 @@ from pydantic import Field
 from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import encode
-from finetuned.api.parameters import Names, Query, Whole
+from finetuned.api.parameters import At, Names, Query, Whole
 from finetuned.curves import MOST_POINTS, Found
 from finetuned.series import Series
 
@@ -34,9 +34,7 @@ class MetricsQuery(Query):
         description="`final`: each step as it was done last; `all`: a series for each attempt, with the steps that a"
         " later one did again",
     )
-    at: str | None = Field(
-        default=None, description="as of this position of the log or this RFC 3339 time; default: now"
-    )
+    at: At | None = None
 
 
 async def show(call: Call, query: MetricsQuery, *, job_id: str) -> Encoded[wire.Metrics]:

@@ -19,6 +19,7 @@ from finetuned.wire.models import Model
 from finetuned.wire.secrets import Secret
 from finetuned.wire.series import Metrics, Series
 from finetuned.wire.system import System, SystemHistory
+from finetuned.wire.templates import Template
 from finetuned.wire.workers import Worker
 
 __all__ = (
@@ -57,6 +58,7 @@ __all__ = (
     "System",
     "SystemHistory",
     "TableReport",
+    "Template",
     "Token",
     "VerifyReport",
     "Worker",

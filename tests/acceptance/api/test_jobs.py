@@ -195,7 +195,7 @@ async def test_what_does_not_exist_is_a_404_in_json(client: Any, method: str, pa
 @pytest.mark.parametrize(
     ("body", "code", "param", "said"),
     [
-        (b"", "invalid_json", None, "empty"),
+        (b"", "missing_parameter", "kind", "missing"),
         (b'{"kind": "fake"', "invalid_json", None, "line 1, column 16"),
         (b'{"kind":\n nope}', "invalid_json", None, "line 2"),
         (b"[]", "invalid_json", None, "an array"),

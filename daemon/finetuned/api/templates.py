@@ -1,0 +1,109 @@
+"""Templates: job requests that are kept under a name."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finetuned import views, wire
+from finetuned.api.call import Call
+from finetuned.api.lists import listing
+from finetuned.api.parameters import Limit, Query, Whole
+from finetuned.domain.registers import Template
+from finetuned.submission import JobRequest
+
+LARGEST_VERSION = 999_999_999
+
+
+class TemplatesQuery(Query):
+    """Which templates."""
+
+    after: str | None = Field(default=None, description="the last id of the page before")
+    limit: Limit = 50
+
+
+class TemplateQuery(Query):
+    """Which version."""
+
+    version: Whole | None = Field(
+        default=None, ge=1, le=LARGEST_VERSION, description="an earlier version; default: the newest"
+    )
+
+
+class TemplateRequest(BaseModel):
+    """The body of ``PUT /v1/templates/{name}``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: JobRequest = Field(
+        description="a job request as `POST /v1/jobs` takes it; params may be left for later"
+    )
+    description: str | None = Field(default=None, max_length=1000, description="what it is for")
+
+
+class NewTemplateRequest(TemplateRequest):
+    """The body of ``POST /v1/templates``."""
+
+    name: str = Field(description="its name: up to 100 letters, digits, dots, dashes and underscores")
+
+
+async def listed(call: Call, query: TemplatesQuery) -> wire.Page[wire.Template]:
+    """The newest version of each template, by name."""
+    found = [
+        each
+        for each in await call.queries.templates.templates()
+        if query.after is None or each.name > query.after
+    ]
+    page = [view(each) for each in found[: query.limit]]
+    return listing(page, has_more=len(found) > len(page))
+
+
+async def show(call: Call, query: TemplateQuery, *, name: str) -> wire.Template:
+    """One version of a template."""
+    return view(await call.queries.templates.template(name, query.version))
+
+
+async def versions(call: Call, *, name: str) -> wire.Page[wire.Template]:
+    """A template's versions, the newest first."""
+    found = [view(each) for each in await call.queries.templates.versions(name)]
+    return listing(found, key="version")
+
+
+async def create(call: Call, body: NewTemplateRequest) -> wire.Template:
+    """Keep a job request under a new name."""
+    saved = await call.commands.templates.save(
+        body.name,
+        body.request,
+        description=body.description,
+        actor=call.caller.actor,
+        new=True,
+        once=call.once,
+    )
+    return view(saved)
+
+
+async def save(call: Call, body: TemplateRequest, *, name: str) -> wire.Template:
+    """Keep a job request as the newest version of a template."""
+    saved = await call.commands.templates.save(
+        name, body.request, description=body.description, actor=call.caller.actor
+    )
+    return view(saved)
+
+
+async def delete(call: Call, *, name: str) -> wire.Deleted:
+    """Free a template's name."""
+    await call.commands.templates.delete(name, actor=call.caller.actor)
+    return {"id": name, "object": "template", "deleted": True}
+
+
+def view(each: Template) -> wire.Template:
+    """A template as it is shown."""
+    return {
+        "id": each.name,
+        "object": "template",
+        "name": each.name,
+        "version": each.version,
+        "description": each.description,
+        "request": each.request,
+        "saved_at": views.time(each.saved_at),
+        "saved_by": each.saved_by,
+    }

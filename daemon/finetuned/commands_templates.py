@@ -1,0 +1,60 @@
+"""The way in for changes of templates: part of :mod:`finetuned.commands`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finetuned import templates
+from finetuned.board import Board
+from finetuned.domain import idempotency, template_decisions
+from finetuned.domain.idempotency import Once
+from finetuned.domain.registers import Template
+from finetuned.domain.world import World
+from finetuned.store import Log
+from finetuned.submission import JobRequest
+from finetuned_events import NewEvent
+from finetuned_sdk import Registry
+
+
+@dataclass(slots=True)
+class TemplateCommands:
+    """What can be done with templates. Each method returns after its events are on disk."""
+
+    log: Log
+    board: Board
+    registry: Registry
+
+    async def save(
+        self,
+        name: str,
+        request: JobRequest,
+        *,
+        description: str | None,
+        actor: str,
+        new: bool = False,
+        once: Once | None = None,
+    ) -> Template:
+        """Keep a job request as the newest version of a template; ``new`` refuses a name that is taken.
+
+        Raises ``InvalidRequestError`` or ``Rejected``.
+        """
+        templates.check_name(name)
+        kept = templates.check(request, self.registry)
+
+        def decide(world: World) -> list[NewEvent]:
+            if once is not None and idempotency.earlier(world, once) is not None:
+                once.replayed = True
+                return []
+            remembered = [] if once is None else [idempotency.accepted(once, f"template/{name}", actor=actor)]
+            saved = template_decisions.save(world, name, kept, description, new=new, actor=actor)
+            return [*saved, *remembered]
+
+        await self.log.execute(decide)
+        world = await self.board.world()
+        if name not in world.templates:  # deleted since, by somebody else
+            raise template_decisions.unknown(world, name)
+        return world.templates[name]
+
+    async def delete(self, name: str, *, actor: str) -> None:
+        """Free a template's name. Jobs that were made from it stay as they are. Raises ``NotFoundError``."""
+        await self.log.execute(lambda world: template_decisions.delete(world, name, actor=actor))
