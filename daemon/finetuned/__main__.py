@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import logging
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetuned import __version__
+
+if TYPE_CHECKING:
+    from finetuned.config import Config
 
 INTERRUPTED_EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 LOG_EXIT_CODE = 74  # EX_IOERR: the log can no longer be trusted; a restart recovers it
@@ -17,6 +21,7 @@ LOG_EXIT_CODE = 74  # EX_IOERR: the log can no longer be trusted; a restart reco
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the daemon, and turn refusals into one sentence and an exit code."""
+    faulthandler.enable()  # the watchdog ends a daemon by SIGABRT: the journal then shows where it was stuck
     gc.disable()  # until it is ready: imports make no garbage worth a tenth of the start
     parent = os.getppid()  # before the imports, which take long enough for it to die meanwhile
     options = _parser().parse_args(arguments)
@@ -27,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         settings = config.load(options.config, _overrides(options))
+        if options.check:
+            return _check(settings)
         anyio.run(
             lambda: daemon.run(settings, ephemeral_parent=parent if options.ephemeral else None),
             backend_options={"use_uvloop": True},
@@ -49,9 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help="TCP address to serve on; '' for none (FINETUNED_LISTEN)"
     )
+    parser.add_argument(
+        "--check", action="store_true", help="check configuration, log and plugins, and start nothing"
+    )
     parser.add_argument("--ephemeral", action="store_true", help="take all running jobs along when it stops")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     return parser
+
+
+def _check(settings: Config) -> int:
+    from finetuned import preflight  # noqa: PLC0415
+
+    print(*preflight.check(settings), sep="\n")  # noqa: T201 - what was asked for
+    return 0
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_every_command_takes_json(path: str) -> None:
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_the_table_of_commands_says_what_each_says_of_itself(name: str) -> None:
     module, text = main.COMMANDS[name]
-    command = getattr(importlib.import_module(f"finetuned.cli.{module}"), name)
+    command = getattr(importlib.import_module(f"finetuned.cli.{module}"), name.replace("-", "_"))
     assert command.get_short_help_str(limit=200).rstrip(".") == text.rstrip(".")
 
 
