@@ -20,7 +20,7 @@ from finetuned.domain.errors import PermissionDeniedError
 from finetuned.server_paths import UnsafePathError, check_beneath, root_of
 
 #: a dataset that was uploaded: what it stands for is the daemon's own file
-DATASET_REFERENCE: Final = "dataset:"
+DATASET_REFERENCE: Final = re.compile(r"dataset:[\w.-]+(@[\w.-]+)?", re.ASCII)
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _LONGEST: Final = 4095  # bytes; PATH_MAX with its closing zero
@@ -68,7 +68,7 @@ class PathPolicy:
                 self._check_value(value, param=f"{prefix}{name}", known=known)
 
     def _check_value(self, value: str, *, param: str, known: Collection[str]) -> None:
-        if value in known or value.startswith(DATASET_REFERENCE):
+        if value in known or DATASET_REFERENCE.fullmatch(value):
             return
         if _URL.match(value):
             self._check_url(value, param)

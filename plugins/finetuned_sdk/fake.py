@@ -53,6 +53,9 @@ class FakeParams(BaseModel):
     result: dict[str, Any] = Field(default_factory=dict, description="Fields of the result.")
     devices: int = Field(1, ge=0, description="Devices that the job needs.")
     bad_rows: int = Field(0, ge=0, description="Rows that validation complains about.")
+    tell: list[str] = Field(
+        default_factory=list, description="Secrets of the job to tell in its output and in what it reports."
+    )
     refused: bool = Field(False, description="Whether submission is refused.")
 
 
@@ -109,6 +112,7 @@ def run(ctx: WorkerContext, params: FakeParams) -> None:
     for _ in range(params.spawn_children):
         _spawn(ignore_sigterm=params.ignore_sigterm)
     ctx.phase("training")
+    _tell(ctx, params)
     first = 1 if ctx.resume_from is None else _resumed_step(ctx) + 1
     failing = params.fail_attempts is None or ctx.attempt <= params.fail_attempts
     for step in range(first, params.steps + 1):
@@ -116,7 +120,7 @@ def run(ctx: WorkerContext, params: FakeParams) -> None:
             print(f"step {step} line {line}")  # noqa: T201 - output is what the test wants
         time.sleep(params.step_seconds)
         if failing:
-            _fail(params, step)
+            _fail(ctx, params, step)
         ctx.progress(current_step=step, total_steps=params.steps, loss=1.0 / step, final=step == params.steps)
         if params.checkpoint_every and step % params.checkpoint_every == 0:
             _checkpoint(ctx, params, step)
@@ -132,9 +136,23 @@ def run(ctx: WorkerContext, params: FakeParams) -> None:
         os._exit(params.exit_code)
 
 
-def _fail(params: FakeParams, step: int) -> None:
+def _tell(ctx: WorkerContext, params: FakeParams) -> None:
+    """Give the secrets away, as a careless library might: whole, in two pieces, and as facts."""
+    for secret in map(ctx.secret, params.tell):
+        print(f"the secret is {secret}")  # noqa: T201 - output is what the test wants
+        for piece in (secret[:5], secret[5:]):
+            sys.stderr.write(piece)
+            sys.stderr.flush()
+        ctx.phase(f"telling {secret}")
+        ctx.advice("tell", f"do not tell {secret}")
+        ctx.result(told=[secret])
+
+
+def _fail(ctx: WorkerContext, params: FakeParams, step: int) -> None:
     if step == params.fail_at:
-        raise RuntimeError(f"failed at step {step}, as asked")
+        raise RuntimeError(
+            f"failed at step {step}, as asked {' '.join(map(ctx.secret, params.tell))}".strip()
+        )
     if step == params.refuse_at:
         raise JobError(f"Refused at step {step}, as asked; leave out refuse_at.", code="fake_refused")
     if step == params.exhaust_memory_at:

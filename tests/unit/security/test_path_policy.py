@@ -43,6 +43,8 @@ def refusal(policy: PathPolicy, value: object) -> PermissionDeniedError:
         "daemon/finetuned",
         "x" * 5000,
         "a\0b",
+        "dataset:/../etc/passwd",
+        "dataset:a/../../etc/passwd",
     ],
 )
 def test_a_value_that_may_be_read_as_a_path_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
