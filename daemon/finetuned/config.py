@@ -114,6 +114,17 @@ class Config(BaseModel):
         description="a client that takes nothing off its stream for this long is cut",
     )
 
+    otel_endpoint: str = Field(
+        default="",
+        description="where traces go: the base URL of an OTLP collector over HTTP, `http://127.0.0.1:4318`; empty for none. Needs `finetuned[otel]`",
+    )
+    otel_sample_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="the share of requests that are traced, unless their caller decided; jobs are traced all",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _beside_state(cls, values: Any) -> Any:
@@ -173,6 +184,13 @@ class Config(BaseModel):
     def _readable_address(cls, listen: str) -> str:
         split_address(listen)
         return listen
+
+    @field_validator("otel_endpoint")
+    @classmethod
+    def _readable_endpoint(cls, endpoint: str) -> str:
+        if endpoint and not re.fullmatch(r"https?://[^/\s]+\S*", endpoint):
+            raise ValueError(f"{endpoint!r} is no URL like http://127.0.0.1:4318; empty switches tracing off")
+        return endpoint
 
     @property
     def address(self) -> tuple[str, int] | None:

@@ -46,6 +46,8 @@ from finetuned.telemetry import gpus
 from finetuned.telemetry.gpus import GpuReader
 from finetuned.telemetry.host import HostReader
 from finetuned.telemetry.telemetry import Telemetry
+from finetuned.tracing import traces as tracing
+from finetuned.tracing.traces import Traces
 from finetuned_events import LogError, LogLockedError
 from finetuned_sdk import Registry
 
@@ -83,11 +85,20 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
     registry, _reports = plugins.load()
     path = config.state_dir / LOG_FILE
     budget_s = watchdog.start_budget(path.stat().st_size if path.exists() else 0)
-    async with watchdog.starting(say, budget_s=budget_s) as has_started, _opened(path) as events:
+    async with (
+        tracing.opened(config) as traces,
+        watchdog.starting(say, budget_s=budget_s) as has_started,
+        _opened(path, traces) as events,
+    ):
         parts = await assemble(events, registry, config)
         ready = anyio.Event()
         doors = Doors(
-            commands=parts.commands, queries=parts.queries, config=config, started=started, ready=ready.is_set
+            commands=parts.commands,
+            queries=parts.queries,
+            config=config,
+            started=started,
+            ready=ready.is_set,
+            middlewares=traces.middlewares,
         )
         async with anyio.create_task_group() as tasks:
             async with serve(build(doors), config) as addresses:
@@ -105,6 +116,7 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
                     has_started.set()
                     notify("READY=1")
                     tasks.start_soon(parts.telemetry.run)
+                    tasks.start_soon(traces.follow, parts.log, parts.queries)
                     if "NOTIFY_SOCKET" in os.environ:
                         tasks.start_soon(_watchdog(parts).run)
                     await _told_to_stop(signals, ephemeral_parent)
@@ -248,10 +260,10 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
 
 
 @asynccontextmanager
-async def _opened(path: Path) -> AsyncIterator[Log]:
+async def _opened(path: Path, traces: Traces) -> AsyncIterator[Log]:
     async with AsyncExitStack() as stack:
         try:
-            events = await stack.enter_async_context(open_log(path))
+            events = await stack.enter_async_context(open_log(path, traces.log))
         except LogLockedError:
             raise StartError(
                 f"Another daemon runs on {path.parent}; stop it, or give this one a state directory of its own"

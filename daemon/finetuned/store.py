@@ -38,9 +38,9 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(_DOCUMENTS[name])  # built when first needed: each takes milliseconds of the start
 
 
-def open_log(path: Path) -> AbstractAsyncContextManager[Log]:
-    """Open the daemon's log with its world and projections."""
-    return EventLog.open(path, model=WorldModel(), projections=(WorldProjection(),), known=facts.SCHEMAS)
+def open_log(path: Path, kind: type[Log] = EventLog) -> AbstractAsyncContextManager[Log]:
+    """Open the daemon's log with its world and projections. ``kind`` is its class."""
+    return kind.open(path, model=WorldModel(), projections=(WorldProjection(),), known=facts.SCHEMAS)
 
 
 @cache

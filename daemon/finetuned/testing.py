@@ -33,6 +33,7 @@ from finetuned.store import Log, open_log
 from finetuned.telemetry.gpus import GpuReader, Nvml
 from finetuned.telemetry.host import HostReader
 from finetuned.telemetry.telemetry import Telemetry
+from finetuned.tracing.traces import Traces
 from finetuned_events import Event, NewEvent
 from finetuned_sdk import Host, JobKind, Registry
 
@@ -118,16 +119,19 @@ class House:
 
 
 @asynccontextmanager
-async def serve_house(state_dir: Path, *, nvml: Nvml | None = None, **settings: Any) -> AsyncIterator[House]:
+async def serve_house(
+    state_dir: Path, *, nvml: Nvml | None = None, traces: Traces | None = None, **settings: Any
+) -> AsyncIterator[House]:
     """Serve a daemon with one device and the job kind ``fake``. ``settings`` are the configuration's keys.
 
-    ``nvml`` is asked for its GPUs.
+    ``nvml`` is asked for its GPUs, ``traces`` says what is traced.
     """
     config = Config(**{"state_dir": state_dir, "listen": "127.0.0.1:0", **settings})
     registry = Registry()
     registry.job_kind(JobKind(name="fake", summary="Does nothing.", params=FakeParams, entry="fake:run"))
     jobs_dir = state_dir / "jobs"
-    async with open_log(state_dir / "events.sqlite") as log:
+    traces = traces or Traces()
+    async with open_log(state_dir / "events.sqlite", traces.log) as log:
         board = Board(log)
         telemetry = Telemetry(HostReader(state_dir), GpuReader(lambda: nvml), processes_of(board))
         queries = Queries(log, board, registry, jobs_dir, Observation(log, board, telemetry))
@@ -153,7 +157,9 @@ async def serve_house(state_dir: Path, *, nvml: Nvml | None = None, **settings: 
             secrets=secrets,
             datasets=DatasetCommands(log, board, store),
         )
-        app = build(Doors(commands, queries, config, time.monotonic(), lambda: house.ready))
+        app = build(
+            Doors(commands, queries, config, time.monotonic(), lambda: house.ready, traces.middlewares)
+        )
         await log.execute(lambda world: decisions.devices_detected(world, [CPU]))
         async with serve(app, config) as addresses, anyio.create_task_group() as tasks:
             tasks.start_soon(telemetry.run)

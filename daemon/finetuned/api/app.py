@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from aiohttp import web
 
-from finetuned.api import errors, prometheus
+from finetuned.api import browsers, errors, prometheus
 from finetuned.api.call import guarded
 from finetuned.api.doors import DESCRIPTION, DOORS, FAILURES, FEED, STOPPING, USES, Doors
 from finetuned.api.failures import Failures
@@ -20,7 +20,9 @@ def build(doors: Doors) -> web.Application:
     """The application over ``doors``; :func:`finetuned.api.server.serve` opens its sockets and runs its feed."""
     config = doors.config
     counted = prometheus.counted(doors.queries.observation.telemetry.requests)
-    app = web.Application(middlewares=[counted, errors.middleware], client_max_size=config.max_body_bytes)
+    app = web.Application(
+        middlewares=[counted, *doors.middlewares, errors.middleware], client_max_size=config.max_body_bytes
+    )
     app[DOORS] = doors
     app[DESCRIPTION] = []
     app[STOPPING] = anyio.Event()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import orjson
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from finetuned.api.failures import Failures
 from finetuned.api.feed import Feed
@@ -23,6 +24,7 @@ class Doors:
     """The ways in, and what a door must know of the daemon.
 
     ``started`` is the monotonic time of the daemon's start in seconds; ``ready`` says whether it has recovered.
+    ``middlewares`` see each request and the answer that it gets.
     """
 
     commands: Commands
@@ -30,6 +32,7 @@ class Doors:
     config: Config
     started: float
     ready: Callable[[], bool]
+    middlewares: Sequence[Middleware] = ()
 
 
 DOORS = web.AppKey("doors", Doors)
