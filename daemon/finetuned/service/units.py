@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetuned.domain.errors import StartError
 from finetuned.service.layout import Layout, Scope
 
 SERVICE = "finetuned.service"
@@ -15,14 +14,8 @@ USER_UNITS = (SERVICE,)
 
 
 def shipped() -> Path:
-    """The directory ``systemd``: in the package, or beside it in a checkout. Raises ``StartError``."""
-    package = Path(__file__).parent
-    for place in (package / "units", package.parents[2] / "systemd"):
-        if (place / "system" / SERVICE).is_file():
-            return place
-    raise StartError(
-        "This finetuned has come without its units; install it again, from a wheel or a checkout."
-    )
+    """The directory ``systemd`` of this release. In a checkout it is a link."""
+    return Path(__file__).parent / "systemd"
 
 
 def files(layout: Layout, source: Path) -> Iterator[tuple[Path, str]]:
