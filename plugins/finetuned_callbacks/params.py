@@ -18,7 +18,7 @@ class ValidationParams(BaseModel):
 
     dataset: str = Field(
         min_length=1,
-        description='JSONL file of held-out rows: {"prompt", "completion"} (strings or messages) or {"messages"} '
+        description='JSONL file (or dataset:NAME) of held-out rows: {"prompt", "completion"} (strings or messages) or {"messages"} '
         "with the answer as the last message.",
     )
     metric: Metric = Field(

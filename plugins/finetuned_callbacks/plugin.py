@@ -21,7 +21,7 @@ def finetuned_register(register: Registry) -> None:
             params=ValidationParams,
             entry="finetuned_callbacks.validation:create",
             check=check_validation,
-            path_params=("dataset",),
+            dataset_params=("dataset",),
         )
     )
     register.callback(
@@ -49,8 +49,7 @@ def check_validation(params: ValidationParams, host: Host) -> None:
 
     The daemon is many jobs', so it reads a few megabytes; what comes after them is the worker's to refuse.
     """
-    del host
-    rows.load(params.dataset, params.limit, read_at_most=CHECKED_BYTES)
+    rows.load(host.dataset(params.dataset), params.limit, read_at_most=CHECKED_BYTES)
 
 
 def check_tracker(params: TrackerParams, host: Host) -> None:

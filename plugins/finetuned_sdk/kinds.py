@@ -84,7 +84,8 @@ class JobKind:
     model_params    names of params that are model references (directory, registered name or hub id); the
                     daemon resolves registered names, the worker asks ``ctx.model_path(name)``
     dataset_params  names of params that may refer to a dataset (``dataset:NAME``, ``dataset:NAME@HASH``); the
-                    daemon resolves them at submission, the worker asks ``ctx.dataset_path(name)``
+                    daemon resolves them at submission, the worker asks ``ctx.dataset_path(name)``. What is no
+                    reference there is a path or a hub id, and checked as those of ``path_params`` are
     path_params     names of the other params that may name a file, a folder or a URL of the server's side:
                     datasets, inputs, outputs, trackers. Callers who may name neither are refused
                     (``path_not_allowed``); a name that is declared in neither tuple is not looked at

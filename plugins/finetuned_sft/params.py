@@ -53,7 +53,8 @@ class SFTParams(BaseModel):
     )
     dataset: str = Field(
         min_length=1,
-        description="Training rows: a .jsonl, .json, .csv or .parquet file, a folder of those, or a hub id.",
+        description="Training rows: a .jsonl, .json, .csv or .parquet file, a folder of those, a hub id, or "
+        "dataset:NAME for a dataset of the daemon (dataset:NAME@HASH for one version of it).",
     )
     dataset_format: FormatName | None = Field(
         default=None, description="The form of the rows. null: detected from the first row's keys."
@@ -291,6 +292,14 @@ class SFTParams(BaseModel):
 _LORA_FIELDS = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora")
 
 SAVE_EVERY_AT_MOST = 500  # steps; a crash costs no more than these
+
+
+class SFTAuditParams(SFTParams):
+    """What an audit can be told: all that the training can, so that the same parameters audit what they would train."""
+
+    preview_rows: int = Field(
+        default=20, ge=0, le=200, description="Show so many of the first rows as tokens, with the loss mask."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,20 @@
-"""The declaration of the ``sft`` job kind. Imported by the daemon: no torch, transformers or pyarrow here."""
+"""The declaration of the job kinds ``sft`` and ``sft-audit``. Imported by the daemon: no torch, transformers or pyarrow here."""
 
 from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
 from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry, Resources, hookimpl
 from finetuned_sft import dataset
 from finetuned_sft.estimate import estimate
-from finetuned_sft.params import SFTParams
+from finetuned_sft.params import SFTAuditParams, SFTParams
 
 MARKERS = {"model": "config.json", "adapter": "adapter_config.json"}
+AUDIT_MODULES = ("transformers",)
 TRAIN_MODULES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 # What report_to may name, and a module that shows that it is installed.
@@ -29,7 +31,7 @@ TRACKERS = {
 
 @hookimpl
 def finetuned_register(register: Registry) -> None:
-    """Declare the ``sft`` kind."""
+    """Declare the kinds ``sft`` and ``sft-audit``."""
     register.job_kind(
         JobKind(
             name="sft",
@@ -41,7 +43,19 @@ def finetuned_register(register: Registry) -> None:
             resources=resources,
             estimate=estimate,
             model_params=("model", "adapter"),
-            path_params=("dataset", "eval_dataset"),
+            dataset_params=("dataset", "eval_dataset"),
+        )
+    )
+    register.job_kind(
+        JobKind(
+            name="sft-audit",
+            summary="Read a dataset as sft would, report on it, and show its first rows as tokens.",
+            params=SFTAuditParams,
+            entry="finetuned_sft.audit:run",
+            check=check_audit,
+            resources=no_device,
+            model_params=("model", "adapter"),
+            dataset_params=("dataset", "eval_dataset"),
         )
     )
 
@@ -51,15 +65,39 @@ def resources(_params: SFTParams, _host: Host) -> Resources:
     return Resources(devices=1)
 
 
+def no_device(_params: SFTAuditParams, _host: Host) -> Resources:
+    """None: only the tokenizer computes."""
+    return Resources(devices=0)
+
+
 def check(params: SFTParams, host: Host) -> None:
     """Refuse what cannot work, without reading a row. Raises ``RefusedError`` that names the parameter."""
     _check_installed(params)
     _check_model(params.model, "model", host)
     if params.adapter is not None:
         _check_model(params.adapter, "adapter", host)
-    _check_dataset(params.dataset, params.dataset_split, "dataset")
+    _check_datasets(params, host)
+    _check_code(params, host)
+    if params.fp16 and not host.has_gpu:
+        raise RefusedError("fp16 needs a GPU and there is none; drop fp16.", param="fp16")
+    _check_disk(params, host)
+
+
+def check_audit(params: SFTAuditParams, host: Host) -> None:
+    """Refuse an audit that cannot work. Raises ``RefusedError`` that names the parameter."""
+    _require(AUDIT_MODULES)
+    _check_model(params.model, "model", host)
+    _check_datasets(params, host)
+    _check_code(params, host)
+
+
+def _check_datasets(params: SFTParams, host: Host) -> None:
+    _check_dataset(host.dataset(params.dataset), params.dataset_split, "dataset")
     if params.eval_dataset is not None:
-        _check_dataset(params.eval_dataset, "test", "eval_dataset")
+        _check_dataset(host.dataset(params.eval_dataset), "test", "eval_dataset")
+
+
+def _check_code(params: SFTParams, host: Host) -> None:
     if params.trust_remote_code and not host.allow_remote_code:
         raise RefusedError(
             "This daemon does not run code from model repositories; ask its operator to set trust_remote_code in "
@@ -67,19 +105,20 @@ def check(params: SFTParams, host: Host) -> None:
             param="trust_remote_code",
             code="remote_code_not_allowed",
         )
-    if params.fp16 and not host.has_gpu:
-        raise RefusedError("fp16 needs a GPU and there is none; drop fp16.", param="fp16")
-    _check_disk(params, host)
 
 
-def _check_installed(params: SFTParams) -> None:
-    missing = [name for name in TRAIN_MODULES if find_spec(name) is None]
+def _require(modules: Iterable[str]) -> None:
+    missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise RefusedError(
             f"Training needs {', '.join(missing)}; install finetuned[train] where the daemon runs.",
             param="kind",
             code="missing_dependency",
         )
+
+
+def _check_installed(params: SFTParams) -> None:
+    _require(TRAIN_MODULES)
     if params.method == "qlora" and find_spec("bitsandbytes") is None:
         raise RefusedError(
             "qlora needs bitsandbytes, which is not installed for this machine; install it, or use method=lora.",

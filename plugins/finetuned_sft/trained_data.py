@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from finetuned_sdk import JobError
+from finetuned_sdk import JobError, WorkerContext
 from finetuned_sft import dataset
 from finetuned_sft.params import SFTParams
 
@@ -15,12 +15,28 @@ FILE = "dataset.json"
 Hashes = Mapping[str, str | None]  # by dataset; ``None`` for hub ids
 
 
-def hashes(params: SFTParams) -> Hashes:
-    """The SHA-256 of the job's datasets as they are now."""
-    found = {params.dataset: dataset.sha256(params.dataset, params.dataset_split)}
+def hashes(ctx: WorkerContext, params: SFTParams) -> Hashes:
+    """The SHA-256 of the job's datasets as they are now. Raises as :func:`sha256` does."""
+    found = {params.dataset: sha256(ctx, "dataset", params.dataset_split)}
     if params.eval_dataset is not None:
-        found[f"{params.eval_dataset} (held out)"] = dataset.sha256(params.eval_dataset, "test")
+        found[f"{params.eval_dataset} (held out)"] = sha256(ctx, "eval_dataset", "test")
     return found
+
+
+def sha256(ctx: WorkerContext, param: str, split: str) -> str | None:
+    """The SHA-256 of what a parameter names; ``None`` for a hub id.
+
+    Raises ``JobError`` (``dataset_changed``) if the parameter refers to a dataset whose file has other content now.
+    """
+    path, version = ctx.dataset_path(param), ctx.dataset_version(param)
+    digest = dataset.sha256(path, split)
+    if version is not None and digest != version:
+        raise JobError(
+            f"{path} is no longer what the job was submitted with (its SHA-256 was {version}, it is {digest}); put it"
+            " back as it was, or register it again and submit a new job.",
+            code="dataset_changed",
+        )
+    return digest
 
 
 def keep(checkpoint: Path, read: Hashes) -> None:

@@ -40,20 +40,22 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     # Dataset
     ################
     ctx.phase("preparing_data")
-    data = trained_data.hashes(params)
+    data = trained_data.hashes(ctx, params)
     if ctx.resume_from is not None:
         trained_data.require_those_of(ctx.resume_from, data)
     tokenizer = load_tokenizer(base, params)
     train_dataset = load_rows(
-        params.dataset, params.dataset_split, ctx.work_dir / "train.arrow", params, tokenizer
+        ctx.dataset_path("dataset"), params.dataset_split, ctx.work_dir / "train.arrow", params, tokenizer
     )
     eval_dataset = None
     if params.eval_dataset is not None:
-        eval_dataset = load_rows(params.eval_dataset, "test", ctx.work_dir / "eval.arrow", params, tokenizer)
+        eval_dataset = load_rows(
+            ctx.dataset_path("eval_dataset"), "test", ctx.work_dir / "eval.arrow", params, tokenizer
+        )
     elif params.eval_split > 0:
         parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
         train_dataset, eval_dataset = parts["train"], parts["test"]
-    trained_data.require_same(trained_data.hashes(params), data, "while it was read")
+    trained_data.require_same(trained_data.hashes(ctx, params), data, "while it was read")
 
     ################
     # Model

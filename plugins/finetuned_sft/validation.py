@@ -7,12 +7,13 @@ masked, rows that are cut, rows that have no answer left.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetuned_sdk import AuditReport, BadDatasetError, JobError, RowProblem, WorkerContext
-from finetuned_sft import dataset, formats, tokenization
+from finetuned_sft import dataset, formats, tokenization, trained_data
 from finetuned_sft.params import FormatName, SFTParams
 from finetuned_sft.tokenization import IGNORED, TokenizedRow, Tokenizer
 
@@ -20,6 +21,7 @@ PROBLEMS_KEPT = 100
 REMEDY = "Correct these rows and submit the job again."
 MANY_CUT = 0.05  # share of rows; from here on the job gets advice
 MANY_DUPLICATES = 0.1
+PERCENTILES = (50, 90, 99, 100)
 
 
 def validate(ctx: WorkerContext, params: SFTParams) -> None:
@@ -30,9 +32,9 @@ def validate(ctx: WorkerContext, params: SFTParams) -> None:
     refuse_remote_code(ctx, params)
     ctx.phase("validating")
     tokenizer = load_tokenizer(ctx.model_path("model"), params)
-    seen = _audit_dataset(ctx, params, tokenizer, params.dataset, params.dataset_split, None)
+    seen = _audit_dataset(ctx, params, tokenizer, "dataset", params.dataset_split, None)
     if seen is not None and params.eval_dataset is not None:
-        _audit_dataset(ctx, params, tokenizer, params.eval_dataset, "test", seen)
+        _audit_dataset(ctx, params, tokenizer, "eval_dataset", "test", seen)
 
 
 def refuse_remote_code(ctx: WorkerContext, params: SFTParams) -> None:
@@ -107,6 +109,12 @@ class Tally:
     duplicates: int = 0
     leaked: int = 0
     hashes: set[int] = field(default_factory=set)
+    lengths: array[int] = field(default_factory=lambda: array("L"))
+
+    def length_percentiles(self) -> dict[str, int]:
+        """How many tokens rows have, before any cut: so many per cent of them have at most that many."""
+        lengths = sorted(self.lengths)
+        return {f"p{share}": lengths[math.ceil(share / 100 * len(lengths)) - 1] for share in PERCENTILES}
 
     def add(self, row: TokenizedRow, *, stops: frozenset[int], elsewhere: frozenset[int]) -> None:
         """Count one row; ``stops`` are the tokens that end an answer, ``elsewhere`` the training rows' hashes."""
@@ -114,6 +122,7 @@ class Tally:
         labels = row.labels[: self.max_length]
         learned = sum(1 for label in labels if label != IGNORED)
         self.rows += 1
+        self.lengths.append(length)
         self.tokens += len(labels)
         self.learned += learned
         self.longest = max(self.longest, length)
@@ -136,11 +145,13 @@ def _audit_dataset(
     ctx: WorkerContext,
     params: SFTParams,
     tokenizer: Tokenizer,
-    path: str,
+    param: str,
     split: str,
     training: frozenset[int] | None,
 ) -> frozenset[int] | None:
-    """The hashes of the dataset's rows, or ``None`` if the job was asked to stop meanwhile."""
+    """The hashes of the rows that ``param`` names, or ``None`` if the job was asked to stop meanwhile."""
+    path = ctx.dataset_path(param)
+    digest = trained_data.sha256(ctx, param, split)
     form = params.dataset_format or detect_format(path, split)
     rule = tokenization.loss_rule(params, form, tokenizer)
     tally = _tally(
@@ -163,7 +174,7 @@ def _audit_dataset(
     warnings = _warnings(params, tally, tokenizer, held_out=training is not None)
     ctx.audit(
         AuditReport(
-            dataset=path,
+            dataset=getattr(params, param),
             format=form,
             rows=tally.rows,
             tokens=tally.tokens,
@@ -171,9 +182,13 @@ def _audit_dataset(
             truncated_rows=tally.truncated,
             unanswered_rows=tally.unanswered_total,
             max_tokens=tally.longest,
-            sha256=dataset.sha256(path, split),
+            sha256=digest,
             warnings=tuple(warnings.values()),
-            extra={"duplicate_rows": tally.duplicates},
+            extra={
+                "duplicate_rows": tally.duplicates,
+                "unstopped_rows": tally.unstopped,
+                "length_percentiles": tally.length_percentiles(),
+            },
         )
     )
     for setting, message in warnings.items():
