@@ -200,7 +200,9 @@ def _callbacks(
             checked = callback.params.model_validate(listed.get("params") or {})
         except ValidationError as error:
             raise invalid(error, callback.params.model_fields, prefix=f"{where}.params.") from None
-        _check_paths(checked, callback.path_params, paths, prefix=f"{where}.params.")
+        _check_paths(
+            checked, (*callback.path_params, *callback.dataset_params), paths, prefix=f"{where}.params."
+        )
         used.take(checked, callback.dataset_params, key=f"callbacks.{index}.", where=f"{where}.params.")
         if callback.check is not None:
             try:
