@@ -71,6 +71,8 @@ def test_the_users_file_is_found_and_the_systems_comes_first(
         ('max_attempts = "many"\n', ["line 1", "max_attempts", "got 'many'"]),
         ('\nlisten = "8642"\n', ["line 2", "host:port", "127.0.0.1:8642"]),
         ('listen = "host:99999"\n', ["line 1", "host:port"]),
+        ('otel_endpoint = "collector:4318"\n', ["line 1", "otel_endpoint", "http://127.0.0.1:4318"]),
+        ("otel_sample_ratio = 1.5\n", ["line 1", "otel_sample_ratio", "less than or equal to 1"]),
         ("max_attempts = \n", ["not TOML", "line 1"]),
     ],
 )
