@@ -181,7 +181,7 @@ async def _registered(call: Call, registered: Registered) -> web.Response:
 def _check_headers(request: web.Request) -> None:
     if request.content_type.startswith("multipart/"):
         raise UnsupportedMediaTypeError(
-            "The body is a form; send the file itself as the body (curl -T FILE, or --data-binary @FILE).",
+            "The body is a form; send the file itself as the body (`curl -X POST -T FILE`).",
             code="unsupported_media_type",
         )
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":

@@ -233,7 +233,7 @@ async def test_a_hash_that_was_announced_is_compared(house: House, client: Clien
         (ROWS, {"name": "a/b"}, {}, 400, "invalid_name", "letters, digits"),
         (ROWS, {"sha256": "12"}, {}, 400, "invalid_request", "sha256"),
         (ROWS, {}, {"Content-Encoding": "gzip"}, 415, "unsupported_media_type", "send the file as it is"),
-        (ROWS, {}, {"Content-Type": "multipart/form-data; boundary=x"}, 415, "unsupported_media_type", "curl -T"),
+        (ROWS, {}, {"Content-Type": "multipart/form-data; boundary=x"}, 415, "unsupported_media_type", "-T FILE"),
     ],
 )  # fmt: skip
 async def test_what_cannot_be_taken_is_refused_with_the_remedy_and_leaves_nothing(
