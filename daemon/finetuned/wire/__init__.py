@@ -13,6 +13,7 @@ from finetuned.wire.errors import Error, ErrorAnswer
 from finetuned.wire.events import Event
 from finetuned.wire.health import Alive, Ready
 from finetuned.wire.jobs import Attempt, Job, JobError, Kind
+from finetuned.wire.lineage import DerivedModel, Lineage, LineageDataset, LineageJob, LineageModel, NextStep
 from finetuned.wire.lists import Deleted, Page
 from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
 from finetuned.wire.models import Model
@@ -37,6 +38,7 @@ __all__ = (
     "DatasetRow",
     "DatasetVersion",
     "Deleted",
+    "DerivedModel",
     "Device",
     "Error",
     "ErrorAnswer",
@@ -45,10 +47,15 @@ __all__ = (
     "Job",
     "JobError",
     "Kind",
+    "Lineage",
+    "LineageDataset",
+    "LineageJob",
+    "LineageModel",
     "LogStatistics",
     "Metrics",
     "Model",
     "NewToken",
+    "NextStep",
     "Page",
     "Ready",
     "RebuildReport",

@@ -1,0 +1,130 @@
+"""What makes sense next for a job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.domain.worlds import Scene
+
+from finetuned.domain import decisions, facts
+from finetuned.domain.queue import Wait
+from finetuned.next_steps import REMEDIES, Step, next_steps
+
+
+def running(**changes: Any) -> Scene:
+    scene = Scene()
+    scene.submit(**changes)
+    scene.schedule()
+    scene.start()
+    return scene
+
+
+def steps(scene: Scene, wait: Wait | None = None) -> dict[str, Step]:
+    return {step.action: step for step in next_steps(scene.world.jobs["job-1"], wait)}
+
+
+def checkpoint(scene: Scene, step: int) -> None:
+    path = f"/x/checkpoint-{step}"
+    scene.report("job-1", facts.CheckpointSaved(attempt=1, step=step, path=path, bytes=1, metrics={}))
+
+
+def failed(code: str, message: str = "It is broken; mend it.") -> Scene:
+    scene = running()
+    scene.report("job-1", facts.AttemptError(attempt=1, code=code, message=message))
+    scene.end(exit_code=1)
+    return scene
+
+
+def test_a_job_that_waits_says_why_and_how_to_watch_it() -> None:
+    scene = Scene()
+    scene.submit()
+    found = steps(scene, Wait("every device is held", 1))
+    assert found["watch"] == Step("watch", "every device is held", "finetune watch job-1")
+    assert found["cancel"].command == "finetune cancel job-1"
+
+
+def test_a_job_at_work_has_curves_to_look_at_once_there_are_any() -> None:
+    scene = running()
+    assert "look" not in steps(scene)
+    scene.report("job-1", facts.JobProgress({"current_step": 1}))
+    assert steps(scene)["look"].command == "finetune metrics job-1"
+
+
+def test_a_model_that_was_made_can_be_tried_trained_on_and_downloaded() -> None:
+    scene = running(kind="sft", params={"model": "llama"})
+    scene.report(
+        "job-1", facts.ArtifactPublished(attempt=1, name="model", kind="adapter", path="/x/model", bytes=1)
+    )
+    scene.report(
+        "job-1", facts.AttemptModel(attempt=1, name="my model", path="/x/model", kind="adapter", base="llama")
+    )
+    scene.report("job-1", facts.AttemptResult(attempt=1, values={}))
+    scene.end()
+    found = steps(scene)
+    assert found["try"].command == "finetune models show 'my model'"
+    assert found["train_on"].command == "finetune run sft --model 'my model' --data FILE"
+    assert found["download"].command == "finetune export job-1 model"
+    assert "delete" not in found
+
+
+def test_a_loss_that_rose_again_says_that_less_training_may_do_better() -> None:
+    scene = running()
+    for step, loss in ((10, 2.0), (20, 1.0), (30, 1.5)):
+        scene.report("job-1", facts.EvaluationRecorded(name="eval", metrics={"eval_loss": loss}, step=step))
+    scene.report("job-1", facts.AttemptResult(attempt=1, values={}))
+    scene.end()
+    assert "least at step 20 (1)" in steps(scene)["train_less"].why
+
+
+def test_a_loss_that_fell_to_the_end_says_nothing() -> None:
+    scene = running()
+    for step, loss in ((10, 2.0), (20, 1.0)):
+        scene.report("job-1", facts.EvaluationRecorded(name="eval", metrics={"eval_loss": loss}, step=step))
+    scene.report("job-1", facts.AttemptResult(attempt=1, values={}))
+    scene.end()
+    assert "train_less" not in steps(scene)
+
+
+def test_advice_that_the_worker_gave_is_a_step_and_the_newest_of_a_setting_counts() -> None:
+    scene = running()
+    scene.report("job-1", facts.JobAdvice(setting="packing", message="old"))
+    scene.report("job-1", facts.JobAdvice(setting="packing", message="set it to true"))
+    advised = [step.why for step in next_steps(scene.world.jobs["job-1"]) if step.action == "change_setting"]
+    assert advised == ["packing: set it to true"]
+
+
+@pytest.mark.parametrize("code", sorted(REMEDIES))
+def test_a_failure_that_is_known_names_the_repair_before_the_retry(code: str) -> None:
+    actions = [step.action for step in next_steps(failed(code).world.jobs["job-1"])]
+    assert actions.index("repair") < actions.index("retry")
+    assert "mend it" in steps(failed(code))["repair"].why
+
+
+def test_a_failure_that_is_not_known_says_where_to_look() -> None:
+    found = steps(failed("something"))
+    assert "repair" not in found
+    assert found["retry"].command == "finetune retry job-1"
+    assert found["look"].command == "finetune logs job-1 --tail 100"
+
+
+def test_out_of_memory_says_what_needs_less() -> None:
+    assert "batch" in steps(failed("train_failed", "CUDA out of memory. Tried …"))["need_less_memory"].why
+
+
+def test_a_retry_goes_on_from_the_newest_checkpoint() -> None:
+    scene = running()
+    checkpoint(scene, 5)
+    checkpoint(scene, 10)
+    scene.report("job-1", facts.AttemptError(attempt=1, code="x", message="no"))
+    scene.end(exit_code=1)
+    found = steps(scene)["retry"]
+    assert found.command == "finetune retry job-1 --from-checkpoint latest"
+    assert "step 10" in found.why
+
+
+def test_what_was_cancelled_can_be_tried_again_or_removed() -> None:
+    scene = Scene()
+    scene.submit()
+    scene.fold(decisions.cancel(scene.world, "job-1", actor="uid:1"))
+    assert list(steps(scene)) == ["retry", "delete"]
