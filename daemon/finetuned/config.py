@@ -16,6 +16,7 @@ from finetuned.submission import nearest
 
 SYSTEM_FILE = Path("/etc/finetuned/config.toml")
 LONGEST_SOCKET_PATH = 107  # bytes; sun_path of unix(7) holds 108 with the closing zero
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 #: environment variable -> key
@@ -52,6 +53,38 @@ class Config(BaseModel):
     allowed_hosts: tuple[str, ...] = Field(
         default=LOOPBACK_NAMES,
         description="names that a request over TCP may carry in its Host header, without port; `*` allows any",
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        default=(),
+        description="origins of web pages, as `https://host:port`, that may call this daemon over TCP beside its own",
+    )
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        description="connections that each door (TCP, Unix socket) holds at once; further ones are refused",
+    )
+    max_connections_per_client: int = Field(
+        default=2048,
+        ge=1,
+        description="of these, how many one address may hold on TCP (behind a proxy all clients have its address), one user on the Unix socket",
+    )
+    header_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="how long a client may take for the headers of a request, and to begin its first",
+    )
+    body_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="how long a client may take for a JSON body, plus a second for each KiB of it",
+    )
+    idle_timeout_s: float = Field(
+        default=75.0,
+        gt=0,
+        le=86_400,
+        description="how long a connection is kept open for the next request; a proxy should close its own earlier",
     )
     cpu_slots: int | None = Field(
         default=None,
@@ -111,7 +144,7 @@ class Config(BaseModel):
         default=30.0,
         gt=0,
         le=3600,
-        description="a client that takes nothing off its stream for this long is cut",
+        description="a client that takes nothing off its stream or answer for this long is cut",
     )
 
     otel_endpoint: str = Field(
@@ -178,6 +211,17 @@ class Config(BaseModel):
                 "set `socket` (or FINETUNED_SOCKET) to a shorter one"
             )
         return path
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _readable_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin.lower()):
+                raise ValueError(
+                    f"{origin!r} is no origin; write scheme and host, and the port unless it is the scheme's own,"
+                    " for instance https://lab.example.org"
+                )
+        return tuple(origin.lower() for origin in origins)
 
     @field_validator("listen")
     @classmethod

@@ -29,11 +29,13 @@ def backup(connection: sqlite3.Connection, destination: Path) -> BackupReport:
     The copy is one moment of the log while the writer goes on. Raises BackupError, leaving nothing behind, if
     `destination` exists, cannot be written, or the copy is not sound.
     """
-    if destination.exists():
-        raise BackupError(f"{destination} exists already: choose another destination.")
-
-    temporary = destination.with_name(f".{destination.name}.partial")
-    temporary.unlink(missing_ok=True)
+    try:
+        if destination.exists():
+            raise BackupError(f"{destination} exists already: choose another destination.")
+        temporary = destination.with_name(f".{destination.name}.partial")
+        temporary.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # a name that is too long, or holds what none may
+        raise BackupError(f"{str(destination)[:200]!r} cannot be written: {error}.") from error
     try:
         # VACUUM counts as a write; the file itself stays open for reading only.
         connection.execute("PRAGMA query_only = OFF")

@@ -20,9 +20,12 @@ def build(doors: Doors) -> web.Application:
     """The application over ``doors``; :func:`finetuned.api.server.serve` opens its sockets and runs its feed."""
     config = doors.config
     counted = prometheus.counted(doors.queries.observation.telemetry.requests)
+    pages = frozenset(config.allowed_origins)
     app = web.Application(
-        middlewares=[counted, *doors.middlewares, errors.middleware], client_max_size=config.max_body_bytes
+        middlewares=[counted, *doors.middlewares, errors.middleware, browsers.guarded(pages)],
+        client_max_size=config.max_body_bytes,
     )
+    app.on_response_prepare.append(browsers.announcing(pages))
     app[DOORS] = doors
     app[DESCRIPTION] = []
     app[STOPPING] = anyio.Event()

@@ -152,9 +152,9 @@ def require(caller: Caller, scope: Scope) -> None:
 
 def check_host(request: web.Request, config: Config) -> None:
     """Refuse a request over TCP whose Host header names none of this daemon's names."""
-    if _socket_of(request).family == socket.AF_UNIX:
+    if not over_tcp(request):
         return
-    name = host_name(request.headers.get(hdrs.HOST, ""))
+    name = host_name(asked_as(request))
     allowed = {each.lower() for each in config.allowed_hosts}
     if config.address is not None:
         allowed.add(config.address[0].lower())
@@ -164,12 +164,24 @@ def check_host(request: web.Request, config: Config) -> None:
         )
 
 
+def asked_as(request: web.Request) -> str:
+    """The host and port that the client asked for: of an absolute target if it sent one, else of the Host header."""
+    if "://" in request.raw_path.partition("?")[0]:
+        return request.raw_path.partition("://")[2].partition("/")[0]
+    return request.headers.get(hdrs.HOST, "")
+
+
 def host_name(header: str) -> str:
     """The name in a Host header: without port, brackets and a closing dot, in lower case."""
     name = header.strip().lower()
     if name.startswith("["):
         return name[1:].partition("]")[0]
     return name.partition(":")[0].removesuffix(".")
+
+
+def over_tcp(request: web.Request) -> bool:
+    """Whether the request came by TCP, and not by the Unix socket."""
+    return _socket_of(request).family != socket.AF_UNIX
 
 
 def _socket_of(request: web.Request) -> Socket:

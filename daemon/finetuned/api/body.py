@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
+import anyio.to_thread
 import orjson
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
-from finetuned.domain.errors import InvalidRequestError
+from finetuned.api.doors import DOORS
+from finetuned.domain.errors import InvalidRequestError, UploadStalledError
 from finetuned.submission import invalid
+
+INLINE_BYTES = 64 << 10  # of a body that is looked through on the event loop; a larger one in a thread
+ENVELOPES = 24  # levels that an answer may put around what was sent; orjson writes 254 in all
+SLOWEST_BYTES_PER_S = 1024  # at which a body may come, beyond the time that each has
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -22,7 +29,7 @@ class UnsupportedMediaTypeError(InvalidRequestError):
 
 async def read_object(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
     """The body as a JSON object; empty if it is ``optional`` and there is none. Raises ``InvalidRequestError``."""
-    raw = await request.read()
+    raw = await _read(request)
     if not raw.strip():
         if optional:
             return {}
@@ -39,7 +46,49 @@ async def read_object(request: web.Request, *, optional: bool = False) -> dict[s
         raise InvalidRequestError(
             f"The body must be a JSON object, not {_json_type(body)}.", code="invalid_json"
         )
+    if len(raw) <= INLINE_BYTES:
+        _check(raw, body)
+    else:
+        await anyio.to_thread.run_sync(_check, raw, body)
     return body
+
+
+async def _read(request: web.Request) -> bytes:
+    """The whole body. Raises ``UploadStalledError`` if it comes too slowly."""
+    config = request.app[DOORS].config
+    announced = config.max_body_bytes if request.content_length is None else request.content_length
+    allowed_s = config.body_timeout_s + min(announced, config.max_body_bytes) / SLOWEST_BYTES_PER_S
+    with anyio.move_on_after(allowed_s) as waiting:
+        return await request.read()
+    assert waiting.cancelled_caught
+    raise UploadStalledError(
+        f"The body did not come within {allowed_s:.0f} s, nothing was done; send it faster, or raise body_timeout_s"
+        " in the configuration."
+    )
+
+
+def _check(raw: bytes, body: dict[str, Any]) -> None:
+    """Refuse JSON that could not be shown again, and such of which each parser understands something else."""
+    answer: Any = body
+    for _ in range(ENVELOPES):
+        answer = [answer]
+    try:
+        orjson.dumps(answer)
+    except TypeError:
+        raise InvalidRequestError(
+            "The body is nested too deeply (over 200 levels); make it flatter, or send it as a string.",
+            code="invalid_json",
+        ) from None
+    json.loads(raw, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    if len(pairs) > 1 and len(dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise InvalidRequestError(
+            f"The body has the key {twice[:80]!r} twice in one object; leave one out.", code="invalid_json"
+        )
 
 
 def parse(model: type[M], body: dict[str, Any]) -> M:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.typedefs import Handler
 
-from finetuned.api.doors import json
+from finetuned.api.browsers import HEADERS
+from finetuned.api.doors import encode, json
 from finetuned.domain.errors import (
     FinetunedError,
     InvalidRequestError,
@@ -24,6 +27,15 @@ from finetuned_events import InvalidEventError, LogError, LogFullError
 log = logging.getLogger(__name__)
 
 REFERENCE = "docs/reference/api.md lists the routes"
+
+
+class HeadersTooLargeError(InvalidRequestError):
+    """More in the request line or the headers than is read."""
+
+    status = 431
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="headers_too_large")
 
 
 def document(code: str, message: str, *, kind: str, param: str | None = None) -> dict[str, Any]:
@@ -55,17 +67,61 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     except web.HTTPRequestEntityTooLarge as error:
         return response(_too_large(request, error))
     except web.HTTPException as error:
-        return _of_router(request, error)
+        return of_router(request, error)
     except ConnectionError:
         raise  # the client went; there is nobody to answer
-    except Exception:
-        reference = f"err-{secrets.token_hex(4)}"
-        log.exception("%s %s failed (%s)", request.method, request.path, reference)
-        message = (
-            f"The daemon failed to do this; its log has the reason under {reference}. "
-            "Please report it with that part of the log."
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and answered
+        return response(of_parser(error) or unforeseen(request, error))
+
+
+def of_parser(error: BaseException | None) -> FinetunedError | None:
+    """What to answer when a request's bytes make no sense; ``None`` if that is not what went wrong."""
+    if isinstance(error, FinetunedError):
+        return error
+    if isinstance(error, LineTooLong) or (
+        isinstance(error, HttpProcessingError) and error.message.startswith("Too many headers")
+    ):
+        return HeadersTooLargeError(
+            "The request line or a header is longer than 8 KiB, or there are more than 128 headers; send less in them."
         )
-        return json(document("internal_error", message, kind="server_error"), status=500)
+    if isinstance(error, web.RequestPayloadError | HttpProcessingError):
+        return InvalidRequestError(
+            f"This is no HTTP request that can be read: {_reason(error)}. Send HTTP/1.1 as RFC 9112 says, or use a"
+            " client that does.",
+            code="bad_request",
+        )
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """The parser's first sentence: after it come pieces of the request."""
+    told = error.message if isinstance(error, HttpProcessingError) else str(error).partition("message:")[2]
+    first = next((line for line in told.splitlines() if line.strip()), "the body is cut short or malformed")
+    return "".join(each if each.isprintable() else "?" for each in first[:200]).strip(" .:")
+
+
+def unforeseen(request: web.BaseRequest, error: BaseException | None) -> FinetunedError:
+    """What to answer to a defect of ours; the log has its traceback."""
+    reference = f"err-{secrets.token_hex(4)}"
+    log.error("%s %s failed (%s)", request.method, request.path, reference, exc_info=error)
+    return FinetunedError(
+        f"The daemon failed to do this; its log has the reason under {reference}. "
+        "Please report it with that part of the log."
+    )
+
+
+def raw(error: FinetunedError) -> bytes:
+    """The refusal as the bytes of a whole answer that closes the connection: where there is no request to answer."""
+    body = encode(document(error.stable_code, error.message, kind=error.kind, param=error.param))
+    headers = {
+        hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
+        hdrs.CONTENT_LENGTH: str(len(body)),
+        hdrs.CONNECTION: "close",
+        **({hdrs.RETRY_AFTER: "1"} if error.status == 503 else {}),
+        **HEADERS,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
 
 
 def _of_log(error: LogError) -> FinetunedError:
@@ -85,7 +141,13 @@ def _too_large(request: web.Request, error: web.HTTPRequestEntityTooLarge) -> To
     )
 
 
-def _of_router(request: web.Request, error: web.HTTPException) -> web.Response:
+def of_router(request: web.BaseRequest, error: web.HTTPException) -> web.Response:
+    """The answer to a request that no route takes, and to what aiohttp itself refuses."""
+    if isinstance(error, web.HTTPExpectationFailed):
+        message = (
+            "The only expectation that is met is `Expect: 100-continue`; leave the header out, or send that."
+        )
+        return json(document("expectation_failed", message, kind="invalid_request_error"), status=417)
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
         message = f"{request.path} takes {allowed}, not {request.method}; {REFERENCE}."

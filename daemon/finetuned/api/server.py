@@ -16,6 +16,7 @@ import anyio.to_thread
 from aiohttp import web
 
 from finetuned.api.activation import inherited
+from finetuned.api.connections import Guard, GuardedRunner
 from finetuned.api.doors import FEED, STOPPING, USES
 from finetuned.config import Config
 from finetuned.domain.errors import StartError
@@ -40,7 +41,10 @@ async def serve(app: web.Application, config: Config) -> AsyncIterator[Addresses
     Sockets that the service manager hands over take the place of those of the configuration, each kind for
     itself. Raises ``StartError`` if an address is taken.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
+    guard = Guard.of(config)
+    runner = GuardedRunner(
+        app, guard, access_log=None, shutdown_timeout=CLOSE_S, keepalive_timeout=config.idle_timeout_s
+    )
     async with AsyncExitStack() as stack:
         handed = inherited()
         stack.callback(handed.close)
@@ -58,6 +62,7 @@ async def serve(app: web.Application, config: Config) -> AsyncIterator[Addresses
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(app[FEED].run)
             tasks.start_soon(app[USES].run)
+            tasks.start_soon(guard.run)
             try:
                 yield Addresses(path, tcp)
             finally:
