@@ -155,7 +155,7 @@ def _host(host: Host) -> Iterator[Sample]:
 
 def _gpu(gpu: Gpu, snapshot: Snapshot) -> Iterator[Sample]:
     device = (gpu.id,)
-    yield "finetuned_gpu_info", (gpu.id, gpu.name, str(gpu.index), snapshot.driver or ""), 1
+    yield "finetuned_gpu_info", (gpu.id, gpu.name, str(gpu.ordinal), snapshot.driver or ""), 1
     yield "finetuned_gpu_up", device, gpu.problem is None
     yield "finetuned_gpu_memory_total_bytes", device, gpu.memory_total
     yield "finetuned_gpu_memory_used_bytes", device, gpu.memory_used

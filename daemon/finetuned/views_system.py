@@ -68,7 +68,7 @@ def gpu(each: Gpu, holders: Sequence[Holder]) -> shapes.Gpu:
     return {
         "id": each.id,
         "name": each.name,
-        "index": each.index,
+        "index": each.ordinal,
         "memory_total_bytes": each.memory_total,
         "memory_used_bytes": each.memory_used,
         "utilization": each.utilization,
@@ -102,7 +102,7 @@ def history(each: Trend) -> wire.SystemHistory:
     }
 
 
-def _series(key: Key, points: Sequence[Point]) -> shapes.Series:
+def _series(key: Key, points: Sequence[Point]) -> shapes.HistorySeries:
     found = [point.figures.get(key) for point in points]
     return {
         "device": key[0] or None,

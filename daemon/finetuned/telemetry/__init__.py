@@ -11,6 +11,7 @@ metrics         the table of what Prometheus is told; finetuned.exposition fills
 testing         a fake of NVML
 
 Everything is kept in memory and forgotten with the daemon: what must last is in the log.
+Records are named tuples: frozen dataclasses with slots take a millisecond each to make, at every start.
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 from finetuned import devices
 
@@ -56,21 +55,19 @@ class Nvml(devices.Nvml, Protocol):
     def nvmlDeviceGetGraphicsRunningProcesses(self, handle: object) -> Sequence[ProcessInfo]: ...  # noqa: N802
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuProcess:
+class GpuProcess(NamedTuple):
     """A process that holds a GPU, and the memory it has there, if that is known."""
 
     pid: int
     memory: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
+class Gpu(NamedTuple):
     """One GPU. Shares are from 0 to 1; ``None`` where it does not tell. ``problem`` says why it answers nothing."""
 
     id: str
     name: str
-    index: int
+    ordinal: int  # NVML's index
     memory_total: int | None = None
     memory_used: int | None = None
     utilization: float | None = None
@@ -138,14 +135,14 @@ def _read(nvml: Nvml, index: int) -> Gpu:
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     except nvml.NVMLError as error:  # it fell off its bus, or waits for a reset
-        return Gpu(id=gpu_id, name=name, index=index, problem=str(error))
+        return Gpu(id=gpu_id, name=name, ordinal=index, problem=str(error))
     rates = _told(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
     power = _told(nvml, lambda: nvml.nvmlDeviceGetPowerUsage(handle))
     limit = _told(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
     return Gpu(
         id=gpu_id,
         name=name,
-        index=index,
+        ordinal=index,
         memory_total=memory.total,
         memory_used=memory.used,
         utilization=None if rates is None else rates.gpu / 100,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from finetuned.telemetry import processes
 from finetuned.telemetry.gpus import Gpu
@@ -12,8 +13,7 @@ from finetuned.telemetry.processes import Process, Table
 Key = tuple[str, int]  # job and number of an attempt
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(NamedTuple):
     """A process on a GPU. ``attempt`` is ours if it is one of ours; ``name`` is ``None`` if it cannot be seen."""
 
     pid: int
@@ -22,8 +22,7 @@ class Holder:
     attempt: Key | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """What the processes of one attempt use together. ``cpu`` counts processors: 2.5 is two and a half of them.
 
     It is ``None`` until it was looked at twice. ``rss`` counts pages that they share more than once.

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetuned import devices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cpu:
+class Cpu(NamedTuple):
     """The machine's processors. ``utilization`` is the share of their time that was used since the last look, 0 to 1;
     ``None`` at the first. ``load`` is the kernel's over 1, 5 and 15 minutes.
     """
@@ -23,8 +21,7 @@ class Cpu:
     load: tuple[float, float, float]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class Memory(NamedTuple):
     """The machine's memory in bytes. ``available`` can be had without swapping."""
 
     total: int
@@ -38,8 +35,7 @@ class Memory:
         return self.total - self.available
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
+class Disk(NamedTuple):
     """The file system of the state directory, in bytes. ``free`` is what the daemon's user may still write."""
 
     path: str
@@ -48,16 +44,14 @@ class Disk:
     free: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(NamedTuple):
     """Bytes through all network interfaces but loopback since the machine's start."""
 
     received: int
     sent: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnProcess:
+class OwnProcess(NamedTuple):
     """The daemon itself. ``cpu_s``: processor time since its start; ``started`` in seconds since the epoch."""
 
     pid: int
@@ -69,8 +63,7 @@ class OwnProcess:
     started: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class Host(NamedTuple):
     """One look."""
 
     cpu: Cpu

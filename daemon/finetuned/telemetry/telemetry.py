@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -29,8 +29,7 @@ Key = tuple[str, int]  # job and number of an attempt
 Attempts = Callable[[], Awaitable[Mapping[int, Key]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """One look. ``at`` is in microseconds since the epoch, ``monotonic`` in seconds for what is a rate.
 
     ``holders`` is by GPU, ``usage`` by attempt. ``lag_s`` is how late the event loop was at worst since the look
@@ -47,8 +46,7 @@ class Snapshot:
     lag_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trend:
+class Trend(NamedTuple):
     """What the history says of the last ``seconds``: points of ``width`` seconds, which begin at ``Point.at``
     seconds since the epoch.
     """
@@ -148,7 +146,7 @@ class Telemetry:
                 self._seen = await anyio.to_thread.run_sync(self._read_gpus, abandon_on_cancel=True)
                 return self._seen
         return tuple(
-            Gpu(id=each.id, name=each.name, index=each.index, problem="its driver does not answer")
+            Gpu(id=each.id, name=each.name, ordinal=each.ordinal, problem="its driver does not answer")
             for each in self._seen
         )
 

@@ -106,7 +106,7 @@ class System(TypedDict):
     daemon: Daemon
 
 
-class Series(TypedDict):
+class HistorySeries(TypedDict):
     """One figure over time; ``device`` is a GPU's id, or null for the machine and the daemon.
 
     ``min``, ``mean`` and ``max`` have one value for each time of the history, null where it was not measured.
@@ -128,4 +128,4 @@ class SystemHistory(TypedDict):
     seconds: int
     bucket_s: float
     at: list[str | None]
-    series: list[Series]
+    series: list[HistorySeries]

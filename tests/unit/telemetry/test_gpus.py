@@ -18,7 +18,7 @@ def test_a_gpu_tells_its_figures_in_base_units() -> None:
         "GPU-a", memory=FakeMemory(total=1000, used=400), rates=FakeRates(gpu=75, memory=20), celsius=61
     )
     (found,) = reader(gpu)[0].read()
-    assert (found.id, found.name, found.index) == ("gpu:GPU-a", "NVIDIA H200", 0)
+    assert (found.id, found.name, found.ordinal) == ("gpu:GPU-a", "NVIDIA H200", 0)
     assert (found.memory_total, found.memory_used) == (1000, 400)
     assert (found.utilization, found.memory_utilization) == (0.75, 0.2)
     assert (found.temperature_celsius, found.power_watts, found.power_limit_watts) == (61, 120.0, 700.0)

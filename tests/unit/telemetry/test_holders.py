@@ -19,7 +19,7 @@ def table(*found: Process) -> dict[int, Process]:
 
 
 def gpu(*found: GpuProcess, name: str = "gpu:a") -> Gpu:
-    return Gpu(id=name, name="H200", index=0, processes=found)
+    return Gpu(id=name, name="H200", ordinal=0, processes=found)
 
 
 def test_a_gpu_is_held_by_our_attempt_by_a_stranger_and_by_one_that_cannot_be_seen() -> None:

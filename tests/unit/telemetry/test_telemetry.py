@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -47,7 +47,7 @@ class Host1(HostReader):
     def read(self) -> Host:
         if self.broken:
             raise FileNotFoundError("/proc/stat")
-        return replace(super().read(), network=Network(received=self.received, sent=0))
+        return super().read()._replace(network=Network(received=self.received, sent=0))
 
 
 @dataclass
@@ -158,7 +158,7 @@ async def test_rates_are_per_second_between_two_looks_and_never_negative(rig: Ri
     rig.host.received = 1000
     after = await rig.telemetry.look()
     assert figures(after, before)[rate] == 250
-    assert figures(replace(before, monotonic=after.monotonic + 1), after)[rate] == 0
+    assert figures(before._replace(monotonic=after.monotonic + 1), after)[rate] == 0
 
 
 async def test_a_look_back_is_as_fine_as_was_asked_but_no_finer_than_what_is_kept(rig: Rig) -> None:
