@@ -200,6 +200,7 @@ def test_a_relative_path_becomes_absolute(here: Path, name: str, given: str, rel
     [
         ("dataset", "org/rows"),
         ("dataset", "/data/rows.jsonl"),
+        ("dataset", "dataset:rows.jsonl"),  # a name like a file's
         ("model", "tiny"),
         ("model", "org/tiny"),
         ("model", "folder"),  # a bare name may be a registered model's
