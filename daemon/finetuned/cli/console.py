@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Json = Any
 
 PIPE_WIDTH = 500  # a pipe has no width: nothing is cut for it
+LESS = "FRX"  # quit if it fits one screen, keep colours, leave the text on the screen; LESS overrides it
+
+_paged_width: int | None = None  # the terminal's width while a pager stands between it and this program
 
 
 class _Console(Console):
@@ -23,6 +32,8 @@ class _Console(Console):
 
 def stdout() -> Console:
     """A console on stdout; plain where it is not a terminal."""
+    if _paged_width is not None:
+        return _Console(file=sys.stdout, width=_paged_width, force_terminal=True, highlight=False)
     return _console(stderr=False)
 
 
@@ -33,13 +44,21 @@ def stderr() -> Console:
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return _Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    console = _Console(file=stream, highlight=False, soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return _Console(file=stream, width=PIPE_WIDTH, highlight=False, soft_wrap=False)
+    return console
 
 
-def say(text: str, *, style: str | None = None) -> None:
+def say(text: str | Text, *, style: str | None = None) -> None:
     """A sentence on stdout, as it stands."""
     stdout().print(text, style=style, markup=False, soft_wrap=True)
+
+
+def row(*fields: object) -> None:
+    """Fields with tabs between them: a line that programs can take apart."""
+    sys.stdout.write("\t".join(map(str, fields)) + "\n")
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -67,3 +86,46 @@ def emit(value: Json) -> None:
     """One JSON document on one line of stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def pager(*, wanted: bool = True) -> Iterator[None]:
+    """Have what is written to stdout go through ``$PAGER``, or less, if it is a terminal.
+
+    Who leaves the pager early has seen enough: that is no error.
+    """
+    command = _pager_command() if wanted and sys.stdout.isatty() else None
+    if command is None:
+        yield
+        return
+    global _paged_width  # noqa: PLW0603 - the one stdout of the process
+    width = shutil.get_terminal_size().columns
+    environment = {"LESS": LESS, **os.environ}
+    with subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        sys.stdout.flush()
+        terminal, descriptor = os.dup(sys.stdout.fileno()), sys.stdout.fileno()
+        os.dup2(process.stdin.fileno(), descriptor)
+        process.stdin.close()
+        _paged_width = width
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                yield
+                sys.stdout.flush()
+        finally:
+            _paged_width = None
+            with contextlib.suppress(BrokenPipeError):
+                sys.stdout.flush()
+            os.dup2(terminal, descriptor)
+            os.close(terminal)
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pager's while it shows
+            process.wait()
+            signal.signal(signal.SIGINT, before)
+
+
+def _pager_command() -> str | None:
+    """``$PAGER``, else less if it is there; ``None`` for no pager at all."""
+    named = os.environ.get("PAGER")
+    if named is None:
+        return "less" if shutil.which("less") else None
+    return named if named.strip() not in {"", "cat"} else None

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from finetuned.cli import console, display, ending, tables, timeline, units, watch
 from finetuned.cli.session import json_option
+from finetuned.cli.shapes import Demo
 from finetuned.client import Client
 from finetuned.demo import story, walk
 from finetuned.domain.errors import InvalidRequestError
@@ -28,7 +29,7 @@ SAMPLES = 2
     help=f"A GGUF file, or a wheel that holds one. Default: a wheel in {DOWNLOAD_DIR}.",
 )
 @click.option("--keep", is_flag=True, help="Leave the state directory, with the adapter and the log.")
-@json_option("Print JSON: the figures, the ended job and the seconds.")
+@json_option("Print JSON: the figures, the ended job and the seconds.", shape=Demo)
 def demo(*, model_file: Path | None, keep: bool, as_json: bool) -> None:
     """Fine-tune a small model on this machine and show that it got better.
 

@@ -6,11 +6,13 @@ import click
 
 from finetuned.cli import console, tables
 from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.shapes import Listing
 from finetuned.client import Client
+from finetuned.wire import Device
 
 
 @click.command
-@json_option()
+@json_option(shape=Listing[Device])
 @with_daemon
 async def devices(daemon: Client, *, as_json: bool) -> None:
     """List devices and the jobs that hold them."""

@@ -7,7 +7,7 @@ from contextlib import aclosing
 import click
 
 from finetuned.cli import console, timeline, units
-from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.session import json_option, paged, with_daemon
 from finetuned.cli.tables import compact
 from finetuned.client import Client
 from finetuned.wire import Event
@@ -26,7 +26,8 @@ from finetuned.wire import Event
     "--type", "types", multiple=True, help="Only this type, for instance job.failed; can be repeated."
 )
 @click.option("--limit", type=click.IntRange(1), help="Stop after so many.")
-@json_option("Print JSON, one event a line.")
+@json_option("Print JSON, one event a line.", shape=Event, lines=True)
+@paged
 @with_daemon
 async def events(
     daemon: Client,

@@ -9,11 +9,12 @@ import anyio
 import click
 
 from finetuned.cli import console, tables, timeline, watch
-from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.session import json_option, paged, with_daemon
+from finetuned.cli.shapes import Gone, Line, Listing, ShownJob
 from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
 from finetuned.domain.states import TERMINAL, JobState
-from finetuned.wire import Job
+from finetuned.wire import Event, Job
 
 
 @click.command
@@ -24,7 +25,8 @@ from finetuned.wire import Job
 @click.option("--name", help="Only jobs of this name.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
-@json_option()
+@json_option(shape=Listing[Job])
+@paged
 @with_daemon
 async def ls(
     daemon: Client,
@@ -53,7 +55,8 @@ async def ls(
 
 @click.command
 @click.argument("job_id", metavar="JOB")
-@json_option("Print JSON: the job, with `timeline`.")
+@json_option("Print JSON: the job, with `timeline`.", shape=ShownJob)
+@paged
 @with_daemon
 async def show(daemon: Client, *, job_id: str, as_json: bool) -> None:
     """Show a job: its timeline, attempts and result."""
@@ -76,7 +79,8 @@ async def show(daemon: Client, *, job_id: str, as_json: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
 @click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
 @click.option("--attempt", type=click.IntRange(0), help="Of this attempt. Default: of all, in order.")
-@json_option("Print JSON, one object a line.")
+@json_option("Print JSON, one object a line.", shape=Line, lines=True)
+@paged
 @with_daemon
 async def logs(
     daemon: Client, *, job_id: str, follow: bool, tail: int | None, attempt: int | None, as_json: bool
@@ -149,7 +153,7 @@ class _LineWriter(_RawWriter):
 @click.command
 @click.argument("job_id", metavar="JOB")
 @click.option("--reason", help="Why; it is kept in the log.")
-@json_option()
+@json_option(shape=Job)
 @with_daemon
 async def cancel(daemon: Client, *, job_id: str, reason: str | None, as_json: bool) -> None:
     """Ask a job to end."""
@@ -164,7 +168,11 @@ async def cancel(daemon: Client, *, job_id: str, reason: str | None, as_json: bo
 )
 @click.option("--priority", type=int, help="Another priority than the first time.")
 @click.option("--watch", "watching", is_flag=True, help="Stay until the new job ends.")
-@json_option("Print JSON: the job; with --watch its events and the ended job, one a line.")
+@json_option(
+    "Print JSON: the job; with --watch its events and the ended job, one a line.",
+    shape=Job | Event,
+    lines=True,
+)
 @with_daemon
 async def retry(
     daemon: Client,
@@ -184,7 +192,7 @@ async def retry(
 
 @click.command
 @click.argument("job_id", metavar="JOB")
-@json_option()
+@json_option(shape=Gone)
 @with_daemon
 async def delete(daemon: Client, *, job_id: str, as_json: bool) -> None:
     """Hide an ended job and remove its files."""

@@ -12,6 +12,7 @@ import click
 from finetuned.cli import console, offline, units
 from finetuned.cli.session import json_option
 from finetuned.client import Client
+from finetuned.wire import BackupReport, RebuildReport, VerifyReport
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ def log() -> None:
 
 @log.command
 @state_dir_option
-@json_option()
+@json_option(shape=VerifyReport)
 def verify(*, state_dir: Path | None, as_json: bool) -> int:
     """Check the whole log: its hash chain, gaps and versions.
 
@@ -50,7 +51,7 @@ def verify(*, state_dir: Path | None, as_json: bool) -> int:
 
 @log.command
 @state_dir_option
-@json_option()
+@json_option(shape=RebuildReport)
 def rebuild(*, state_dir: Path | None, as_json: bool) -> None:
     """Fold all projections anew from the log, and put right what differs."""
     report = _done(state_dir, lambda daemon: daemon.rebuild_log(), offline.rebuild)
@@ -64,7 +65,7 @@ def rebuild(*, state_dir: Path | None, as_json: bool) -> None:
 @log.command
 @click.argument("path", type=click.Path(path_type=Path))
 @state_dir_option
-@json_option()
+@json_option(shape=BackupReport)
 def backup(*, path: Path, state_dir: Path | None, as_json: bool) -> None:
     """Write a checked copy of the log to PATH, on the daemon's machine."""
     target = path.expanduser().absolute()

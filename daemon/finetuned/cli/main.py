@@ -17,6 +17,7 @@ import click
 from finetuned import __version__
 from finetuned.domain.errors import FinetunedError
 
+FAILED = 1  # this machine did not let it
 DEFECT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 128 + signal.SIGINT
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -28,6 +29,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "show": ("jobs", "Show a job: its timeline, attempts and result."),
     "watch": ("watch", "Watch a job until it ends."),
     "logs": ("jobs", "Print what a job's processes printed."),
+    "metrics": ("metrics", "Draw a job's curves: loss, learning rate and what else it reports."),
+    "checkpoints": ("results", "List a job's checkpoints."),
+    "artifacts": ("results", "List a job's artifacts, or the files of one."),
+    "export": ("results", "Bring a model or another artifact of a job to this machine."),
     "cancel": ("jobs", "Ask a job to end."),
     "retry": ("jobs", "Submit an ended job again, as a new one."),
     "delete": ("jobs", "Hide an ended job and remove its files."),
@@ -35,6 +40,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "models": ("models", "List, import and remove models."),
     "kinds": ("kinds", "List job kinds, or the parameters of one."),
     "devices": ("devices", "List devices and the jobs that hold them."),
+    "workers": ("system", "List the live attempts and what their processes use."),
+    "system": ("system", "Show the machine: processors, memory, disk, GPUs and who is on them."),
     "tokens": ("tokens", "Make, list and revoke access tokens."),
     "secrets": ("secrets", "Store, list and remove secrets that jobs can name."),
     "log": ("log", "Verify, rebuild or back up the event log."),
@@ -113,6 +120,11 @@ def execute(arguments: list[str]) -> int:
         _trace()
         _complain(arguments, error.stable_code, error.message, error.param)
         return error.exit_code
+    except OSError as error:
+        _trace()
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(arguments, "os_error", f"{where}{error.strerror or error}. Put that right and try again.")
+        return FAILED
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, the user gets a sentence
         _trace()
         _complain(

@@ -8,11 +8,13 @@ import click
 
 from finetuned.cli import console, parameters, tables, units, watch
 from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
+from finetuned.wire import Event, Job, Model
 
 
 @click.group(invoke_without_command=True)
-@json_option()
+@json_option(shape=Listing[Model])
 @click.pass_context
 def models(context: click.Context, *, as_json: bool) -> None:
     """List, import and remove models."""
@@ -21,7 +23,7 @@ def models(context: click.Context, *, as_json: bool) -> None:
 
 
 @models.command("list")
-@json_option()
+@json_option(shape=Listing[Model])
 @with_daemon
 async def list_models(daemon: Client, *, as_json: bool) -> None:
     """List the registered models."""
@@ -34,7 +36,7 @@ async def list_models(daemon: Client, *, as_json: bool) -> None:
 
 @models.command
 @click.argument("name")
-@json_option()
+@json_option(shape=Model)
 @with_daemon
 async def show(daemon: Client, *, name: str, as_json: bool) -> None:
     """Show a model and what it was made from."""
@@ -57,7 +59,7 @@ async def show(daemon: Client, *, name: str, as_json: bool) -> None:
 
 @models.command
 @click.argument("name")
-@json_option()
+@json_option(shape=Gone)
 @with_daemon
 async def rm(daemon: Client, *, name: str, as_json: bool) -> None:
     """Free a model's name. Its files stay."""
@@ -73,7 +75,11 @@ async def rm(daemon: Client, *, name: str, as_json: bool) -> None:
 @click.option("--name", required=True, help="The name to register the model under.")
 @click.option("--dtype", help="The type to store the weights in: float32, bfloat16 or float16.")
 @click.option("--watch", "watching", is_flag=True, help="Stay until it is done.")
-@json_option("Print JSON: the job; with --watch its events and the ended job, one a line.")
+@json_option(
+    "Print JSON: the job; with --watch its events and the ended job, one a line.",
+    shape=Job | Event,
+    lines=True,
+)
 @with_daemon
 async def import_gguf(
     daemon: Client, *, file: str, name: str, dtype: str | None, watching: bool, as_json: bool

@@ -11,6 +11,7 @@ from finetuned.cli import console, parameters, watch
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
+from finetuned.wire import Event, Job
 
 Json = Any
 
@@ -45,7 +46,11 @@ SHORT = {"model": "model", "data": "dataset", "dataset_format": "dataset_format"
     help="A stored secret for the job, by the variable it becomes: HF_TOKEN=hf; can be repeated.",
 )
 @click.option("--watch", "watching", is_flag=True, help="Stay until the job ends, as `finetune watch` does.")
-@json_option("Print JSON: the job; with --watch its events and the ended job, one a line.")
+@json_option(
+    "Print JSON: the job; with --watch its events and the ended job, one a line.",
+    shape=Job | Event,
+    lines=True,
+)
 @with_daemon
 async def run(
     daemon: Client,

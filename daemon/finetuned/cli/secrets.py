@@ -8,8 +8,10 @@ import click
 
 from finetuned.cli import console, tables
 from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.wire import Secret
 
 LONGEST_INPUT = 1 << 16  # characters that are read from stdin
 
@@ -21,7 +23,7 @@ def secrets() -> None:
 
 @secrets.command("set")
 @click.argument("name")
-@json_option()
+@json_option(shape=Secret)
 @with_daemon
 async def set_secret(daemon: Client, *, name: str, as_json: bool) -> None:
     """Store a secret, or replace it. Its value is asked for, or read from stdin."""
@@ -34,7 +36,7 @@ async def set_secret(daemon: Client, *, name: str, as_json: bool) -> None:
 
 
 @secrets.command("list")
-@json_option()
+@json_option(shape=Listing[Secret])
 @with_daemon
 async def list_secrets(daemon: Client, *, as_json: bool) -> None:
     """List secrets by name."""
@@ -47,7 +49,7 @@ async def list_secrets(daemon: Client, *, as_json: bool) -> None:
 
 @secrets.command
 @click.argument("name")
-@json_option()
+@json_option(shape=Gone)
 @with_daemon
 async def rm(daemon: Client, *, name: str, as_json: bool) -> None:
     """Remove a secret. Jobs that name it and have not started will fail to."""

@@ -38,7 +38,7 @@ def _common(command: Callable[P, R]) -> Callable[P, R]:
         ),
         click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing."),
         click.option("--yes", is_flag=True, help="Do not ask."),
-        json_option("Print JSON: the steps."),
+        json_option("Print JSON: the steps.", shape=list[str]),
     ):
         command = option(command)
     return command
@@ -160,7 +160,7 @@ def upgrade(
 @click.command("stop-workers")
 @click.option("--reason", default="the workers are to stop", help="Why; it is kept in the log.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option("Print JSON: the jobs that were cancelled.")
+@json_option("Print JSON: the jobs that were cancelled.", shape=list[str])
 @with_daemon
 async def stop_workers(daemon: Client, *, reason: str, yes: bool, as_json: bool) -> None:
     """Cancel every job that has not ended, and wait until no process of any is left."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 import click
 
+from finetuned.cli import console
 from finetuned.client import Client
 
 P = ParamSpec("P")
@@ -21,7 +22,7 @@ def with_daemon(command: Callable[Concatenate[Client, P], Awaitable[R]]) -> Call
     @functools.wraps(command)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         async def work() -> R:
-            async with Client() as daemon:
+            async with Client(on_connection=_Away()) as daemon:
                 return await command(daemon, *args, **kwargs)
 
         return anyio.run(work)
@@ -29,6 +30,43 @@ def with_daemon(command: Callable[Concatenate[Client, P], Awaitable[R]]) -> Call
     return call
 
 
-def json_option(help_text: str = "Print JSON.") -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """``--json``: stdout then carries nothing but JSON."""
-    return click.option("--json", "as_json", is_flag=True, help=help_text)
+class _Away:
+    """Says once that the daemon is waited for."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, trouble: str | None) -> None:
+        if trouble is not None and not self._told:
+            console.note("The daemon went away before it answered; asking again. Nothing is done twice.")
+            self._told = True
+
+
+def paged(command: Callable[P, R]) -> Callable[P, R]:
+    """``--no-pager`` for a command whose output may be long; JSON and what is followed are not paged."""
+
+    @click.option("--no-pager", "no_pager", is_flag=True, help="Do not page long output.")
+    @functools.wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        plain = kwargs.pop("no_pager") or kwargs.get("as_json") or kwargs.get("follow")
+        with console.pager(wanted=not plain):
+            return command(*args, **kwargs)
+
+    return call
+
+
+class JsonOption(click.Option):
+    """``--json``, which knows the ``shape`` of what is printed, and whether that comes one a line."""
+
+    def __init__(self, *args: Any, shape: object = None, lines: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.shape, self.lines = shape, lines
+
+
+def json_option(
+    help_text: str = "Print JSON.", *, shape: object = None, lines: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """``--json``: stdout then carries nothing but JSON of that ``shape``; with ``lines`` one document a line."""
+    return click.option(
+        "--json", "as_json", cls=JsonOption, is_flag=True, help=help_text, shape=shape, lines=lines
+    )

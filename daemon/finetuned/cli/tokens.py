@@ -9,8 +9,9 @@ import click
 
 from finetuned.cli import console, tables, units
 from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.shapes import Listing
 from finetuned.client import Client
-from finetuned.wire import NewToken
+from finetuned.wire import NewToken, RevokedToken, Token
 
 SCOPES = ("read", "operate", "admin")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -40,7 +41,7 @@ def tokens() -> None:
 @click.option(
     "--expires", type=Life(), metavar="TIME", help="How long it is good: 12h, 30d, 4w. Default: for ever."
 )
-@json_option("Print JSON: `id`, `token` and the rest.")
+@json_option("Print JSON: `id`, `token` and the rest.", shape=NewToken)
 @with_daemon
 async def create(daemon: Client, *, scope: str, name: str | None, expires: int | None, as_json: bool) -> None:
     """Make a token. It is printed this once and not kept."""
@@ -60,7 +61,7 @@ def _until(token: NewToken) -> str:
 
 
 @tokens.command("list")
-@json_option()
+@json_option(shape=Listing[Token])
 @with_daemon
 async def list_tokens(daemon: Client, *, as_json: bool) -> None:
     """List tokens, revoked and expired ones too, without their secrets."""
@@ -73,7 +74,7 @@ async def list_tokens(daemon: Client, *, as_json: bool) -> None:
 
 @tokens.command
 @click.argument("token_id", metavar="TOKEN_ID")
-@json_option()
+@json_option(shape=RevokedToken)
 @with_daemon
 async def revoke(daemon: Client, *, token_id: str, as_json: bool) -> None:
     """Close a token; it opens nothing any more."""

@@ -32,6 +32,11 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def share(value: float | None) -> str:
+    """A share of one as ``40 %``."""
+    return NOTHING if value is None else f"{100 * value:.0f} %"
+
+
 def size(count: float | None) -> str:
     """Bytes in decimal units: ``271 MB``."""
     if count is None:

@@ -13,14 +13,14 @@ from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
 from finetuned.client.follow import ResetError
 from finetuned.domain.states import TERMINAL, JobState
-from finetuned.wire import Job
+from finetuned.wire import Event, Job
 
 ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
 @click.command
 @click.argument("job_id", metavar="JOB")
-@json_option("Print JSON: each event from now on on a line, the job last.")
+@json_option("Print JSON: each event from now on on a line, the job last.", shape=Event | Job, lines=True)
 @with_daemon
 async def watch(daemon: Client, *, job_id: str, as_json: bool) -> int:
     """Watch a job until it ends.

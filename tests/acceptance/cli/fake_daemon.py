@@ -67,6 +67,7 @@ class FakeDaemon:
             "problems": [],
         }
         self.endings: dict[str, dict[str, Json]] = {}  # by kind, how its jobs end
+        self.answers: dict[tuple[str, str], Json] = {}  # by method and path, what other routes answer
         self.refusal: tuple[int, Json] | None = None  # what every request is answered
         self.unfolds = False  # whether a job is shown as it was submitted until its end was streamed
         self.ends_told: set[str] = set()  # the streams whose end a client was sent
@@ -192,7 +193,7 @@ class FakeDaemon:
     async def _middleware(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        body = json.loads(await request.text() or "null")
+        body = await _body(request)
         self.requests.append((request.method, request.path_qs, body))
         self.authorization = request.headers.get("Authorization")
         if self.hang_up:
@@ -203,6 +204,11 @@ class FakeDaemon:
             if isinstance(answer, str):
                 return web.Response(text=answer, status=status)
             return web.json_response(answer, status=status)
+        if (request.method, request.path) in self.answers:
+            answer = self.answers[request.method, request.path]
+            if isinstance(answer, bytes):
+                return web.Response(body=answer)
+            return web.json_response(answer() if callable(answer) else answer)
         return await handler(request)
 
     def _routes(self) -> Iterator[web.RouteDef]:
@@ -292,7 +298,8 @@ class FakeDaemon:
         body = await request.json()
         token = {
             "id": "tok-1", "object": "token", "scope": body["scope"], "name": body.get("name"),
-            "created_at": "2026-11-22T12:00:00.000000Z", "revoked_at": None,
+            "created_at": "2026-11-22T12:00:00.000000Z", "expires_at": None, "last_used_at": None,
+            "revoked_at": None,
         }  # fmt: skip
         self.tokens.append(token)
         return web.json_response(token | {"token": "ft_1_secret"}, status=201)
@@ -382,6 +389,12 @@ class FakeDaemon:
         assert request.transport is not None
         await asyncio.sleep(0.05)  # let the bytes go before the connection does
         request.transport.abort()
+
+
+async def _body(request: web.Request) -> Json:
+    """What was sent: JSON as it is, anything else as text."""
+    text = await request.text()
+    return json.loads(text or "null") if request.content_type == "application/json" else text or None
 
 
 def _frame(event: dict[str, Json]) -> bytes:

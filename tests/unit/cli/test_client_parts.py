@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned import views
+from finetuned import views, wire
 from finetuned.client import Client
-from finetuned import wire
 from finetuned.client.endpoint import Endpoint, find_endpoint
 from finetuned.client.errors import error_from
 from finetuned.client.sse import Frame, Parser

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from finetuned.wire import Job
 from finetuned.demo import story, walk
+from finetuned.wire import Job
 
 
 def validation(**metrics: float) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -15,6 +17,38 @@ from finetuned.client.errors import UnexpectedAnswerError, UnreachableError
 from finetuned.domain import errors
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "cli.md"
+
+
+def generator() -> Any:
+    spec = importlib.util.spec_from_file_location("cli_reference", REFERENCE.parent / "generate_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_say_what_the_program_says() -> None:
+    told = "run python docs/reference/generate_cli.py: {} is out of date"
+    current = REFERENCE.read_text()
+    assert current == generator().cli_page(current), told.format("cli.md")
+    shapes = REFERENCE.with_name("cli-json.md").read_text()
+    assert shapes == generator().json_page(), told.format("cli-json.md")
+
+
+def test_what_is_written_by_hand_below_the_options_stays() -> None:
+    current = REFERENCE.read_text()
+    note = "A live job cannot be retried (exit code 4)."
+    assert note in generator().cli_page(current)
+    changed = current.replace("Ask a job to end.\n", "Something else.\n")
+    assert generator().cli_page(changed) == current
+
+
+@pytest.mark.parametrize(
+    "each", ["`finetune ls` | [Listing](#listing) of [Job](#job)", "## ShownJob", "| `timeline` |"]
+)
+def test_the_shapes_of_json_are_documented(each: str) -> None:
+    assert each in REFERENCE.with_name("cli-json.md").read_text()
 
 
 def tree(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:

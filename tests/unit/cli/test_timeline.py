@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetuned.cli.timeline import TYPES, Row, timeline
-from finetuned.wire import Event
 from finetuned.domain import facts
 from finetuned.domain.states import JobState
+from finetuned.wire import Event
 
 BEGIN = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

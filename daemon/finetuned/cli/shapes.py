@@ -1,0 +1,133 @@
+"""What commands print with ``--json`` where it is not an answer of the daemon as it stands.
+
+docs/reference/cli-json.md is generated from these and from ``finetuned.wire``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+from typing_extensions import TypedDict
+
+from finetuned import wire
+
+Json = Any
+Item = TypeVar("Item")
+
+
+class Listing(TypedDict, Generic[Item]):
+    """A list. ``has_more`` says that there are more of them than were asked for."""
+
+    data: list[Item]
+    has_more: bool
+
+
+class Gone(TypedDict):
+    """What was named is gone. Nothing is printed if that failed: the error is on stderr."""
+
+    id: str
+    object: str
+    deleted: bool
+
+
+class TimelineRow(TypedDict):
+    """A line of a job's timeline. ``state`` is null for what happened within a state; ``seconds`` for what lasts."""
+
+    seq: int
+    at: str
+    state: str | None
+    phase: str | None
+    seconds: float | None
+    actor: str
+    text: str
+
+
+class ShownJob(wire.Job):
+    """A job with its timeline."""
+
+    timeline: list[TimelineRow]
+
+
+class Line(TypedDict):
+    """One line of what a job's processes printed."""
+
+    line: str
+
+
+class Exported(wire.Artifact):
+    """What was brought here: the ``job`` that made it, where it is (``target``), and of how many ``files`` it is."""
+
+    job: str
+    target: str
+    files: int
+
+
+class Change(TypedDict):
+    """A figure of the demo before and after the training, from 0 to 1."""
+
+    what: str
+    before: float
+    after: float
+
+
+class Demo(TypedDict):
+    """The demo's figures, how long it took, and the job as it ended."""
+
+    changes: list[Change]
+    seconds: float
+    job: wire.Job
+
+
+class Script(TypedDict):
+    """A completion script."""
+
+    shell: Literal["bash", "zsh", "fish"]
+    script: str
+
+
+class Setting(TypedDict):
+    """A value of the configuration and where it comes from: ``default``, a file with its line, a variable."""
+
+    key: str
+    value: Json
+    source: str
+
+
+class Problem(TypedDict):
+    """What is wrong in a configuration, in a sentence that names file, line and key."""
+
+    param: str | None
+    message: str
+
+
+class ConfigCheck(TypedDict):
+    """Whether a configuration can be used. ``file`` is null if there is none."""
+
+    ok: bool
+    file: str | None
+    problems: list[Problem]
+
+
+class Plugin(TypedDict):
+    """A plugin and what became of it. ``status`` is ``loaded``, ``blocked`` or ``broken``; ``reason`` says why."""
+
+    name: str
+    module: str
+    status: str
+    reason: str | None
+
+
+class Check(TypedDict):
+    """One check of the doctor's. ``verdict`` is ``ok``, ``warn`` or ``fail``; ``remedy`` is null where none is needed."""
+
+    name: str
+    verdict: Literal["ok", "warn", "fail"]
+    message: str
+    remedy: str | None
+
+
+class Diagnosis(TypedDict):
+    """Every check. ``ok`` is false if one of them failed; warnings do not count."""
+
+    ok: bool
+    checks: list[Check]
