@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from finetuned import __version__
 from finetuned.domain.job import Job
-from finetuned.domain.states import JobState
+from finetuned.domain.states import TERMINAL, JobState
 from finetuned.observation import Census
 from finetuned.telemetry.gpus import Gpu
 from finetuned.telemetry.host import Host
@@ -82,8 +82,10 @@ def samples(census: Census, *, event_streams: int) -> Iterator[Sample]:
 def _jobs(census: Census) -> Iterator[Sample]:
     for state_and_kind, count in Counter((job.state.value, job.kind) for job in census.live).items():
         yield "finetuned_jobs", state_and_kind, count
-    for state_and_kind, count in census.ended.items():
-        yield "finetuned_jobs_ended_total", state_and_kind, count
+    kinds = {job.kind for job in census.live} | {kind for _, kind in census.ended}
+    for key in product(sorted(TERMINAL), sorted(kinds)):
+        # At zero too: Prometheus sees no increase in a counter that begins at one.
+        yield "finetuned_jobs_ended_total", key, census.ended.get(key, 0)
     queued = [job for job in census.live if job.state is JobState.QUEUED]
     oldest = min((job.created_at for job in queued), default=census.at)
     yield "finetuned_queue_length", (), len(queued)

@@ -20,8 +20,9 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-JOB = ("job", "kind")
-ATTEMPT = ("job", "attempt")
+#: never `job` or `instance`: Prometheus has labels of its own by those names
+JOB = ("job_id", "kind")
+ATTEMPT = ("job_id", "attempt")
 
 # fmt: off
 METRICS: tuple[Metric, ...] = (

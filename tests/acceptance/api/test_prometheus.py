@@ -62,6 +62,7 @@ def test_names_follow_the_conventions() -> None:
         assert each.name.endswith("_total") == (each.kind == "counter"), each.name
         assert not re.search(r"_(ms|milliseconds|minutes|kb|mb|gb|percent)(_|$)", each.name), each.name
         assert each.help.endswith(".")
+        assert not {"job", "instance"} & set(each.labels), each.name  # Prometheus would rename them
     assert len({each.name for each in METRICS}) == len(METRICS)
 
 
@@ -89,6 +90,7 @@ async def test_jobs_are_counted_by_state_and_kind_and_ended_ones_stay_counted(
     found = await scrape(client)
     assert value(found, "finetuned_jobs", state="queued", kind="fake") == 2
     assert value(found, "finetuned_queue_length") == 2
+    assert value(found, "finetuned_jobs_ended_total", state="failed", kind="fake") == 0
     assert (value(found, "finetuned_queue_oldest_age_seconds") or 0) > 0
     await house.start_attempt()
     found = await scrape(client)
@@ -123,7 +125,7 @@ async def test_progress_is_told_of_live_jobs_only_and_odd_figures_of_a_plugin_ar
         "current_step": 5, "progress": 50.0, "loss": 1.25, "eval_loss": None, "tokens_per_second": "fast",
     }  # fmt: skip
     await house.report(job_id, facts.AttemptStarted(attempt=1, hello={}), facts.JobProgress(figures))
-    found, labels = await scrape(client), {"job": job_id, "kind": "fake"}
+    found, labels = await scrape(client), {"job_id": job_id, "kind": "fake"}
     assert value(found, "finetuned_job_progress_ratio", **labels) == 0.5
     assert value(found, "finetuned_job_current_step", **labels) == 5
     assert value(found, "finetuned_job_loss", **labels) == 1.25
@@ -131,7 +133,7 @@ async def test_progress_is_told_of_live_jobs_only_and_odd_figures_of_a_plugin_ar
     assert value(found, "finetuned_job_tokens_per_second", **labels) is None
     assert (value(found, "finetuned_job_last_event_timestamp_seconds", **labels) or 0) > 1e9
     await house.end_attempt(job_id)
-    assert not [name for name, labelled in await scrape(client) if ("job", job_id) in labelled]
+    assert not [name for name, labelled in await scrape(client) if ("job_id", job_id) in labelled]
 
 
 async def test_requests_are_counted_by_the_template_of_their_route(house: Any, client: Any) -> None:

@@ -68,8 +68,8 @@ def test_a_worker_is_seen_with_what_its_processes_use_until_it_has_ended() -> No
         assert (seen["job"], seen["purpose"], seen["state"]) == (job, "run", "running")
         assert seen["pid"] in daemon.attempt_processes(job)
         assert seen["processes"] == len(daemon.attempt_processes(job))  # the runner and the trainer
-        assert metric(daemon, "finetuned_attempt_resident_memory_bytes", job=job, attempt="1")
-        assert metric(daemon, "finetuned_job_current_step", job=job, kind="fake")
+        assert metric(daemon, "finetuned_attempt_resident_memory_bytes", job_id=job, attempt="1")
+        assert metric(daemon, "finetuned_job_current_step", job_id=job, kind="fake")
         system = daemon.ok("GET", "/v1/system")
         assert daemon.process is not None
         assert system["daemon"]["pid"] == daemon.process.pid
