@@ -17,14 +17,14 @@ from finetuned_sdk import Registry
 Json = Any
 
 MERGED = ("params", "metadata", "secrets")  # fields whose keys are completed one by one
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 def check_name(name: str) -> None:
     """Raise ``InvalidRequestError`` for what is no name of a template."""
     if not _NAME.fullmatch(name):
         raise InvalidRequestError(
-            f"{name[:40]!r} is no name for a template; use up to 100 letters, digits, dots, dashes and underscores,"
+            f"{name[:40]!r} is no name for a template; use up to 96 letters, digits, dots, dashes and underscores,"
             " the first one a letter or a digit.",
             param="name",
         )

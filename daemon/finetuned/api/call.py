@@ -73,7 +73,7 @@ class Signature:
 
     query: type[Query] | None
     body: type[BaseModel] | None
-    path: tuple[str, ...]
+    path: dict[str, Any]  # annotations by name
     answer: Any
 
     @property
@@ -116,7 +116,7 @@ def signature(handler: Handle) -> Signature:
     """Read what a handler takes and gives."""
     hints = get_type_hints(handler, include_extras=True)
     names = list(inspect.signature(handler).parameters)[1:]
-    path = tuple(name for name in names if name not in {"query", "body"})
+    path = {name: hints[name] for name in names if name not in {"query", "body"}}
     return Signature(hints.get("query"), hints.get("body"), path, hints["return"])
 
 

@@ -15,7 +15,7 @@ from finetuned.api.body import UnsupportedMediaTypeError
 from finetuned.api.call import Call
 from finetuned.api.doors import json
 from finetuned.api.lists import listing
-from finetuned.api.parameters import Limit, Query, Whole
+from finetuned.api.parameters import AbsolutePath, Limit, Name, Query, Whole
 from finetuned.commands_datasets import Registered
 from finetuned.datasets.content import Format
 from finetuned.datasets.preview import MOST_ROWS
@@ -31,7 +31,7 @@ _HEX = r"^[0-9a-fA-F]{64}$"
 class UploadQuery(Query):
     """What is uploaded."""
 
-    name: str = Field(description="the dataset's name")
+    name: Name = Field(description="the dataset's name")
     format: Format | None = Field(
         default=None, description="how the file is written; absent, it is found out"
     )
@@ -70,8 +70,8 @@ class RegisterRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(description="the dataset's name")
-    path: str = Field(description="the absolute path of a file on the server")
+    name: Name = Field(description="the dataset's name")
+    path: AbsolutePath = Field(description="the absolute path of a file on the server")
     format: Format | None = Field(default=None, description="how the file is written; null finds it out")
     sha256: str | None = Field(
         default=None, pattern=_HEX, description="the file's SHA-256 in hexadecimal; another is refused"
@@ -132,19 +132,19 @@ async def listed(call: Call, query: DatasetsQuery) -> wire.Page[wire.Dataset]:
     return listing([views_datasets.dataset(each) for each in found], has_more=has_more)
 
 
-async def show(call: Call, *, name: str) -> wire.Dataset:
+async def show(call: Call, *, name: Name) -> wire.Dataset:
     """One dataset with its versions."""
     return views_datasets.dataset(await call.queries.datasets.dataset(name))
 
 
-async def preview(call: Call, query: PreviewQuery, *, name: str) -> wire.DatasetPreview:
+async def preview(call: Call, query: PreviewQuery, *, name: Name) -> wire.DatasetPreview:
     """Some rows of a dataset, long values cut. Parquet is shown by an audit only."""
     version = await call.queries.datasets.version(name, query.version)
     page = await call.queries.datasets.preview(version, limit=query.rows, after=query.after)
     return views_datasets.preview(name, version, page)
 
 
-async def audits(call: Call, query: VersionQuery, *, name: str) -> wire.Page[wire.DatasetAudit]:
+async def audits(call: Call, query: VersionQuery, *, name: Name) -> wire.Page[wire.DatasetAudit]:
     """What jobs found in a dataset's content, the newest first."""
     if query.version is not None:
         versions = [await call.queries.datasets.version(name, query.version)]
@@ -153,7 +153,7 @@ async def audits(call: Call, query: VersionQuery, *, name: str) -> wire.Page[wir
     return listing(views_datasets.audits(versions), key="job")
 
 
-async def audit(call: Call, body: AuditRequest, *, name: str) -> wire.Job:
+async def audit(call: Call, body: AuditRequest, *, name: Name) -> wire.Job:
     """Submit a job that reads the dataset as a training would, reports on it, and keeps its first rows as tokens."""
     version = await call.queries.datasets.version(name, body.version)
     params = {**body.params, "model": body.model, "dataset": f"{SCHEME}{name}@{version.version}"}
@@ -165,7 +165,7 @@ async def audit(call: Call, body: AuditRequest, *, name: str) -> wire.Job:
     return views.job(shown.job, shown.wait)
 
 
-async def delete(call: Call, query: VersionQuery, *, name: str) -> wire.Deleted:
+async def delete(call: Call, query: VersionQuery, *, name: Name) -> wire.Deleted:
     """Free a dataset's name, or one version of it. Its files go when no other name and no live job needs them."""
     gone = await call.commands.datasets.delete(name, query.version, actor=call.caller.actor)
     if query.version is None:

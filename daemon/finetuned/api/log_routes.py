@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views, wire
 from finetuned.api.call import Call
+from finetuned.api.parameters import AbsolutePath
 
 
 class BackupRequest(BaseModel):
@@ -15,7 +16,7 @@ class BackupRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    path: str = Field(min_length=1, description="an absolute path on the daemon's host; must not exist yet")
+    path: AbsolutePath = Field(description="an absolute path on the daemon's host; must not exist yet")
 
 
 async def statistics(call: Call) -> wire.LogStatistics:

@@ -177,8 +177,13 @@ def _tag(path: str) -> str:
 
 def _path_parameters(shape: Signature) -> list[Json]:
     return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in shape.path
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"minLength": 1} | TypeAdapter(each).json_schema(),
+        }
+        for name, each in shape.path.items()
     ]
 
 

@@ -23,14 +23,14 @@ from finetuned.domain.errors import InvalidRequestError
 from finetuned.submission import nearest
 
 LARGEST_PAGE = 1000
-LARGEST_SEQ = 2**63 - 1
+LARGEST_SEQ = 2**53 - 1  # what JSON carries exactly
 FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 Q = TypeVar("Q", bound="Query")
 
 
 class Query(BaseModel):
-    """The base of all query models. Each field is a parameter; an empty value counts as absent."""
+    """The base of all query models. Each field is a parameter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
@@ -74,6 +74,17 @@ EventTypes = Annotated[
 ]
 #: how many items a page has
 Limit = Annotated[Whole, Field(ge=1, le=LARGEST_PAGE, description="how many items a page has at most")]
+
+
+def spelled(pattern: str, longest: int) -> WithJsonSchema:
+    """Has the description say how a text must be spelled; who checks it is the domain, in its own words."""
+    return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": longest, "pattern": pattern})
+
+
+#: the name of a dataset or a template: one segment of a path
+Name = Annotated[str, spelled(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", 96)]
+#: an absolute path on the server
+AbsolutePath = Annotated[str, spelled(r"^/[^\x00]*$", 4096)]
 #: a moment of the past
 At = Annotated[
     str,
@@ -88,7 +99,7 @@ def read(model: type[Q], given: MultiMapping[str]) -> Q:
     """The parameters of a request. Raises ``InvalidRequestError`` that names the parameter and the remedy."""
     check_names(given, list(model.model_fields))
     try:
-        return model.model_validate({name: value for name, value in given.items() if value})
+        return model.model_validate(dict(given))
     except ValidationError as error:
         raise _refusal(error, model) from None
 

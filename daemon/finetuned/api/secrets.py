@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views_secrets, wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
+from finetuned.api.parameters import spelled
+from finetuned.secret_store import LONGEST
+
+SecretName = Annotated[str, spelled(r"^[a-z0-9][a-z0-9._-]{0,63}$", 64)]
 
 
 class SecretRequest(BaseModel):
@@ -14,7 +20,9 @@ class SecretRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    value: str = Field(description="the secret; at least 8 characters and at most 8192 bytes")
+    value: Annotated[str, spelled(r"^\S.{6,}\S$", LONGEST)] = Field(
+        description="the secret; at least 8 characters and at most 8192 bytes"
+    )
 
 
 async def listed(call: Call) -> wire.Page[wire.Secret]:
@@ -23,12 +31,12 @@ async def listed(call: Call) -> wire.Page[wire.Secret]:
     return listing([views_secrets.secret(each) for each in names], key="name")
 
 
-async def put(call: Call, body: SecretRequest, *, name: str) -> wire.Secret:
+async def put(call: Call, body: SecretRequest, *, name: SecretName) -> wire.Secret:
     """Store a secret, or replace it. Attempts that run keep the value that they started with."""
     return views_secrets.secret(await call.commands.secrets.put(name, body.value, actor=call.caller.actor))
 
 
-async def delete(call: Call, *, name: str) -> wire.Deleted:
+async def delete(call: Call, *, name: SecretName) -> wire.Deleted:
     """Remove a secret. Jobs that name it and have not started will fail to."""
     await call.commands.secrets.delete(name, actor=call.caller.actor)
     return {"id": name, "object": "secret", "deleted": True}

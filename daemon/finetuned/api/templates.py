@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from finetuned import views, wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
-from finetuned.api.parameters import Limit, Query, Whole
+from finetuned.api.parameters import Limit, Name, Query, Whole
 from finetuned.domain.registers import Template
 from finetuned.submission import JobRequest
 
@@ -43,7 +43,7 @@ class TemplateRequest(BaseModel):
 class NewTemplateRequest(TemplateRequest):
     """The body of ``POST /v1/templates``."""
 
-    name: str = Field(description="its name: up to 100 letters, digits, dots, dashes and underscores")
+    name: Name = Field(description="its name: up to 96 letters, digits, dots, dashes and underscores")
 
 
 async def listed(call: Call, query: TemplatesQuery) -> wire.Page[wire.Template]:
@@ -57,12 +57,12 @@ async def listed(call: Call, query: TemplatesQuery) -> wire.Page[wire.Template]:
     return listing(page, has_more=len(found) > len(page))
 
 
-async def show(call: Call, query: TemplateQuery, *, name: str) -> wire.Template:
+async def show(call: Call, query: TemplateQuery, *, name: Name) -> wire.Template:
     """One version of a template."""
     return view(await call.queries.templates.template(name, query.version))
 
 
-async def versions(call: Call, *, name: str) -> wire.Page[wire.Template]:
+async def versions(call: Call, *, name: Name) -> wire.Page[wire.Template]:
     """A template's versions, the newest first."""
     found = [view(each) for each in await call.queries.templates.versions(name)]
     return listing(found, key="version")
@@ -81,7 +81,7 @@ async def create(call: Call, body: NewTemplateRequest) -> wire.Template:
     return view(saved)
 
 
-async def save(call: Call, body: TemplateRequest, *, name: str) -> wire.Template:
+async def save(call: Call, body: TemplateRequest, *, name: Name) -> wire.Template:
     """Keep a job request as the newest version of a template."""
     saved = await call.commands.templates.save(
         name, body.request, description=body.description, actor=call.caller.actor
@@ -89,7 +89,7 @@ async def save(call: Call, body: TemplateRequest, *, name: str) -> wire.Template
     return view(saved)
 
 
-async def delete(call: Call, *, name: str) -> wire.Deleted:
+async def delete(call: Call, *, name: Name) -> wire.Deleted:
     """Free a template's name."""
     await call.commands.templates.delete(name, actor=call.caller.actor)
     return {"id": name, "object": "template", "deleted": True}

@@ -59,9 +59,15 @@ def test_parameters_are_read_as_what_they_are() -> None:
     assert given_ones.state is JobState.RUNNING
 
 
-def test_absent_and_empty_parameters_are_the_default() -> None:
+def test_absent_parameters_are_the_default() -> None:
     assert things("") == ThingsQuery()
-    assert things("name=&state=&limit=&types=") == ThingsQuery()
+
+
+def test_an_empty_value_is_a_value() -> None:
+    assert things("name=").name == ""
+    for text in ("state=", "limit=", "types=", "stream="):
+        with pytest.raises(InvalidRequestError):
+            things(text)
 
 
 def test_an_unknown_parameter_is_refused_with_the_nearest_or_all_known_ones() -> None:

@@ -1,0 +1,74 @@
+"""Run schemathesis over the whole API of a daemon of our own: ``python tests/fuzz/run.py [--seed N] [--examples N]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tests" / "acceptance" / "daemon"))
+
+from process import Daemon  # type: ignore[import-not-found]  # noqa: E402 - the path is set above
+
+
+def main() -> int:
+    """Start a daemon with the fake kind, fuzz it over TCP, stop it; schemathesis' exit code."""
+    options = _options()
+    port = _free_port()
+    with Daemon("--listen", f"127.0.0.1:{port}", FINETUNED_STATE_DIR="") as daemon:
+        daemon.start()
+        _, token = daemon.request("POST", "/v1/tokens", {"scope": "admin", "name": "fuzz"})
+        print(f"seed {options.seed}, {options.examples} examples an operation")  # noqa: T201
+        command = [
+            str(Path(sys.executable).parent / "st"),
+            "--config-file",
+            str(HERE / "schemathesis.toml"),
+            "run",
+            f"http://127.0.0.1:{port}/openapi.json",
+            "--header",
+            f"Authorization: Bearer {token['token']}",
+            "--seed",
+            str(options.seed),
+            "--max-examples",
+            str(options.examples),
+            *(["--max-time", str(options.seconds)] if options.seconds else []),
+            *(["--phases", options.phases] if options.phases else []),
+        ]
+        environment = {
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": "hooks",
+            "PYTHONPATH": str(HERE),
+            "FUZZ_SCRATCH": str(daemon.state),
+        }
+        done = subprocess.run(command, env=environment, cwd=daemon.state, check=False)
+        assert daemon.process.poll() is None, f"the daemon died\n{daemon.log()}"
+        if "Traceback" in daemon.log():
+            print(daemon.log())  # noqa: T201
+            return 1
+        return done.returncode
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**31))
+    parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--seconds", type=int, default=0, help="go on for so long")
+    parser.add_argument("--phases", default="")
+    return parser.parse_args()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())
