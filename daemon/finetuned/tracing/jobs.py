@@ -7,6 +7,7 @@ job's: made again after a crash it is the same trace.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -24,6 +25,8 @@ from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.queries import Queries
 from finetuned_events import Event
+
+log = logging.getLogger(__name__)
 
 SCOPE = InstrumentationScope("finetuned", __version__)
 ROOT = "job"
@@ -138,5 +141,8 @@ class JobTracer:
             job = await self.queries.job(event.stream.removeprefix("job/"))
         except NotFoundError:
             return
-        for span in spans(job, self.resource):
-            self.processor.on_end(span)
+        try:
+            for span in spans(job, self.resource):
+                self.processor.on_end(span)
+        except Exception:  # what only tells of the work must not stop it
+            log.exception("Job %s could not be traced", job.id)

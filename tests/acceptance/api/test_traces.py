@@ -20,9 +20,9 @@ from finetuned.config import Config
 from finetuned.domain.errors import ConfigError
 from finetuned.testing import House, serve_house
 from finetuned.tracing import traces
-from finetuned.tracing.jobs import context
+from finetuned.tracing.jobs import JobTracer, context
 from finetuned.tracing.sdk import described, trace_to
-from finetuned_events import LogFullError
+from finetuned_events import LogFullError, LogReadError
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -187,6 +187,46 @@ async def test_a_job_that_was_deleted_before_it_was_traced_holds_up_nobody(
     async with open_traced() as traced:
         await until(lambda: traced.spans("job fake"))
         assert traced.span("job fake").context == context(stays)
+
+
+async def test_a_job_that_cannot_be_traced_does_not_keep_the_next_one_from_it(
+    open_traced: Any,
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the exporter is broken")
+
+    async with open_traced() as traced:
+        first, second = await traced.house.accept_job(), await traced.house.accept_job()
+        with monkeypatch.context() as patch:
+            patch.setattr(SimpleSpanProcessor, "on_end", broken)
+            await traced.house.commands.cancel(first, actor="test")
+            await until(lambda: f"Job {first} could not be traced" in caplog.text)
+        await traced.house.commands.cancel(second, actor="test")
+        await until(lambda: traced.spans("job fake"))
+        assert traced.span("job fake").context == context(second)
+
+
+async def test_tracing_goes_on_after_a_log_that_could_not_be_read_for_a_while(
+    open_traced: Any, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetuned.patience.FIRST_PAUSE_S", 0.01)
+    failures = 0
+
+    async def fail(*_: object, **__: object) -> None:
+        nonlocal failures
+        failures += 1
+        raise LogReadError("The query failed: disk I/O error.")
+
+    async with open_traced() as traced:
+        job_id = await traced.house.accept_job()
+        with monkeypatch.context() as patch:
+            patch.setattr(JobTracer, "react", fail)
+            await traced.house.commands.cancel(job_id, actor="test")
+            await until(lambda: failures >= 2)
+        await until(lambda: traced.spans("job fake"))
 
 
 async def test_tracing_without_opentelemetry_is_refused_with_what_to_install(
