@@ -53,6 +53,7 @@ class Observation:
     log: Log
     board: Board
     telemetry: Telemetry
+    _ended: tuple[int, Mapping[tuple[str, str], int]] | None = None
 
     async def system(self) -> Snapshot:
         """The newest look at the machine, some seconds old at most. Raises ``UnavailableError`` before the first."""
@@ -82,12 +83,12 @@ class Observation:
         """Everything that is counted."""
         world = await self.board.world()
         live, slots = tuple(world.live_jobs()), tuple(world.slots.values())
-        ended = await self.log.fetch(queries()["count_ended_jobs"])
+        ended = await self._count_ended(world.generation)
         recorder = self.telemetry.requests
         return Census(
             at=time.time_ns() // 1000,
             live=live,
-            ended={(state, kind): count for state, kind, count in ended},
+            ended=ended,
             slots=slots,
             log=await self.log.statistics(),
             snapshot=await self.system(),
@@ -99,6 +100,13 @@ class Observation:
             },
             in_progress=recorder.in_progress,
         )
+
+    async def _count_ended(self, generation: int) -> Mapping[tuple[str, str], int]:
+        """Ended jobs by state and kind; counted once for each generation of the world: none ends without a new one."""
+        if self._ended is None or self._ended[0] != generation:
+            rows = await self.log.fetch(queries()["count_ended_jobs"])
+            self._ended = generation, {(state, kind): count for state, kind, count in rows}
+        return self._ended[1]
 
 
 def processes_of(

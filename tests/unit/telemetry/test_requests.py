@@ -1,5 +1,12 @@
 from __future__ import annotations
 
+import time
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from finetuned.telemetry import lag as lag_module
 from finetuned.telemetry.lag import LoopLag
 from finetuned.telemetry.requests import BOUNDS_S, RequestRecorder
 
@@ -41,3 +48,17 @@ def test_the_worst_lag_is_told_once_and_a_clock_that_is_early_is_no_lag() -> Non
     assert lag.now_s == 0.0
     assert lag.take_worst() == 0.2
     assert lag.take_worst() == 0.0
+
+
+async def test_an_event_loop_that_was_held_up_is_late_by_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag_module, "INTERVAL_S", 0.01)
+    lag = LoopLag()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lag.run)
+        await anyio.lowlevel.checkpoint()  # it has begun to sleep
+        time.sleep(0.2)  # noqa: ASYNC251 - what is measured
+        with anyio.fail_after(20):
+            while lag.now_s == 0.0:
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    assert lag.take_worst() >= 0.15
