@@ -20,6 +20,7 @@ help:
 	@echo "make picture README's picture of the command line, from a run"
 	@echo "make check-units   have systemd check the units: keys, paths, exposure"
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
+	@echo "make fuzz    schemathesis over the whole API of a live daemon, for ten minutes"
 	@echo "make crash   the crash tests at full length"
 	@echo "make audit   whether what is installed is what was pinned, and known to be good"
 	@echo "make lock    requirements.lock anew, after a change of the dependencies"
@@ -91,6 +92,10 @@ lock:
 	test -x .audit/bin/uv || ($(PYTHON) -m venv .audit && \
 	  .audit/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9)
 	$(PYTHON) .ci/lock.py .audit/bin/uv
+
+# Random and long by itself; in CI a fixed seed and a few examples. tests/fuzz says what it is told beyond the description.
+fuzz: $(VENV)/.installed
+	$(BIN)/python tests/fuzz/run.py $(or $(ARGS),--seconds 600)
 
 clean:
 	rm -rf $(VENV) .audit .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .site bench/results
