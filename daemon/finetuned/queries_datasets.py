@@ -38,5 +38,12 @@ class DatasetQueries:
 
     async def preview(self, version: DatasetVersion, *, limit: int, after: str | None = None) -> Preview:
         """A page of a version's rows. Raises ``InvalidRequestError`` or ``Rejected``."""
-        work = partial(preview.read, Path(version.path), version.format, limit=limit, after=after)
+        work = partial(
+            preview.read,
+            Path(version.path),
+            version.format,
+            limit=limit,
+            after=after,
+            size=version.bytes,
+        )
         return await anyio.to_thread.run_sync(work)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp.http_exceptions import PayloadEncodingError
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views, views_datasets, wire
 from finetuned.api.body import UnsupportedMediaTypeError
-from finetuned.api.call import Call
+from finetuned.api.call import IDEMPOTENCY_REPLAYED, Call
 from finetuned.api.doors import json
 from finetuned.api.lists import listing
 from finetuned.api.parameters import AbsolutePath, Limit, Name, Query, Whole
@@ -102,7 +104,7 @@ async def upload(call: Call, query: UploadQuery) -> web.Response | wire.Dataset:
     _check_headers(call.request)
     registered = await call.commands.datasets.upload(
         query.name,
-        call.request.content.iter_any(),
+        _chunks(call.request),
         actor=call.caller.actor,
         declared=query.format,
         announced=call.request.content_length,
@@ -175,7 +177,23 @@ async def delete(call: Call, query: VersionQuery, *, name: Name) -> wire.Deleted
 
 async def _registered(call: Call, registered: Registered) -> web.Response:
     dataset = views_datasets.dataset(await call.queries.datasets.dataset(registered.name))
-    return json(dataset, status=201 if registered.new else 200)
+    answer = json(dataset, status=201 if registered.new else 200)
+    if call.once is not None and call.once.replayed:
+        answer.headers[IDEMPOTENCY_REPLAYED] = "true"
+    return answer
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises ``InvalidRequestError`` if it ends too early."""
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except (ConnectionError, ClientPayloadError, PayloadEncodingError) as error:
+        # Told to whoever is still there: one who only closed the sending side, or sent nonsense.
+        raise InvalidRequestError(
+            f"The body ended before it was whole ({error}), nothing was kept; send the file again.",
+            code="upload_incomplete",
+        ) from None
 
 
 def _check_headers(request: web.Request) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
@@ -41,8 +42,13 @@ class Preview:
     after: str | None
 
 
-def read(path: Path, written: Format | str, *, limit: int, after: str | None = None) -> Preview:
-    """A page of rows. Blocks. Raises ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more."""
+def read(
+    path: Path, written: Format | str, *, limit: int, after: str | None = None, size: int | None = None
+) -> Preview:
+    """A page of rows. Blocks. ``size`` is how many bytes the file must have.
+
+    Raises ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more or has another size.
+    """
     reader = READERS.get(written)
     if reader is None:
         raise InvalidRequestError(
@@ -54,6 +60,11 @@ def read(path: Path, written: Format | str, *, limit: int, after: str | None = N
     taken = 0
     try:
         with BufferedReader(open_regular(path)) as file:
+            if size is not None and os.fstat(file.fileno()).st_size != size:
+                raise Rejected(
+                    "dataset_changed",
+                    f"{path} is not what was registered any more; put it back as it was, or register it again.",
+                )
             for row in reader(file, number, offset):
                 if len(shown) == limit or taken >= PAGE_BYTES:
                     return Preview(shown, f"{number}:{offset}")

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BATCH = 1 << 20  # bytes that are gathered before a thread writes and hashes them
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DIRECTORY_MODE = 0o750
+FILE_MODE = 0o440  # a version never changes
 
 
 def free_bytes(directory: Path) -> int:
@@ -104,7 +105,7 @@ class DatasetStore:
         content = received.content
         home = self.directory / content.sha256
         target = home / f"data.{content.format}"
-        if not target.exists():
+        if not target.is_file() or target.stat().st_size != content.bytes:
             home.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
             received.file.rename(target)
             _sync_directory(home)
@@ -205,7 +206,7 @@ class DatasetStore:
 
 
 def _create(file: Path) -> FileIO:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     return FileIO(descriptor, "wb")
 
 

@@ -177,6 +177,14 @@ def test_a_position_that_is_none_is_refused(tmp_path: Path, after: str) -> None:
     assert caught.value.param == "after"
 
 
+def test_a_file_that_has_changed_since_it_was_registered_is_not_shown_as_that_version(tmp_path: Path) -> None:
+    path = write(tmp_path, "{}\n")
+    assert preview.read(path, "jsonl", limit=1, size=3).rows
+    with pytest.raises(Rejected, match="register it again") as caught:
+        preview.read(path, "jsonl", limit=1, size=4)
+    assert caught.value.stable_code == "dataset_changed"
+
+
 def test_a_file_that_is_gone_or_a_pipe_by_now_is_refused_and_nothing_hangs(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "gone"):
