@@ -194,7 +194,18 @@ class _Text:
             self._blank = False
         if self._format == "json":
             return
-        line, *others = block.split(b"\n")
+        line, newline, rest = block.partition(b"\n")
+        self._line(line)
+        if not newline:
+            return
+        self._end_line()
+        if self._is_plain(rest):  # each line is a row: counted without looking at one
+            ended = rest.count(b"\n")
+            self._lines += ended
+            self._rows += ended
+            self._line(rest[rest.rfind(b"\n") + 1 :])
+            return
+        line, *others = rest.split(b"\n")
         self._line(line)
         for line in others:
             self._end_line()
@@ -211,6 +222,15 @@ class _Text:
             self._end_line()
             self._rows += self._quoted  # a quotation mark that nobody closes
         return max(self._rows - 1, 0) if self._format == "csv" else self._rows
+
+    def _is_plain(self, lines: bytes) -> bool:
+        """Whether no line of these is blank or may go on over its end."""
+        if self._format == "csv" and (self._quoted or b'"' in lines):
+            return False
+        blanks = b"\n\r" if self._format == "csv" else b" \t\n\r\x0b\x0c"
+        return lines[:1] not in [bytes([each]) for each in blanks] and not any(
+            b"\n%c" % each in lines for each in blanks
+        )
 
     def _line(self, part: bytes) -> None:
         if self._format == "csv":

@@ -93,6 +93,12 @@ def test_rows_of_json_lines_are_counted_however_the_bytes_are_cut(texts: list[st
     assert inspect(data, "jsonl", step).rows == len(texts) + 1
 
 
+@given(st.lists(st.sampled_from(["", " ", "\r", "\t \r", "\x0b", "{}", " {}", "{}\r"])), st.integers(1, 9))
+def test_blank_lines_are_no_rows(lines: list[str], step: int) -> None:
+    data = "\n".join(["{}", *lines]).encode()
+    assert inspect(data, "jsonl", step).rows == 1 + sum(bool(line.strip()) for line in lines)
+
+
 @given(
     st.lists(st.tuples(st.text(alphabet='a,"\n é'), st.text(alphabet='b,"\n')), min_size=1),
     st.integers(1, 50),
