@@ -1,0 +1,104 @@
+"""docs/how-to/back-up-and-restore.md, done as it says, with a real daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.acceptance.daemon.process import Daemon, eventually, running
+from tests.unit.docs import pages
+
+PAGE = pages.DOCS / "how-to" / "back-up-and-restore.md"
+BACK_UP, CHECK, RESTORE = pages.blocks(PAGE, "sh")
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    with running() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    return tmp_path / "backup"
+
+
+def do(script: str, daemon: Daemon, backup: Path) -> str:
+    """Run a block of the page as its reader would; what it prints."""
+    environment = {
+        **daemon.environment,
+        "STATE": str(daemon.state),
+        "BACKUP": str(backup),
+        "FINETUNED_SOCKET": str(daemon.socket),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_was_there_at_the_backup_is_there_again_and_nothing_later(daemon: Daemon, backup: Path) -> None:
+    before = daemon.submit(steps=2, register_as="kept")
+    daemon.wait_for(before)
+    do(BACK_UP, daemon, backup)
+    head = daemon.ok("GET", "/v1/log")["head"]
+    after = daemon.submit(steps=1)
+    daemon.wait_for(after)
+    daemon.stop()
+    assert "nothing wrong" in do(CHECK, daemon, backup)
+
+    do(RESTORE, daemon, backup)
+    daemon.start()
+    assert daemon.job(before)["state"] == "succeeded"
+    assert [model["id"] for model in daemon.ok("GET", "/v1/models")["data"]] == ["kept"]
+    assert daemon.request("GET", f"/v1/jobs/{after}")[0] == 404
+    assert (daemon.state / "jobs" / after).is_dir()
+    assert daemon.events()[head - 1]["seq"] == head
+    assert daemon.ok("POST", "/v1/log/verify")["ok"]
+    daemon.wait_for(daemon.submit(steps=1))
+
+
+def test_on_an_empty_machine_results_come_back_and_a_job_that_ran_goes_on(
+    daemon: Daemon, backup: Path
+) -> None:
+    ended = daemon.submit(steps=2, register_as="kept")
+    daemon.wait_for(ended)
+    live = daemon.submit(steps=40, step_seconds=0.1, checkpoint_every=5)
+    eventually(lambda: daemon.job(live)["checkpoints"], what="a checkpoint")
+    do(BACK_UP, daemon, backup)
+    daemon.kill()
+    for pid in daemon.attempt_processes():
+        os.kill(pid, signal.SIGKILL)
+    for name in ("jobs", "datasets"):
+        shutil.rmtree(daemon.state / name)
+
+    do(RESTORE, daemon, backup)
+    daemon.start()
+    (model,) = daemon.ok("GET", "/v1/models")["data"]
+    assert Path(model["path"], "weights.bin").is_file()
+    job = daemon.wait_for(live, timeout=60)
+    assert job["state"] == "succeeded"
+    assert [each["outcome"] for each in job["attempts"]][1:] == ["lost", "succeeded"]
+    assert job["attempts"][2]["resume_from"] is not None
+
+
+def test_what_a_job_did_after_the_backup_is_read_from_its_bundle(daemon: Daemon, backup: Path) -> None:
+    job_id = daemon.submit(steps=30, step_seconds=0.1)
+    daemon.wait_for(job_id, "running")
+    do(BACK_UP, daemon, backup)
+    daemon.wait_for(job_id)
+    steps = daemon.steps(job_id)
+    daemon.stop()
+
+    do(RESTORE, daemon, backup)
+    daemon.start()
+    job = daemon.wait_for(job_id)
+    assert (job["state"], len(job["attempts"])) == ("succeeded", 2)  # its validation and one run
+    assert daemon.steps(job_id) == steps
