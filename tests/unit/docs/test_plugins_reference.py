@@ -1,0 +1,59 @@
+"""docs/reference/plugins.md says what the SDK says, of everything that a plugin's author can import."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import finetuned_sdk
+from finetuned_sdk import JobKind
+from finetuned_sdk.testing import RecordingContext
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
+PAGE = (REFERENCE / "plugins.md").read_text(encoding="utf-8")
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("plugins_reference", REFERENCE / "generate_plugins.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GENERATOR = generator()
+
+
+def test_the_page_says_what_the_sdk_says() -> None:
+    assert GENERATOR.page() == PAGE, "run python docs/reference/generate_plugins.py"
+
+
+def test_each_hook_has_a_heading_and_its_argument_list() -> None:
+    hooks = GENERATOR.hook_specifications()
+    assert "finetuned_register" in [hook.__name__ for hook in hooks]
+    for hook in hooks:
+        assert f"\n### {hook.__name__}\n\n```python\ndef {hook.__name__}(" in PAGE
+        assert hook.__doc__
+
+
+@pytest.mark.parametrize("name", [*GENERATOR.public_names(), RecordingContext.__name__])
+def test_each_public_name_has_a_heading_and_says_what_it_is(name: str) -> None:
+    _, found, section = PAGE.partition(f"\n### {name}\n")
+    assert found
+    assert getattr(finetuned_sdk, name, RecordingContext).__doc__.splitlines()[0].split("`")[0] in section
+
+
+def test_each_field_of_a_job_kind_is_explained() -> None:
+    meanings = GENERATOR.explained(JobKind)
+    assert set(meanings) == {field.name for field in dataclasses.fields(JobKind)}
+
+
+def test_each_method_of_the_workers_context_says_what_it_does() -> None:
+    for name, member in vars(finetuned_sdk.WorkerContext).items():
+        if not name.startswith("_"):
+            assert GENERATOR.prose(member), name
