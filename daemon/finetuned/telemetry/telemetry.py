@@ -95,11 +95,18 @@ class Telemetry:
             tasks.start_soon(self.lag.run)
             with anyio.move_on_after(FIRST_SAMPLE_S):
                 await self._wanted.wait()
+            said = ""
             while True:
                 try:
                     await self.look()
                 except Exception as error:  # noqa: BLE001 - whatever cannot be measured, the daemon goes on
-                    log.warning("The machine cannot be looked at: %r", error)
+                    if repr(error) != said:
+                        said = repr(error)
+                        log.warning(
+                            "The machine cannot be looked at, another try follows every 5 s: %s", said
+                        )
+                else:
+                    said = ""
                 await anyio.sleep(SAMPLE_S)
 
     async def now(self) -> Snapshot:
