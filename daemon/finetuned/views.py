@@ -161,6 +161,7 @@ def kind(each: JobKind) -> wire.Kind:
         "summary": each.summary,
         "validates": each.validator is not None,
         "params_schema": each.params.model_json_schema(),
+        "dataset_params": list(each.dataset_params),
     }
 
 

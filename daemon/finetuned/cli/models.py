@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
-from finetuned.cli import console, parameters, tables, units, watch
+from finetuned.cli import console, listings, parameters, tables, units, watch
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
-from finetuned.wire import Event, Job, Model
+from finetuned.wire import Event, Job, Lineage, Model
 
 
 @click.group(invoke_without_command=True)
 @json_option(shape=Listing[Model])
 @click.pass_context
 def models(context: click.Context, *, as_json: bool) -> None:
-    """List, import and remove models."""
+    """List, import and remove models, and show where they come from."""
     if context.invoked_subcommand is None:
         context.invoke(list_models, as_json=as_json)
 
@@ -55,6 +55,20 @@ async def show(daemon: Client, *, name: str, as_json: bool) -> None:
     }
     for key, value in facts.items():
         console.say(f"{key:<14} {value}")
+
+
+@models.command
+@click.argument("name")
+@json_option(shape=Lineage)
+@with_daemon
+async def lineage(daemon: Client, *, name: str, as_json: bool) -> None:
+    """Show what a model was made from, and what was made from it."""
+    found = await daemon.lineage(name)
+    if as_json:
+        console.emit(found)
+        return
+    for line in listings.lineage(found):
+        console.say(line)
 
 
 @models.command

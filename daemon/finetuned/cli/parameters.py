@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.spelling import nearest
 
 Json = Any
 Schema = Mapping[str, Json]
@@ -56,12 +56,6 @@ def parse(name: str, text: str, kind: str, schema: Schema) -> Json:
     raise InvalidRequestError(
         f"{name} takes {wanted}; got {text!r}.", param=f"params.{name}", code="invalid_params"
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean …?`` for a misspelt name, or nothing."""
-    matches = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
 
 
 def guess(text: str) -> Json:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import click
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
-from finetuned.cli import console, tables, units
+from finetuned.cli import console, listings, units
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Exported, Listing
+from finetuned.cli.transfers import progress
 from finetuned.client import Client
 from finetuned.client.errors import UnexpectedAnswerError
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
@@ -38,7 +29,7 @@ async def checkpoints(daemon: Client, *, job_id: str, as_json: bool) -> None:
     if as_json:
         console.emit({"data": listed, "has_more": False})
     else:
-        console.show(tables.checkpoints(listed), empty=f"{job_id} has saved no checkpoint.")
+        console.show(listings.checkpoints(listed), empty=f"{job_id} has saved no checkpoint.")
 
 
 @click.command
@@ -56,13 +47,13 @@ async def artifacts(
         if as_json:
             console.emit({"data": listed, "has_more": False})
         else:
-            console.show(tables.artifacts(listed), empty=f"{job_id} has published nothing.")
+            console.show(listings.artifacts(listed), empty=f"{job_id} has published nothing.")
         return
     files = [file async for file in daemon.artifact_files(job_id, name, attempt=attempt)]
     if as_json:
         console.emit({"data": files, "has_more": False})
     else:
-        console.show(tables.files(files), empty=f"{name} has no files.")
+        console.show(listings.files(files), empty=f"{name} has no files.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +89,7 @@ async def export(
     if as_zip and target.is_dir():
         target /= f"{artifact['name']}.zip"
     bring = _archive if as_zip else _folder
-    count = await bring(daemon, found, target, quiet=as_json)
+    count = await bring(daemon, found, target)
     if as_json:
         console.emit({**artifact, "job": found.job, "target": str(target.absolute()), "files": count})
         return
@@ -135,13 +126,13 @@ async def _found(daemon: Client, source: str, name: str | None) -> Source:
     return Source(job_id, max(fitting, key=lambda each: each["attempt"]))
 
 
-async def _folder(daemon: Client, source: Source, target: Path, *, quiet: bool) -> int:
+async def _folder(daemon: Client, source: Source, target: Path) -> int:
     artifact = source.artifact
     attempt = artifact["attempt"]
     files = [file async for file in daemon.artifact_files(source.job, artifact["name"], attempt=attempt)]
     places = [_below(target, file["path"]) for file in files]
     _must_be_a_folder(target)
-    with _progress(artifact["name"], sum(file["bytes"] for file in files), quiet=quiet) as count:
+    with progress(artifact["name"], sum(file["bytes"] for file in files)) as count:
         for file, place in zip(files, places, strict=True):
             await daemon.download_file(
                 source.job, artifact["name"], file, place, attempt=attempt, on_bytes=count
@@ -149,9 +140,9 @@ async def _folder(daemon: Client, source: Source, target: Path, *, quiet: bool) 
     return len(files)
 
 
-async def _archive(daemon: Client, source: Source, target: Path, *, quiet: bool) -> int:
+async def _archive(daemon: Client, source: Source, target: Path) -> int:
     artifact = source.artifact
-    with _progress(artifact["name"], artifact["bytes"], quiet=quiet) as count:
+    with progress(artifact["name"], artifact["bytes"]) as count:
         await daemon.download_archive(
             source.job, artifact["name"], target, attempt=artifact["attempt"], on_bytes=count
         )
@@ -169,15 +160,3 @@ def _below(target: Path, path: str) -> Path:
     if not parts or path.startswith("/") or any(part in {"..", "."} or "\0" in part for part in parts):
         raise UnexpectedAnswerError(f"The daemon names a file {path!r}, which would lie outside of {target}.")
     return target.joinpath(*parts)
-
-
-@contextmanager
-def _progress(name: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr if that is a terminal; what is to be told of each block's bytes."""
-    out = console.stderr()
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda count: bar.advance(task, count)

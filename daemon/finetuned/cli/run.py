@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from finetuned.cli import console, parameters, watch
+from finetuned.cli import console, parameters, transfers, watch
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
-from finetuned.wire import Event, Job
+from finetuned.spelling import nearest
+from finetuned.wire import Event, Job, Kind
 
 Json = Any
 
@@ -20,9 +21,18 @@ SHORT = {"model": "model", "data": "dataset", "dataset_format": "dataset_format"
 
 
 @click.command
-@click.argument("kind")
+@click.argument("kind", required=False)
+@click.option(
+    "--template",
+    metavar="NAME[@VERSION]",
+    help="Take what is not said here from a template: `finetune templates`.",
+)
 @click.option("--model", help="The base model: a registered name, a directory or a hub id.")
-@click.option("--data", metavar="FILE", help="The training rows: a file, a folder or a hub id.")
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="The training rows: a file of this machine, which is sent to the daemon, a dataset:NAME, or a hub id.",
+)
 @click.option("--dataset-format", help="The form of the rows. Default: detected.")
 @click.option(
     "--param", "params", metavar="K=V", multiple=True, help="A parameter of the kind; can be repeated."
@@ -56,7 +66,8 @@ async def run(
     daemon: Client,
     /,
     *,
-    kind: str,
+    kind: str | None,
+    template: str | None,
     params: tuple[str, ...],
     callbacks: tuple[str, ...],
     name: str | None,
@@ -70,13 +81,15 @@ async def run(
 ) -> int:
     """Submit a job.
 
-    KIND is one of `finetune kinds`; `finetune kinds KIND` lists its parameters. Relative paths are those of
-    this directory.
+    KIND is one of `finetune kinds`; `finetune kinds KIND` lists its parameters. Files that --data or a relative path
+    names are sent to the daemon first.
     """
-    given = await _params(daemon, kind, short, params, callbacks)
+    known = await _kind(daemon, await _kind_of(daemon, template) if kind is None else kind)
+    given = await _params(daemon, known, short, params, callbacks)
     job = await daemon.submit(
         kind,
         given,
+        template=template,
         name=name,
         priority=priority,
         metadata={key: parameters.guess(value) for key, value in map(parameters.split, metadata)} or None,
@@ -99,27 +112,41 @@ def _reference(name: str) -> str:
 async def _params(
     daemon: Client,
     /,
-    kind: str,
+    kind: Kind,
     short: dict[str, str | None],
     params: tuple[str, ...],
     callbacks: tuple[str, ...],
 ) -> dict[str, Json]:
-    schema = await _schema(daemon, kind)
     texts = [f"{SHORT[option]}={value}" for option, value in short.items() if value is not None]
-    given = parameters.parse_params([*texts, *params], kind, schema)
+    given = parameters.parse_params([*texts, *params], kind["name"], kind["params_schema"])
     if callbacks:
         listed = given.setdefault("callbacks", [])
         listed.extend(parameters.parse_callback(text) for text in callbacks)
-    return parameters.absolute_paths(given, here=Path.cwd())
+    here = Path.cwd()
+    plain = {name for name, _ in map(parameters.split, params)}
+    chosen = {SHORT[option] for option, value in short.items() if value is not None} - plain
+    sent = await transfers.uploaded(daemon, given, kind["dataset_params"], here=here, chosen=chosen)
+    return parameters.absolute_paths(sent, here=here)
 
 
-async def _schema(daemon: Client, kind: str) -> dict[str, Json]:
+async def _kind_of(daemon: Client, template: str | None) -> str:
+    """The kind that a template is for."""
+    if template is None:
+        raise InvalidRequestError(
+            "Name a kind or a --template; `finetune kinds` lists the kinds.", param="kind", code="usage"
+        )
+    name, _, version = template.partition("@")
+    found = await daemon.template(name, version=int(version) if version.isdecimal() else None)
+    return str(found["request"]["kind"])
+
+
+async def _kind(daemon: Client, name: str) -> Kind:
     try:
-        return (await daemon.kind(kind))["params_schema"]
+        return await daemon.kind(name)
     except NotFoundError:
         known = [each["name"] for each in await daemon.kinds()]
         raise InvalidRequestError(
-            f"There is no job kind {kind!r}.{parameters.nearest(kind, known)} `finetune kinds` lists them.",
+            f"There is no job kind {name!r}.{nearest(name, known)} `finetune kinds` lists them.",
             param="kind",
             code="unknown_kind",
         ) from None

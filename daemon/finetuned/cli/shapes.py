@@ -78,6 +78,41 @@ class Demo(TypedDict):
     job: wire.Job
 
 
+class PreviewToken(TypedDict):
+    """A token: its id, the text that it adds, and whether it is trained on."""
+
+    id: int
+    text: str
+    trained: bool
+
+
+class TokenRow(TypedDict, total=False):
+    """A row as tokens: how many there are (``length``), are ``cut`` off, ``trained`` on, and ``hidden`` here.
+
+    A row that cannot be read has ``row`` and ``problem`` alone.
+    """
+
+    row: int
+    length: int
+    cut: int
+    trained: int
+    hidden: int
+    tokens: list[PreviewToken]
+    problem: str
+
+
+class TokenPreview(TypedDict):
+    """The first rows of a dataset as the audit ``job`` read them for a model."""
+
+    job: str
+    dataset: str
+    sha256: str | None
+    model: str
+    format: str
+    max_length: int
+    rows: list[TokenRow]
+
+
 class Script(TypedDict):
     """A completion script."""
 

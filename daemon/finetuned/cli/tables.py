@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from finetuned.cli import parameters, units
-from finetuned.cli.timeline import Row, figures
-from finetuned.wire import Artifact, ArtifactFile, Checkpoint, Device, Job, Kind, Model, Secret, Token
+from finetuned.cli.timeline import Row
+from finetuned.wire import Device, Job, Kind, Model, Secret, Token
 
 Json = Any
 
@@ -251,42 +251,4 @@ def devices(listed: Iterable[Device]) -> Table:
             units.size(device["memory_bytes"]),
             f"{holder['job']} attempt {holder['attempt']}" if holder else "free",
         )
-    return shown
-
-
-def checkpoints(listed: Iterable[Checkpoint]) -> Table:
-    """Checkpoints, oldest first."""
-    shown = table("STEP", "ATTEMPT", "SIZE", "SAVED", "FIGURES", "PATH", right=("SIZE",))
-    for each in listed:
-        shown.add_row(
-            str(each["step"]),
-            str(each["attempt"]),
-            units.size(each["bytes"]),
-            units.local(each["created_at"]),
-            Text(figures(each["metrics"])),
-            each["path"],
-        )
-    return shown
-
-
-def artifacts(listed: Iterable[Artifact]) -> Table:
-    """Artifacts in the order of their publication."""
-    shown = table("NAME", "KIND", "ATTEMPT", "SIZE", "PUBLISHED", "PATH", right=("SIZE",))
-    for each in listed:
-        shown.add_row(
-            each["name"],
-            each["kind"],
-            str(each["attempt"]),
-            units.size(each["bytes"]),
-            units.local(each["created_at"]),
-            each["path"],
-        )
-    return shown
-
-
-def files(listed: Iterable[ArtifactFile]) -> Table:
-    """The files of an artifact."""
-    shown = table("PATH", "SIZE", "CRC-32", right=("SIZE",))
-    for each in listed:
-        shown.add_row(each["path"], units.size(each["bytes"]), f"{each['crc32']:08x}")
     return shown

@@ -17,7 +17,7 @@ SCOPES = ("read", "operate", "admin")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-class Life(click.ParamType):
+class Life(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5
     """How long something is good, as ``90s``, ``30m``, ``12h``, ``30d`` or ``4w``; in seconds."""
 
     name = "duration"

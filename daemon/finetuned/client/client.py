@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from finetuned.client.administration import AdministrationCalls
+from finetuned.client.datasets import DatasetCalls
 from finetuned.client.endpoint import Endpoint, find_endpoint
 from finetuned.client.events import EventCalls
 from finetuned.client.jobs import JobCalls
@@ -25,10 +26,21 @@ from finetuned.client.machine import MachineCalls
 from finetuned.client.models import ModelCalls
 from finetuned.client.results import ResultCalls
 from finetuned.client.secrets import SecretCalls
+from finetuned.client.templates import TemplateCalls
 from finetuned.client.transport import OnConnection, Transport
 
 
-class Client(JobCalls, EventCalls, ResultCalls, ModelCalls, MachineCalls, SecretCalls, AdministrationCalls):
+class Client(
+    JobCalls,
+    EventCalls,
+    ResultCalls,
+    DatasetCalls,
+    TemplateCalls,
+    ModelCalls,
+    MachineCalls,
+    SecretCalls,
+    AdministrationCalls,
+):
     """A connection to one daemon. Use it as an asynchronous context manager.
 
     What appends to the log is sent with an ``Idempotency-Key`` and repeated for half a minute if the daemon goes away

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from finetuned.client.calls import PAGE, Calls, given, job_path, part
-from finetuned.wire import Job, Kind, Page
+from finetuned.wire import Job, Kind, NextStep, Page
 
 Json = Any
 
@@ -16,9 +16,10 @@ class JobCalls(Calls):
 
     async def submit(
         self,
-        kind: str,
+        kind: str | None,
         params: Mapping[str, Json],
         *,
+        template: str | None = None,
         name: str | None = None,
         priority: int | None = None,
         metadata: Mapping[str, Json] | None = None,
@@ -34,6 +35,7 @@ class JobCalls(Calls):
             "/v1/jobs",
             given(
                 kind=kind,
+                template=template,
                 params=params,
                 name=name,
                 priority=priority,
@@ -44,9 +46,9 @@ class JobCalls(Calls):
         )
         return job
 
-    async def job(self, job_id: str) -> Job:
-        """One job."""
-        job: Job = await self._get(job_path(job_id))
+    async def job(self, job_id: str, *, at: int | str | None = None) -> Job:
+        """One job; as it was ``at`` a position of the log or an RFC 3339 time."""
+        job: Job = await self._get(job_path(job_id), at=at)
         return job
 
     async def jobs(
@@ -57,20 +59,26 @@ class JobCalls(Calls):
         name: str | None = None,
         after: str | None = None,
         limit: int = 50,
+        at: int | str | None = None,
     ) -> Page[Job]:
-        """A page of jobs, newest first."""
+        """A page of jobs, newest first; as they were ``at`` a position of the log or an RFC 3339 time."""
         page: Page[Job] = await self._get(
-            "/v1/jobs", state=state, kind=kind, name=name, after=after, limit=limit
+            "/v1/jobs", state=state, kind=kind, name=name, after=after, limit=limit, at=at
         )
         return page
 
     async def all_jobs(
-        self, *, state: str | None = None, kind: str | None = None, name: str | None = None
+        self,
+        *,
+        state: str | None = None,
+        kind: str | None = None,
+        name: str | None = None,
+        at: int | str | None = None,
     ) -> AsyncGenerator[Job, None]:
         """Every job, newest first, page by page."""
         after: str | None = None
         while True:
-            page = await self.jobs(state=state, kind=kind, name=name, after=after, limit=PAGE)
+            page = await self.jobs(state=state, kind=kind, name=name, after=after, limit=PAGE, at=at)
             for job in page["data"]:
                 yield job
             if not page["has_more"] or not page["data"]:
@@ -89,6 +97,10 @@ class JobCalls(Calls):
         body = given(from_checkpoint=from_checkpoint, priority=priority)
         job: Job = await self._post(f"{job_path(job_id)}/retry", body)
         return job
+
+    async def next_steps(self, job_id: str) -> list[NextStep]:
+        """What makes sense next for a job."""
+        return await self._listed(f"{job_path(job_id)}/next")
 
     async def delete(self, job_id: str) -> None:
         """Hide an ended job and have its files removed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetuned.client.calls import Calls, part
-from finetuned.wire import Model
+from finetuned.wire import Lineage, Model
 
 
 class ModelCalls(Calls):
@@ -17,6 +17,11 @@ class ModelCalls(Calls):
         """One registered model."""
         model: Model = await self._get(f"/v1/models/{part(name)}")
         return model
+
+    async def lineage(self, name: str) -> Lineage:
+        """Where a model comes from, and what was made from it."""
+        found: Lineage = await self._get(f"/v1/models/{part(name)}/lineage")
+        return found
 
     async def delete_model(self, name: str) -> None:
         """Free a model's name. Its files stay."""

@@ -81,10 +81,13 @@ class Job(TypedDict):
 
 
 class Kind(TypedDict):
-    """A job kind; ``params_schema`` is the JSON schema of its parameters."""
+    """A job kind; ``params_schema`` is the JSON schema of its parameters, ``dataset_params`` those of them that may
+    refer to a dataset.
+    """
 
     name: str
     object: Literal["kind"]
     summary: str
     validates: bool
     params_schema: dict[str, Json]
+    dataset_params: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import threading
 import time
@@ -57,8 +58,9 @@ class FakeDaemon:
         self.devices: list[dict[str, Json]] = []
         self.kinds: list[dict[str, Json]] = [
             {"name": "sft", "object": "kind", "summary": "Fine-tunes.", "validates": True,
-             "params_schema": SFT_SCHEMA}
+             "params_schema": SFT_SCHEMA, "dataset_params": ["dataset"]}
         ]  # fmt: skip
+        self.datasets: dict[str, dict[str, Json]] = {}
         self.log_blocks: list[bytes] = []
         self.verify: dict[str, Json] = {
             "ok": True,
@@ -67,7 +69,7 @@ class FakeDaemon:
             "problems": [],
         }
         self.endings: dict[str, dict[str, Json]] = {}  # by kind, how its jobs end
-        self.answers: dict[tuple[str, str], Json] = {}  # by method and path, what other routes answer
+        self.answers: dict[tuple[str, str], Json] = {}  # by method and path: JSON, (status, JSON), bytes
         self.refusal: tuple[int, Json] | None = None  # what every request is answered
         self.unfolds = False  # whether a job is shown as it was submitted until its end was streamed
         self.ends_told: set[str] = set()  # the streams whose end a client was sent
@@ -208,6 +210,8 @@ class FakeDaemon:
             answer = self.answers[request.method, request.path]
             if isinstance(answer, bytes):
                 return web.Response(body=answer)
+            if isinstance(answer, tuple):
+                return web.json_response(answer[1], status=answer[0])
             return web.json_response(answer() if callable(answer) else answer)
         return await handler(request)
 
@@ -226,6 +230,10 @@ class FakeDaemon:
         yield web.get("/v1/models", self._listing(lambda: self.models))
         yield web.get("/v1/models/{name}", self._named(lambda: self.models, "id"))
         yield web.delete("/v1/models/{name}", self._ok)
+        yield web.get("/v1/datasets", self._listing(lambda: list(self.datasets.values())))
+        yield web.post("/v1/datasets", self._upload)
+        yield web.get("/v1/datasets/{name}", self._named(lambda: list(self.datasets.values()), "id"))
+        yield web.delete("/v1/datasets/{name}", self._ok)
         yield web.get("/v1/devices", self._listing(lambda: self.devices))
         yield web.get("/v1/tokens", self._listing(lambda: self.tokens))
         yield web.post("/v1/tokens", self._token)
@@ -259,6 +267,21 @@ class FakeDaemon:
         self.ends(job_id, **self.endings.get(body["kind"], {}))
         self.jobs[job_id] |= {"kind": body["kind"], "params": body["params"], "name": body.get("name")}
         return web.json_response(self.jobs[job_id] | {"state": "queued"}, status=201)
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        content, name = await request.read(), request.query["name"]
+        version = {
+            "version": hashlib.sha256(content).hexdigest(), "path": f"/state/{name}", "bytes": len(content),
+            "format": "jsonl", "source": "upload", "rows": content.count(b"\n"),
+            "created_at": "2026-11-22T12:00:00.000000Z", "created_by": "uid:1000",
+        }  # fmt: skip
+        assert request.query["sha256"] == version["version"]
+        dataset = self.datasets.setdefault(
+            name, {"id": name, "object": "dataset", "reference": f"dataset:{name}", "versions": []}
+        )
+        dataset["versions"].insert(0, version)
+        dataset |= {key: version[key] for key in ("version", "bytes", "format", "rows", "created_at")}
+        return web.json_response(dataset, status=201)
 
     async def _list_jobs(self, request: web.Request) -> web.Response:
         listed = list(reversed(self.jobs.values()))
@@ -364,6 +387,7 @@ class FakeDaemon:
         await response.write(b"retry: 2000\n\n")
         if self.reset_next:
             self.reset_next = False
+            self.ends_told |= {f"job/{job_id}" for job_id in self.jobs}  # nobody waits for the rest of it
             await response.write(b'id: 1\nevent: reset\ndata: {"head": 1}\n\n')
         after = int(cursor or 0)
         sent = 0

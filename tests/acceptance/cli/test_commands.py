@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +25,7 @@ def submitted(daemon: FakeDaemon) -> dict[str, object]:
 # ---- run ---------------------------------------------------------------------------------------------------
 
 
-def test_run_submits_typed_parameters_and_absolute_paths(
+def test_run_submits_typed_parameters_and_sends_files_once(
     daemon: FakeDaemon, finetune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
@@ -36,7 +37,7 @@ def test_run_submits_typed_parameters_and_absolute_paths(
     )  # fmt: skip
     assert outcome.code == 0
     assert outcome.json["id"] == "job-1"
-    rows = str(tmp_path / "rows.jsonl")
+    rows = f"dataset:rows@{hashlib.sha256(b'{}' + bytes([10])).hexdigest()[:16]}"
     assert submitted(daemon) == {
         "kind": "sft",
         "params": {
@@ -50,6 +51,10 @@ def test_run_submits_typed_parameters_and_absolute_paths(
         "priority": 3,
         "metadata": {"ticket": 12},
     }
+    assert [path for method, path, _ in daemon.requests if path.startswith("/v1/datasets?")] == [
+        f"/v1/datasets?name=rows&sha256={hashlib.sha256(b'{}' + bytes([10])).hexdigest()}"
+    ]
+    assert "dataset:rows@" in outcome.err
 
 
 def test_run_without_watch_says_how_to_watch(daemon: FakeDaemon, finetune: Run) -> None:
