@@ -1,0 +1,30 @@
+"""What the explanations say in figures and names is what the benchmarks and the code say."""
+
+from __future__ import annotations
+
+import re
+
+from tests.unit.docs import pages
+
+from finetuned.domain import decisions
+
+CRASHES = (pages.DOCS / "explanation" / "what-a-crash-costs.md").read_text("utf-8")
+FENCING = (pages.DOCS / "explanation" / "how-fencing-works.md").read_text("utf-8")
+BENCHMARKS = (pages.DOCS / "benchmarks.md").read_text("utf-8")
+
+
+def test_each_figure_of_what_a_crash_costs_is_one_of_the_benchmarks() -> None:
+    figures = re.findall(r"\*\*([\d.,]+(?: \w+)?)\*\*", CRASHES)
+    assert len(figures) >= 4
+    assert [
+        figure for figure in figures if not re.search(rf"(?<![\d.,]){re.escape(figure)}", BENCHMARKS)
+    ] == []
+    (races,) = re.findall(r"([\d,]+) races had one winner each", FENCING)
+    assert re.search(rf"gives up on[^.]*?{races}: one winner\s+each", BENCHMARKS)
+
+
+def test_the_pauses_before_another_try_are_those_of_the_code() -> None:
+    first, second = ((decisions.backoff_s(tries, 0.0), decisions.backoff_s(tries, 1.0)) for tries in (1, 2))
+    longest = decisions.BACKOFF_LONGEST_S / 60
+    assert f"after {first[0]:g} to {first[1]:g} s, then {second[0]:g} to {second[1]:g} s" in CRASHES
+    assert f"up to {longest:g} minutes" in CRASHES
