@@ -98,7 +98,7 @@ class DatasetCommands:
         file = Path(path)
         if not file.is_absolute() or ".." in file.parts or "\0" in path:
             raise _no_file(path, "it is no plain absolute path")
-        content = await _inspect(file, declared)
+        content = await _inspect(file, declared, self.paths.roots)
         _check_hash(content, expected)
         with anyio.CancelScope(shield=True):
             async with self.store.changing:
@@ -171,10 +171,10 @@ def _check_hash(content: Inspected, expected: Iterable[str]) -> None:
             )
 
 
-async def _inspect(path: Path, declared: Format | None) -> Inspected:
+async def _inspect(path: Path, declared: Format | None, roots: tuple[Path, ...]) -> Inspected:
     inspection = Inspection(declared)
     try:
-        file = await anyio.to_thread.run_sync(open_regular, path)
+        file = await anyio.to_thread.run_sync(open_regular, path, roots)
         try:
             while await anyio.to_thread.run_sync(_look, file, inspection):
                 pass

@@ -178,6 +178,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         registry,
         jobs_dir,
         Observation(events, board, telemetry),
+        data_roots=config.data_roots,
         in_backoff=scheduler.in_backoff,
         reserved=lambda: supervision.reserved,
     )

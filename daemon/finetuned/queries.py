@@ -49,7 +49,8 @@ class Queries:
 
     ``in_backoff`` names the jobs that the scheduler holds back at the moment, ``reserved`` the devices that nobody may
     have, ``jobs_dir`` holds the jobs' files. ``observation`` looks at the machine and at what runs.
-    ``now`` is the wall clock in microseconds since the epoch, by which tokens expire.
+    ``now`` is the wall clock in microseconds since the epoch, by which tokens expire. Files beneath ``data_roots`` are
+    opened beneath them.
     """
 
     log: Log
@@ -57,6 +58,7 @@ class Queries:
     registry: Registry
     jobs_dir: Path
     observation: Observation
+    data_roots: tuple[Path, ...] = ()
     in_backoff: Callable[[], AbstractSet[str]] = field(default=frozenset)
     reserved: Callable[[], AbstractSet[str]] = field(default=frozenset)
     now: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
@@ -77,7 +79,7 @@ class Queries:
     @property
     def datasets(self) -> DatasetQueries:
         """What can be looked at of datasets."""
-        return DatasetQueries(self.board)
+        return DatasetQueries(self.board, self.data_roots)
 
     async def job(self, job_id: str) -> Job:
         """One job, live or ended. Raises ``NotFoundError``."""

@@ -19,6 +19,7 @@ class DatasetQueries:
     """What can be looked at of datasets. Unknown names and versions raise ``NotFoundError``."""
 
     board: Board
+    roots: tuple[Path, ...] = ()
 
     async def listed(self, *, after: str | None = None, limit: int = 50) -> tuple[list[Dataset], bool]:
         """A page of datasets by name, and whether there are more."""
@@ -45,5 +46,6 @@ class DatasetQueries:
             limit=limit,
             after=after,
             size=version.bytes,
+            roots=self.roots,
         )
         return await anyio.to_thread.run_sync(work)

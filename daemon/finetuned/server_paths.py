@@ -50,6 +50,24 @@ def check_beneath(root: Path, path: Path) -> None:
         os.close(directory)
 
 
+def open_to_read(path: Path, roots: tuple[Path, ...] = ()) -> int:
+    """A descriptor to read from. A path beneath a root is opened beneath it, whatever lies there by now.
+
+    Who checked the path before may have been shown something else. Waits for nothing: a FIFO opens at once.
+    Raises ``OSError``.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    root = root_of(path, roots)
+    if root is None:
+        return os.open(path, flags)
+    directory = os.open(root, os.O_DIRECTORY | _FLAGS)
+    try:
+        with opened_beneath(directory, path.relative_to(root)) as found:
+            return os.open(f"/proc/self/fd/{found}", flags)
+    finally:
+        os.close(directory)
+
+
 @contextmanager
 def opened_beneath(directory: int, relative: Path) -> Iterator[int]:
     """An ``O_PATH`` descriptor of what lies at ``relative`` beneath the directory. It cannot be read from.

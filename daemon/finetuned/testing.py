@@ -27,6 +27,7 @@ from finetuned.domain import decisions, facts
 from finetuned.domain.errors import StorageFullError
 from finetuned.domain.world import World
 from finetuned.observation import Observation, processes_of
+from finetuned.path_policy import PathPolicy
 from finetuned.queries import Queries
 from finetuned.secret_store import SecretStore
 from finetuned.store import Log, open_log
@@ -134,7 +135,8 @@ async def serve_house(
     async with open_log(state_dir / "events.sqlite", traces.log) as log:
         board = Board(log)
         telemetry = Telemetry(HostReader(state_dir), GpuReader(lambda: nvml), processes_of(board))
-        queries = Queries(log, board, registry, jobs_dir, Observation(log, board, telemetry))
+        observation = Observation(log, board, telemetry)
+        queries = Queries(log, board, registry, jobs_dir, observation, data_roots=config.data_roots)
 
         async def check_room() -> None:
             if house.disk_is_full:
@@ -143,6 +145,7 @@ async def serve_house(
         async def host() -> Host:
             return Host()
 
+        paths = PathPolicy(roots=config.data_roots, hosts=frozenset(config.outbound_allow))
         secrets = SecretCommands(log, SecretStore(config.secrets_dir))
         limits = Limits(max_bytes=config.max_upload_bytes, min_free_bytes=0, stall_s=config.upload_stall_s)
         store = DatasetStore(state_dir / "datasets", limits)
@@ -155,7 +158,8 @@ async def serve_house(
             host=host,
             check_room=check_room,
             secrets=secrets,
-            datasets=DatasetCommands(log, board, store),
+            datasets=DatasetCommands(log, board, store, paths),
+            paths=paths,
         )
         app = build(
             Doors(commands, queries, config, time.monotonic(), lambda: house.ready, traces.middlewares)

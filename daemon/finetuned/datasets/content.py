@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.server_paths import open_to_read
 
 Format = Literal["jsonl", "json", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -166,9 +167,12 @@ def _is_row(line: bytes) -> bool:
     return isinstance(value, dict) and not wrapped
 
 
-def open_regular(path: Path) -> FileIO:
-    """Open a file to read it. Raises ``OSError``, also for what is no file: a pipe would hang whoever reads it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_regular(path: Path, roots: tuple[Path, ...] = ()) -> FileIO:
+    """Open a file to read it, beneath the root that it lies in. Raises ``OSError``, also for what is no file.
+
+    A pipe would hang whoever reads it.
+    """
+    descriptor = open_to_read(path, roots)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("it is no file")

@@ -43,9 +43,15 @@ class Preview:
 
 
 def read(
-    path: Path, written: Format | str, *, limit: int, after: str | None = None, size: int | None = None
+    path: Path,
+    written: Format | str,
+    *,
+    limit: int,
+    after: str | None = None,
+    size: int | None = None,
+    roots: tuple[Path, ...] = (),
 ) -> Preview:
-    """A page of rows. Blocks. ``size`` is how many bytes the file must have.
+    """A page of rows. Blocks. ``size`` is how many bytes the file must have; what is beneath a root must stay there.
 
     Raises ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more or has another size.
     """
@@ -59,7 +65,7 @@ def read(
     shown: list[ShownRow] = []
     taken = 0
     try:
-        with BufferedReader(open_regular(path)) as file:
+        with BufferedReader(open_regular(path, roots)) as file:
             if size is not None and os.fstat(file.fileno()).st_size != size:
                 raise Rejected(
                     "dataset_changed",

@@ -33,8 +33,8 @@ def state_dir() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def opened(state_dir: Path) -> AsyncIterator[House]:
-    async with serve_house(state_dir) as house:
+async def opened(state_dir: Path, **settings: Any) -> AsyncIterator[House]:
+    async with serve_house(state_dir, **settings) as house:
         house.commands.registry.job_kind(
             JobKind(name="reading", summary="", params=Reading, entry="none:none", path_params=("file",))
         )
@@ -152,3 +152,31 @@ async def test_the_client_sets_lists_and_removes_secrets(state_dir: Path) -> Non
             assert [each["name"] for each in await client.secrets()] == ["hf"]
             await client.delete_secret("hf")
             assert await client.secrets() == []
+
+
+async def test_a_file_of_a_root_that_becomes_a_link_out_of_it_is_not_shown(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    root, outside = tmp_path / "data", tmp_path / "payroll.jsonl"
+    root.mkdir()
+    outside.write_text('{"text": "of nobody"}\n')
+    rows = root / "rows.jsonl"
+    rows.write_text('{"text": "of theirs"}\n')
+    assert rows.stat().st_size == outside.stat().st_size
+    async with opened(state_dir, data_roots=(root,)) as house:
+        operator = await caller(house, "operate")
+        job = {"kind": "reading", "params": {"file": str(rows)}}
+        assert (await operator("POST", "/v1/jobs", job))[0] == 201
+        body = {"name": "rows", "path": str(rows)}
+        assert (await operator("POST", "/v1/datasets/register", body))[0] == 201
+        assert (await operator("GET", "/v1/datasets/rows/preview"))[0] == 200
+        rows.unlink()
+        rows.symlink_to(outside)
+        for method, path, again in (
+            ("GET", "/v1/datasets/rows/preview", None),
+            ("POST", "/v1/datasets/register", body | {"name": "again"}),
+            ("POST", "/v1/jobs", job),
+        ):
+            status, refused = await operator(method, path, again)
+            assert status in {403, 409}, (path, refused)
+            assert "nobody" not in json.dumps(refused)

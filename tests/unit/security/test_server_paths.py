@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetuned import server_paths
-from finetuned.server_paths import UnsafePathError, check_beneath, open_by_steps, root_of
+from finetuned.server_paths import UnsafePathError, check_beneath, open_by_steps, open_to_read, root_of
 
 Check = Callable[[Path, Path], None]
 
@@ -139,3 +139,19 @@ def test_the_root_of_a_path_is_found_by_whole_components() -> None:
     assert root_of(Path("/srv/data/a"), roots) == Path("/srv/data")
     assert root_of(Path("/srv/data"), roots) == Path("/srv/data")
     assert root_of(Path("/srv/database"), roots) is None
+
+
+def test_a_file_beneath_a_root_is_opened_beneath_it_whatever_it_has_become(root: Path, check: Check) -> None:
+    file = root / "orders" / "train.jsonl"
+    with os.fdopen(open_to_read(file, (root,))) as opened:
+        assert opened.read() == "{}\n"
+    file.unlink()
+    file.symlink_to("../../secret.jsonl")
+    with pytest.raises(OSError, match=r"cross-device|symbolic links"):
+        open_to_read(file, (root,))
+    os.close(open_to_read(file))  # what lies in no root is an administrator's word
+
+
+def test_a_fifo_beneath_a_root_is_opened_without_waiting(root: Path, check: Check) -> None:
+    os.mkfifo(root / "fifo")
+    os.close(open_to_read(root / "fifo", (root,)))
