@@ -1,14 +1,16 @@
-"""The output of attempts: read from the end, from the start, and on while it grows.
+"""The output of attempts: read from the end, from the start, from a position, and on while it grows.
 
-A runner renames ``output.log`` to ``output.log.1`` (and that to ``output.log.2``) when it is large, and goes on
-in a new file. A reader follows the *inode* to its end before it turns to the next newer file, so no line is lost
-or read twice. Everything here blocks: call it off the event loop.
+A runner renames ``output.log`` when it is large, to a name that tells the position of its first byte in all that was
+ever written (``output.log.0``, ``output.log.10000123``), and goes on in a new file; the oldest are removed. A reader
+follows the *inode* to its end before it turns to the next newer file, so no line is lost or read twice. Everything
+here blocks: call it off the event loop.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -17,11 +19,19 @@ from finetuned.domain.job import Job
 NAME = "output.log"
 BLOCK_BYTES = 64 * 1024
 
+#: the number of an attempt, and an offset in all that it ever printed
+Position = tuple[int, int]
+
+
+class OutputGapError(Exception):
+    """The output was rotated away before it was read: the next bytes are not those behind the last ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class _File:
     inode: int
     path: Path
+    start: int  # position of its first byte
 
 
 def _files(directory: Path) -> list[_File]:
@@ -33,28 +43,40 @@ def _files(directory: Path) -> list[_File]:
 
 
 def _look(directory: Path) -> list[_File]:
-    numbered: list[tuple[int, _File]] = []
+    rotated: list[tuple[_File, int]] = []
+    newest: _File | None = None
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                suffix = entry.name.removeprefix(NAME)
-                if entry.name == NAME or (
-                    suffix != entry.name and suffix[:1] == "." and suffix[1:].isdigit()
-                ):
-                    inode = entry.stat(follow_symlinks=False).st_ino
-                    numbered.append((int(suffix[1:] or 0), _File(inode, Path(entry.path))))
+                start = entry.name.removeprefix(f"{NAME}.")
+                if entry.name == NAME:
+                    newest = _File(entry.inode(), Path(entry.path), 0)
+                elif start != entry.name and start.isascii() and start.isdigit():
+                    status = entry.stat(follow_symlinks=False)
+                    rotated.append((_File(status.st_ino, Path(entry.path), int(start)), status.st_size))
     except FileNotFoundError:
         return _look(directory) if directory.is_dir() else []
-    return [file for _, file in sorted(numbered, key=lambda pair: -pair[0])]
+    rotated.sort(key=lambda pair: pair[0].start)
+    files = [file for file, _ in rotated]
+    if newest is None:
+        return files
+    # What was rotated last is not written any more once there is a newer file.
+    end = rotated[-1][0].start + rotated[-1][1] if rotated else 0
+    return [*files, replace(newest, start=end)]
 
 
 class OutputReader:
-    """A place in the output of one attempt. Close it, or use it in ``with``."""
+    """A place in the output of one attempt. Close it, or use it in ``with``.
+
+    ``position`` is that of the next byte in all that was ever printed; it jumps over what was removed before it was
+    read.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._descriptor: int | None = None
         self._inode: int | None = None
+        self.position = 0
 
     def __enter__(self) -> Self:
         return self
@@ -71,15 +93,38 @@ class OutputReader:
     def read(self) -> bytes:
         """The next bytes, at most ``BLOCK_BYTES``; empty at the end of what is there now."""
         while True:
-            if self._descriptor is not None and (block := os.read(self._descriptor, BLOCK_BYTES)):
+            if block := self._read_on():
                 return block
             newer = self._newer()
             if newer is None:
                 return b""
             # It was rotated away: what was written between the read above and the rename is still in it.
-            if self._descriptor is not None and (block := os.read(self._descriptor, BLOCK_BYTES)):
+            if block := self._read_on():
                 return block
             self._turn_to(newer, 0)
+
+    def _read_on(self) -> bytes:
+        block = b"" if self._descriptor is None else os.read(self._descriptor, BLOCK_BYTES)
+        self.position += len(block)
+        return block
+
+    @property
+    def end(self) -> int:
+        """The position behind the last byte that is there."""
+        files = _files(self._directory)
+        with suppress(FileNotFoundError):  # removed this moment
+            return files[-1].start + files[-1].path.stat().st_size if files else 0
+        return self.end
+
+    def seek(self, position: int) -> None:
+        """Go to a position, or to the next one that is there."""
+        files = _files(self._directory)
+        for file in files:
+            with suppress(FileNotFoundError):  # retention was faster
+                size = file.path.stat().st_size
+                if position < file.start + size or file is files[-1]:
+                    self._turn_to(file, min(max(position - file.start, 0), size))
+                    return
 
     def seek_tail(self, lines: int) -> int:
         """Go to where the last ``lines`` lines begin; how many of them there are."""
@@ -104,7 +149,10 @@ class OutputReader:
         if self._inode in inodes:
             following = inodes.index(self._inode) + 1
             return files[following] if following < len(files) else None
-        return files[0] if files else None
+        if not files or self._inode is None:
+            return files[0] if files else None
+        # It was removed. If nothing tells where the others begin (somebody removed those too), the newest is left.
+        return next((file for file in files if file.start >= self.position), files[-1])
 
     def _turn_to(self, file: _File, offset: int) -> None:
         try:
@@ -116,6 +164,7 @@ class OutputReader:
             return
         self.close()
         self._descriptor, self._inode = descriptor, file.inode
+        self.position = file.start + offset
         if offset:
             os.lseek(descriptor, offset, os.SEEK_SET)
 
@@ -128,6 +177,7 @@ class JobOutput:
         self._only = only
         self._number = -1 if only is None else only
         self._reader: OutputReader | None = None
+        self.begin: Position = (0, 0)  # of what was read last
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +185,24 @@ class JobOutput:
     def __exit__(self, *exc_info: object) -> None:
         if self._reader is not None:
             self._reader.close()
+
+    @property
+    def position(self) -> Position:
+        """The position of the next byte."""
+        return (0, 0) if self._reader is None else (self._number, self._reader.position)
+
+    def seek(self, job: Job, position: Position) -> None:
+        """Go to a position. An offset beyond the end of an attempt that another one followed counts on in that one."""
+        attempt, offset = position
+        numbers = [number for number in self._numbers(job) if number >= attempt]
+        for number in numbers:
+            self._open(number)
+            assert self._reader is not None
+            end = self._reader.end
+            if offset < end or number == numbers[-1]:
+                self._reader.seek(offset)
+                return
+            offset -= end
 
     def seek_tail(self, job: Job, lines: int) -> None:
         """Go to where the last ``lines`` lines begin."""
@@ -149,6 +217,7 @@ class JobOutput:
         """The next bytes; empty at the end of what is there now. ``job`` must be looked up before each call."""
         while True:
             if self._reader is not None and (block := self._reader.read()):
+                self.begin = (self._number, self._reader.position - len(block))
                 return block
             following = [number for number in self._numbers(job) if number > self._number or not self._reader]
             if not following:

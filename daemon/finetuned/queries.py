@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from finetuned import logs, moments
+from finetuned import moments
 from finetuned.board import Board
 from finetuned.domain import queue, tokens
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
@@ -24,6 +23,7 @@ from finetuned.domain.world import Slot
 from finetuned.observation import Observation
 from finetuned.past import Past
 from finetuned.queries_datasets import DatasetQueries
+from finetuned.queries_output import OutputQueries
 from finetuned.queries_templates import TemplateQueries
 from finetuned.reading import Reading
 from finetuned.store import Log, job_from, queries
@@ -31,7 +31,6 @@ from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry
 
 INLINE_JOBS = 50  # jobs that are decoded or put in order on the event loop; more of them in a thread
-OUTPUT_POLL_S = 0.25  # how often output that is followed is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +64,12 @@ class Queries:
     reading: Reading = field(init=False)  # what is read of one job's events and files
     past: Past = field(init=False)  # what was
     templates: TemplateQueries = field(init=False)
+    output: OutputQueries = field(init=False)  # what jobs printed
     _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None
 
     def __post_init__(self) -> None:
         self.templates = TemplateQueries(self.log, self.board)
+        self.output = OutputQueries(self.jobs_dir, self.job)
         self.reading = Reading(self.log, self.jobs_dir)
         self.past = Past(self.log)
 
@@ -200,40 +201,6 @@ class Queries:
     async def verify_log(self) -> VerifyReport:
         """Check the whole log: hash chain, gaps, versions, the file's structure. Takes seconds on a large log."""
         return await self.log.verify()
-
-    async def output(
-        self, job_id: str, *, tail: int | None = None, follow: bool = False, attempt: int | None = None
-    ) -> AsyncGenerator[bytes]:
-        """What a job's processes printed, of one attempt or of all in order, from the last ``tail`` lines on.
-
-        ``follow`` goes on until the job (or the attempt) has ended; while nothing comes it yields empty bytes
-        now and then. Raises ``NotFoundError``.
-        """
-        job = await self.job(job_id)
-        numbers = [each.number for each in job.attempts]
-        if attempt is not None and attempt not in numbers:
-            listed = ", ".join(str(number) for number in numbers) or "none yet"
-            raise NotFoundError(
-                f"Job {job_id} has no attempt {attempt}; its attempts: {listed}.", param="attempt"
-            )
-        return self._output(job_id, tail=tail, follow=follow, only=attempt)
-
-    async def _output(
-        self, job_id: str, *, tail: int | None, follow: bool, only: int | None
-    ) -> AsyncGenerator[bytes]:
-        output = logs.JobOutput(self.jobs_dir / job_id, only)
-        with output, suppress(NotFoundError):  # deleted while it was read
-            if tail is not None:
-                await anyio.to_thread.run_sync(output.seek_tail, await self.job(job_id), tail)
-            while True:
-                # Looked at before the files: what was written before the end is then read after it.
-                job = await self.job(job_id)
-                while block := await anyio.to_thread.run_sync(output.read, job):
-                    yield block
-                if not follow or output.is_final(job):
-                    return
-                yield b""
-                await anyio.sleep(OUTPUT_POLL_S)
 
     async def kinds(self) -> list[JobKind]:
         """The job kinds that plugins declare, by name."""

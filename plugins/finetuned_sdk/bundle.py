@@ -6,7 +6,7 @@
     runner.json     who runs it; made by link(2), so that exactly one claim wins
     control.json    what the daemon wants of the worker; polled by the worker
     spool.ndjson    the worker's facts (``finetuned_sdk.spool``)
-    output.log      stdout and stderr of the worker, rotated by the runner
+    output.log      stdout and stderr of the worker, rotated by the runner (output.log.OFFSET)
     exit.json       how the worker ended; written by the runner when nothing of it is left
     checkpoints/ artifacts/ work/
     tmp             link to the attempt's directory for temporary files while it runs; made by the runner

@@ -13,8 +13,8 @@ from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import encode
 from finetuned.api.download import send
-from finetuned.api.jobs import LARGEST_ATTEMPT
 from finetuned.api.lists import listing
+from finetuned.api.output import LARGEST_ATTEMPT
 from finetuned.api.parameters import LARGEST_PAGE, Limit, Query, Whole
 from finetuned.artifacts import Contents
 from finetuned_sdk.manifest import Entry

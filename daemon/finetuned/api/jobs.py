@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from functools import partial
 
 import anyio
 import anyio.to_thread
-from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
-from finetuned.api.doors import STOPPING, encode
+from finetuned.api.doors import encode
 from finetuned.api.lists import listing
-from finetuned.api.parameters import At, Flag, Limit, Query, Whole
+from finetuned.api.parameters import At, Limit, Query
 from finetuned.domain.job import Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
 from finetuned.queries import INLINE_JOBS
 from finetuned.submission import PRIORITY_LIMIT, JobRequest
-
-LONGEST_TAIL = 1_000_000  # lines
-LARGEST_ATTEMPT = 1_000_000
 
 
 class JobsQuery(Query):
@@ -41,14 +35,6 @@ class JobQuery(Query):
     """When."""
 
     at: At | None = None
-
-
-class OutputQuery(Query):
-    """Which part of a job's output."""
-
-    tail: Whole | None = Field(default=None, ge=0, le=LONGEST_TAIL, description="only so many last lines")
-    follow: Flag = Field(default=False, description="go on until the job (or the attempt) has ended")
-    attempt: Whole | None = Field(default=None, ge=0, le=LARGEST_ATTEMPT, description="only this attempt's")
 
 
 class CancelRequest(BaseModel):
@@ -128,34 +114,6 @@ async def delete(call: Call, *, job_id: str) -> wire.Deleted:
     """Hide an ended job and remove its files."""
     await call.commands.delete(job_id, actor=call.caller.actor)
     return {"id": job_id, "object": "job", "deleted": True}
-
-
-async def output(call: Call, query: OutputQuery, *, job_id: str) -> web.StreamResponse:
-    """What a job's processes printed, as text."""
-    blocks = await call.queries.output(job_id, tail=query.tail, follow=query.follow, attempt=query.attempt)
-    response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-    response.content_type = "text/plain"
-    response.charset = "utf-8"
-    await response.prepare(call.request)
-    async with aclosing(blocks):
-        await _write(call, response, blocks)
-    return response
-
-
-async def _write(call: Call, response: web.StreamResponse, blocks: AsyncIterator[bytes]) -> None:
-    request = call.request
-    async for block in blocks:
-        transport = request.transport
-        if request.app[STOPPING].is_set() or transport is None or transport.is_closing():
-            return
-        if not await call.queries.may_go_on(call.caller.actor):
-            transport.abort()
-            return
-        with anyio.move_on_after(call.config.sse_write_timeout_s) as waiting:
-            await response.write(block)
-        if waiting.cancelled_caught:
-            transport.abort()
-            return
 
 
 async def _shown(call: Call, job_id: str) -> wire.Job:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Final
 
 LIMIT: Final = 10_000_000  # bytes of one file
-FILES: Final = 7  # output.log and output.log.1 (newer) to output.log.6 (oldest)
+FILES: Final = 7  # output.log, and six that are named for the position of their first byte: output.log.0, …
 MASK: Final = b"***"
 
 
 class OutputLog:
     """An append-only file with one writer, rotated by rename at the end of a line.
 
-    A reader that keeps its file open reads it to the end before it opens the new one. A full disk costs
+    A file that was rotated is named for where it begins in all that was ever written, so that a position means the
+    same bytes whatever has been rotated or removed since. A reader that keeps its file open reads it to the end before it opens the new one. A full disk costs
     output, never the worker: what could not be written is counted, and said once there is room.
     """
 
@@ -28,6 +29,7 @@ class OutputLog:
         self._lost = 0
         self._size = 0
         self._descriptor: int | None = None
+        self._start = max((start + file.stat().st_size for start, file in self._rotated()), default=0)
         with contextlib.suppress(OSError):  # tried again at each write
             self._open()
 
@@ -74,18 +76,23 @@ class OutputLog:
     def _rotate(self) -> None:
         """Begin a new file; where that cannot be, the old one grows until it can."""
         with contextlib.suppress(OSError):
-            if self._path.exists():  # not if this is the second try, after the shift
-                self._shift()
+            if self._path.exists():  # not if this is the second try, after the rename
+                self._path.rename(self._path.with_name(f"{self._path.name}.{self._start}"))
+                self._remove_oldest()
+            size = self._size
             self._open()
+            self._start += size
 
-    def _shift(self) -> None:
-        for number in range(self._files - 1, 0, -1):
-            older = self._numbered(number - 1)
-            if older.exists():
-                older.replace(self._numbered(number))
+    def _remove_oldest(self) -> None:
+        rotated = sorted(self._rotated())
+        for _, file in rotated[: max(0, len(rotated) - self._files + 1)]:
+            file.unlink()
 
-    def _numbered(self, number: int) -> Path:
-        return self._path if number == 0 else self._path.with_name(f"{self._path.name}.{number}")
+    def _rotated(self) -> list[tuple[int, Path]]:
+        """The files that were rotated, with the positions of their first bytes."""
+        prefix = f"{self._path.name}."
+        found = [(each.name.removeprefix(prefix), each) for each in self._path.parent.glob(f"{prefix}*")]
+        return [(int(start), file) for start, file in found if start.isascii() and start.isdigit()]
 
 
 class Redactor:

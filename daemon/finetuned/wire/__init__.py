@@ -18,6 +18,7 @@ from finetuned.wire.lists import Deleted, Page
 from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
 from finetuned.wire.models import Model
 from finetuned.wire.secrets import Secret
+from finetuned.wire.output import AttemptCounts, LogCounts, LogLine
 from finetuned.wire.series import Metrics, Series
 from finetuned.wire.system import System, SystemHistory
 from finetuned.wire.templates import Template
@@ -30,6 +31,7 @@ __all__ = (
     "ArtifactContents",
     "ArtifactFile",
     "Attempt",
+    "AttemptCounts",
     "BackupReport",
     "Checkpoint",
     "Dataset",
@@ -51,6 +53,8 @@ __all__ = (
     "LineageDataset",
     "LineageJob",
     "LineageModel",
+    "LogCounts",
+    "LogLine",
     "LogStatistics",
     "Metrics",
     "Model",

@@ -11,7 +11,7 @@ import aiohttp
 import anyio
 import pytest
 
-from finetuned import logs
+from finetuned import log_search, logs
 from finetuned.domain import facts
 
 
@@ -54,20 +54,18 @@ async def followed(client: Any, path: str, **parameters: Any) -> AsyncIterator[t
 
 
 def rotate(file: Path) -> None:
-    """As the runner does it: the higher the number, the older."""
-    for number in range(5, 0, -1):
-        older = file.with_name(f"output.log.{number}")
-        if older.exists():
-            older.rename(file.with_name(f"output.log.{number + 1}"))
-    file.rename(file.with_name("output.log.1"))
+    """As the runner does it: named for the position of the first byte."""
+    rotated = sorted(file.parent.glob("output.log.*"), key=lambda path: int(path.suffix[1:]))
+    start = int(rotated[-1].suffix[1:]) + rotated[-1].stat().st_size if rotated else 0
+    file.rename(file.with_name(f"output.log.{start}"))
 
 
 async def test_output_is_joined_over_rotation_and_attempts(house: Any, client: Any) -> None:
     job_id = await running_job(house)
     path = f"/v1/jobs/{job_id}/logs"
     assert await text(client, path) == ""
-    output_file(house, job_id, 1, "output.log.2").write_text("one\n")
-    output_file(house, job_id, 1, "output.log.1").write_text("two\nthree\n")
+    output_file(house, job_id, 1, "output.log.0").write_text("one\n")
+    output_file(house, job_id, 1, "output.log.4").write_text("two\nthree\n")
     output_file(house, job_id, 1).write_text("four\n")
     await house.end_attempt(job_id, error=True)
     await house.start_attempt()
@@ -86,7 +84,7 @@ async def test_tail_counts_lines_from_the_end_over_rotation(
     house: Any, client: Any, tail: int, expected: str
 ) -> None:
     job_id = await running_job(house)
-    output_file(house, job_id, 1, "output.log.1").write_text("one\ntwo\nthree\n")
+    output_file(house, job_id, 1, "output.log.0").write_text("one\ntwo\nthree\n")
     output_file(house, job_id, 1).write_text("four\nfive\nsix")
     assert await text(client, f"/v1/jobs/{job_id}/logs", tail=tail) == expected
     assert await text(client, f"/v1/jobs/{job_id}/logs", tail=99) == "one\ntwo\nthree\nfour\nfive\nsix"
@@ -193,3 +191,256 @@ async def test_following_ends_when_the_server_closes(open_house: Any, open_clien
         with anyio.fail_after(5):
             await ended.wait()
         await client.close()
+
+
+# ---- positions -------------------------------------------------------------------------------------------
+
+
+async def read_from(client: Any, job_id: str, after: str | None = None, **parameters: Any) -> tuple[str, str]:
+    """Where an answer begins, and what it is."""
+    query = parameters if after is None else parameters | {"after": after}
+    async with client.get(f"/v1/jobs/{job_id}/logs", params=query) as response:
+        assert response.status == 200, await response.text()
+        return response.headers["Output-Position"], (await response.read()).decode()
+
+
+async def two_attempts(house: Any) -> str:
+    """A job whose first attempt printed 19 bytes over a rotation, and whose second 9."""
+    job_id = await running_job(house)
+    output_file(house, job_id, 1, "output.log.0").write_text("one\ntwo\nthree\n")
+    output_file(house, job_id, 1).write_text("four\n")
+    await house.end_attempt(job_id, error=True)
+    await house.start_attempt()
+    output_file(house, job_id, 2).write_text("five\nsix\n")
+    return job_id
+
+
+WHOLE = "one\ntwo\nthree\nfour\nfive\nsix\n"
+
+
+async def test_counting_the_bytes_received_is_enough_to_go_on_anywhere(house: Any, client: Any) -> None:
+    job_id = await two_attempts(house)
+    assert await read_from(client, job_id) == ("1:0", WHOLE)
+    for received in range(len(WHOLE) + 1):
+        position, rest = await read_from(client, job_id, f"1:{received}")
+        assert rest == WHOLE[received:]
+        attempt, offset = map(int, position.split(":"))
+        assert offset + (19 if attempt == 2 else 0) == received
+
+
+@pytest.mark.parametrize(
+    ("parameters", "position"),
+    [({"tail": 1}, "2:5"), ({"tail": 3}, "1:14"), ({"tail": 0}, "2:9"), ({"attempt": 2}, "2:0"), ({}, "1:0")],
+)
+async def test_each_answer_says_where_it_begins(
+    house: Any, client: Any, parameters: dict[str, Any], position: str
+) -> None:
+    job_id = await two_attempts(house)
+    assert (await read_from(client, job_id, **parameters))[0] == position
+
+
+async def test_a_job_that_printed_nothing_yet_has_a_position_to_go_on_from(house: Any, client: Any) -> None:
+    job_id = await house.accept_job()
+    position, nothing = await read_from(client, job_id)
+    assert nothing == ""
+    await house.start_attempt()
+    output_file(house, job_id, 1).write_text("begun\n")
+    assert (await read_from(client, job_id, position))[1] == "begun\n"
+
+
+async def test_what_was_rotated_away_is_told_by_a_later_position(house: Any, client: Any) -> None:
+    job_id = await two_attempts(house)
+    output_file(house, job_id, 1, "output.log.0").rename(output_file(house, job_id, 1, "output.log.100"))
+    assert await read_from(client, job_id, "1:3", attempt=1) == ("1:100", "one\ntwo\nthree\nfour\n")
+
+
+async def test_following_ends_abruptly_where_output_was_removed_before_it_was_read(
+    house: Any, client: Any, until: Callable[[Callable[[], object]], Any]
+) -> None:
+    job_id = await running_job(house)
+    file = output_file(house, job_id, 1)
+    file.write_text("one\n")
+    got = bytearray()
+    async with client.get(f"/v1/jobs/{job_id}/logs", params={"follow": "true"}) as response:
+        got += await response.content.readany()
+        rotate(file)
+        file.write_text("two\n")
+        rotate(file)
+        file.write_text("three\n")
+        rotate(file)
+        output_file(house, job_id, 1, "output.log.4").unlink()
+        file.write_text("four\n")
+        with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):
+            await response.content.read()
+    assert got == b"one\n"
+    assert await read_from(client, job_id, "1:4") == ("1:8", "three\nfour\n")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "param", "hint"),
+    [
+        ({"after": "1"}, "after", "such as 1:0"),
+        ({"after": "x:y"}, "after", "such as 1:0"),
+        ({"after": "7:0"}, "after", "attempt 7"),
+        ({"after": "1:0", "attempt": "2"}, "after", "attempt 1"),
+        ({"after": "1:0", "tail": "3"}, "tail", "give one of them"),
+    ],
+)
+async def test_a_position_that_is_none_is_refused(
+    house: Any, client: Any, parameters: dict[str, str], param: str, hint: str
+) -> None:
+    job_id = await two_attempts(house)
+    async with client.get(f"/v1/jobs/{job_id}/logs", params=parameters) as response:
+        assert response.status == 400
+        error = (await response.json())["error"]
+    assert error["param"] == param
+    assert hint in error["message"]
+
+
+# ---- searching and counting --------------------------------------------------------------------------------
+
+PRINTED = """INFO loading
+WARNING: the tokenizer has no pad token
+Traceback (most recent call last):
+  File "train.py", line 1, in <module>
+ValueError: Loss is NaN
+INFO going on
+"""
+
+
+async def found(client: Any, job_id: str, status: int = 200, **parameters: Any) -> Any:
+    async with client.get(f"/v1/jobs/{job_id}/logs/search", params=parameters) as response:
+        assert response.status == status, await response.text()
+        return await response.json()
+
+
+async def printing_job(house: Any) -> str:
+    job_id = await running_job(house)
+    first, second = (
+        PRINTED[:40],
+        PRINTED[40:],
+    )  # a rotation within a line happens to no runner, and does no harm
+    output_file(house, job_id, 1, "output.log.0").write_text(first)
+    output_file(house, job_id, 1).write_text(second)
+    await house.end_attempt(job_id, error=True)
+    await house.start_attempt()
+    output_file(house, job_id, 2).write_text("the loss is 0.5\nERROR no end")
+    return job_id
+
+
+async def test_lines_that_contain_a_text_are_found_whatever_its_case(house: Any, client: Any) -> None:
+    job_id = await printing_job(house)
+    page = await found(client, job_id, q="LOSS is")
+    assert [(each["attempt"], each["line"], each["level"], each["text"]) for each in page["data"]] == [
+        (1, 5, "error", "ValueError: Loss is NaN"),
+        (2, 1, None, "the loss is 0.5"),
+    ]
+    assert not page["has_more"]
+    hit = page["data"][0]
+    assert PRINTED[hit["offset"] :].startswith(hit["text"])
+    assert (await read_from(client, job_id, hit["id"], attempt=1))[1].startswith("ValueError")
+
+
+async def test_lines_are_found_by_level_and_attempt(house: Any, client: Any) -> None:
+    job_id = await printing_job(house)
+    errors = await found(client, job_id, level="error")
+    assert [each["line"] for each in errors["data"]] == [3, 4, 5]
+    assert [each["text"] for each in (await found(client, job_id, level="warning"))["data"]] == [
+        "WARNING: the tokenizer has no pad token"
+    ]
+    assert (await found(client, job_id, level="warning", attempt=2))["data"] == []
+
+
+async def test_pages_of_one_line_find_the_same_as_one_page(house: Any, client: Any) -> None:
+    job_id = await printing_job(house)
+    whole = (await found(client, job_id))["data"]
+    assert len(whole) == 7
+    pieces: list[Any] = []
+    parameters: dict[str, Any] = {"limit": 1}
+    while True:
+        page = await found(client, job_id, **parameters)
+        pieces += page["data"]
+        if not page["has_more"]:
+            break
+        parameters["after"] = page["next_after"]
+    assert pieces == whole
+
+
+async def test_a_search_goes_on_with_what_is_printed_later(house: Any, client: Any) -> None:
+    job_id = await printing_job(house)
+    page = await found(client, job_id, attempt=2)
+    assert [each["text"] for each in page["data"]] == ["the loss is 0.5"]  # the other has no end yet
+    await house.end_attempt(job_id)
+    later = await found(client, job_id, attempt=2, after=page["next_after"])
+    assert [(each["text"], each["line"]) for each in later["data"]] == [("ERROR no end", 2)]
+
+
+async def test_a_page_looks_through_a_bounded_piece(
+    house: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_search, "SCANNED_BYTES", 64 * 1024)
+    job_id = await running_job(house)
+    output_file(house, job_id, 1).write_text("x" * 70_000 + "\n" + "no\n" * 60_000 + "here\n")
+    pages, after = 0, None
+    hits: list[Any] = []
+    while True:
+        page = await found(client, job_id, q="here", **({} if after is None else {"after": after}))
+        pages, after, hits = pages + 1, page["next_after"], hits + page["data"]
+        if not page["has_more"]:
+            break
+    assert pages >= 3
+    assert [each["text"] for each in hits] == ["here"]
+
+
+async def test_a_long_line_is_cut(house: Any, client: Any) -> None:
+    job_id = await running_job(house)
+    output_file(house, job_id, 1).write_text("y" * 5000 + "\n")
+    (line,) = (await found(client, job_id, q="y"))["data"]
+    assert (line["text"], line["is_cut"]) == ("y" * 2000, True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "param"),
+    [
+        ({"after": "1:2"}, 400, "after"),
+        ({"after": "a:b:c:d"}, 400, "after"),
+        ({"level": "loud"}, 400, "level"),
+        ({"attempt": "9"}, 404, "attempt"),
+    ],
+)
+async def test_a_search_that_cannot_be_is_refused_by_name(
+    house: Any, client: Any, parameters: dict[str, str], status: int, param: str
+) -> None:
+    job_id = await printing_job(house)
+    assert (await found(client, job_id, status, **parameters))["error"]["param"] == param
+
+
+async def counted(client: Any, job_id: str) -> Any:
+    async with client.get(f"/v1/jobs/{job_id}/logs/counts") as response:
+        assert response.status == 200
+        return await response.json()
+
+
+async def test_lines_errors_and_warnings_are_counted_and_counting_goes_on(house: Any, client: Any) -> None:
+    job_id = await printing_job(house)
+    first = {"attempt": 1, "lines": 6, "errors": 1, "warnings": 1}
+    for _ in range(2):
+        assert await counted(client, job_id) == {
+            "object": "log_counts",
+            "job": job_id,
+            "lines": 7,
+            "errors": 1,
+            "warnings": 1,
+            "attempts": [first, {"attempt": 2, "lines": 1, "errors": 0, "warnings": 0}],
+        }
+    with output_file(house, job_id, 2).open("a") as file:
+        file.write(" but then\nlast")
+    assert (await counted(client, job_id))["attempts"][1] == {
+        "attempt": 2,
+        "lines": 2,
+        "errors": 1,
+        "warnings": 0,
+    }
+    await house.end_attempt(job_id)
+    for _ in range(2):
+        assert (await counted(client, job_id))["lines"] == 9

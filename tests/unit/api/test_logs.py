@@ -18,13 +18,12 @@ def everything(reader: OutputReader) -> bytes:
 
 
 def rotate(directory: Path, kept: int = 6) -> None:
-    """As the runner does it: the higher the number, the older."""
-    (directory / f"output.log.{kept}").unlink(missing_ok=True)
-    for number in range(kept - 1, 0, -1):
-        older = directory / f"output.log.{number}"
-        if older.exists():
-            older.rename(directory / f"output.log.{number + 1}")
-    (directory / "output.log").rename(directory / "output.log.1")
+    """As the runner does it: named for the position of the first byte; the oldest goes."""
+    rotated = sorted(directory.glob("output.log.*"), key=lambda path: int(path.suffix[1:]))
+    start = int(rotated[-1].suffix[1:]) + rotated[-1].stat().st_size if rotated else 0
+    (directory / "output.log").rename(directory / f"output.log.{start}")
+    for file in rotated[: max(0, len(rotated) + 1 - kept)]:
+        file.unlink()
 
 
 def test_nothing_there_reads_as_nothing_and_what_comes_later_is_read(tmp_path: Path) -> None:
@@ -45,12 +44,15 @@ def test_other_files_are_not_output(tmp_path: Path) -> None:
         assert everything(reader) == b"yes"
 
 
-def test_files_are_ordered_by_number_and_not_by_name(tmp_path: Path) -> None:
-    for number in range(12, 0, -1):
-        (tmp_path / f"output.log.{number}").write_bytes(b"%d\n" % number)
-    (tmp_path / "output.log").write_bytes(b"0\n")
+def test_files_are_ordered_by_position_and_not_by_name(tmp_path: Path) -> None:
+    written = b""
+    for number in range(12):
+        line = b"%d\n" % number
+        (tmp_path / f"output.log.{len(written)}").write_bytes(line)
+        written += line
+    (tmp_path / "output.log").write_bytes(b"last\n")
     with OutputReader(tmp_path) as reader:
-        assert everything(reader).split() == [b"%d" % number for number in range(12, -1, -1)]
+        assert everything(reader) == written + b"last\n"
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.booleans()), max_size=40))
@@ -80,10 +82,23 @@ def test_a_reader_whose_file_retention_removed_goes_on_with_the_oldest_there_is(
     (tmp_path / "output.log").write_bytes(b"one\n")
     with OutputReader(tmp_path) as reader:
         assert reader.read() == b"one\n"
+        for line in (b"two\n", b"three\n", b"four\n"):
+            rotate(tmp_path)
+            (tmp_path / "output.log").write_bytes(line)
+        (tmp_path / "output.log.0").unlink()
+        (tmp_path / "output.log.4").unlink()
+        assert everything(reader) == b"three\nfour\n"
+        assert reader.position == len(b"one\ntwo\nthree\nfour\n")
+
+
+def test_a_reader_goes_on_where_somebody_removed_every_rotated_file(tmp_path: Path) -> None:
+    (tmp_path / "output.log").write_bytes(b"one\n")
+    with OutputReader(tmp_path) as reader:
+        assert reader.read() == b"one\n"
         rotate(tmp_path)
-        (tmp_path / "output.log").write_bytes(b"three\n")
-        (tmp_path / "output.log.1").unlink()
-        assert everything(reader) == b"three\n"
+        (tmp_path / "output.log").write_bytes(b"two\n")
+        (tmp_path / "output.log.0").unlink()
+        assert everything(reader) == b"two\n"
 
 
 def test_lines_written_between_the_last_read_and_the_rename_are_read_before_the_new_file(
@@ -111,33 +126,32 @@ def test_lines_written_between_the_last_read_and_the_rename_are_read_before_the_
         assert reader.read() == b"three\n"
 
 
+@pytest.mark.parametrize("is_new_there", [False, True])
 def test_a_file_that_is_rotated_between_looking_and_opening_is_found_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_new_there: bool
 ) -> None:
     (tmp_path / "output.log").write_bytes(b"one\n")
-    opened, races = os.open, iter(("rename", "replace"))
+    opened, races = os.open, iter((True,))
 
     def race_then_open(path: Path, flags: int) -> int:
-        match next(races, None):
-            case "rename":
-                rotate(tmp_path)
-            case "replace":
-                (tmp_path / "output.log.1").rename(tmp_path / "output.log.2")
-                (tmp_path / "output.log.1").write_bytes(b"two\n")
+        if next(races, False):
+            rotate(tmp_path)
+            if is_new_there:
+                (tmp_path / "output.log").write_bytes(b"two\n")
         return opened(path, flags)
 
     monkeypatch.setattr(os, "open", race_then_open)
     with OutputReader(tmp_path) as reader:
-        assert everything(reader) == b"one\ntwo\n"
+        assert everything(reader) == (b"one\ntwo\n" if is_new_there else b"one\n")
 
 
 def test_tail_stops_where_retention_was_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "output.log.1").write_bytes(b"one\n")
+    (tmp_path / "output.log.0").write_bytes(b"one\n")
     (tmp_path / "output.log").write_bytes(b"two\n")
     tail = logs._tail
 
     def remove_then_tail(path: Path, lines: int) -> tuple[int, int]:
-        (tmp_path / "output.log.1").unlink(missing_ok=True)
+        (tmp_path / "output.log.0").unlink(missing_ok=True)
         return tail(path, lines)
 
     monkeypatch.setattr(logs, "_tail", remove_then_tail)
@@ -156,3 +170,35 @@ def test_the_tail_is_what_splitting_into_lines_gives(
         reader.seek_tail(wanted)
         lines = text.splitlines(keepends=True)
         assert everything(reader).decode() == "".join(lines[len(lines) - min(wanted, len(lines)) :])
+
+
+@given(
+    pieces=st.lists(st.text(alphabet="ab\n", max_size=30), min_size=1, max_size=6),
+    position=st.integers(0, 200),
+)
+def test_reading_from_a_position_gives_what_was_printed_behind_it(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[str], position: int
+) -> None:
+    directory = tmp_path_factory.mktemp("attempt")
+    for number, piece in enumerate(pieces):
+        (directory / "output.log").write_text(piece)
+        if piece and number < len(pieces) - 1:
+            rotate(directory)
+    if not pieces[-1] and not (directory / "output.log").exists():
+        (directory / "output.log").touch()
+    written = "".join(pieces)
+    with OutputReader(directory) as reader:
+        assert reader.end == len(written)
+        reader.seek(position)
+        assert reader.position == min(position, len(written))
+        assert everything(reader).decode() == written[position:]
+        assert reader.position == len(written)
+
+
+def test_a_position_that_was_removed_becomes_the_oldest_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "output.log.100").write_bytes(b"old\n")
+    (tmp_path / "output.log").write_bytes(b"new\n")
+    with OutputReader(tmp_path) as reader:
+        reader.seek(7)
+        assert reader.position == 100
+        assert everything(reader) == b"old\nnew\n"

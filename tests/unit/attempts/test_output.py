@@ -14,7 +14,7 @@ from finetuned.attempts.output import OutputLog, Redactor
 
 def in_order(path: Path) -> list[Path]:
     """The files of a log, oldest first."""
-    rotated = sorted(path.parent.glob(f"{path.name}.*"), key=lambda p: -int(p.suffix[1:]))
+    rotated = sorted(path.parent.glob(f"{path.name}.*"), key=lambda p: int(p.suffix[1:]))
     return [*rotated, path]
 
 
@@ -57,8 +57,27 @@ def test_the_oldest_file_goes_when_there_are_enough(tmp_path: Path) -> None:
     for number in range(100):
         log.write(b"a line with number %d\n" % number)
     log.close()
-    assert [file.name for file in in_order(path)] == ["output.log.2", "output.log.1", "output.log"]
-    assert in_order(path)[-1].read_bytes().endswith(b"number 99\n")
+    files = in_order(path)
+    assert len(files) == 3
+    assert files[-1].read_bytes().endswith(b"number 99\n")
+    first, second = (int(file.suffix[1:]) for file in files[:2])
+    assert second == first + files[0].stat().st_size
+    assert files[0].read_bytes().startswith(b"a line with number ")
+
+
+def test_a_rotated_file_is_named_for_the_position_of_its_first_byte(tmp_path: Path) -> None:
+    path = tmp_path / "output.log"
+    log = OutputLog(path, limit=200, files=1000)
+    data = b"".join(b"line %d\n" % number for number in range(500))
+    for start in range(0, len(data), 77):
+        log.write(data[start : start + 77])
+    log.close()
+    rotated = in_order(path)[:-1]
+    assert len(rotated) > 10
+    for file in rotated:
+        content = file.read_bytes()
+        start = int(file.suffix[1:])
+        assert data[start : start + len(content)] == content
 
 
 def test_a_line_without_an_end_is_cut_at_twice_the_limit(tmp_path: Path) -> None:
