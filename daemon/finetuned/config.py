@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from finetuned import config_sources
+from finetuned.config_sources import Sources
+from finetuned.config_sources import default_state_dir as default_state_dir  # noqa: PLC0414 - others take it from here
 from finetuned.domain.errors import ConfigError
-from finetuned.submission import nearest
+from finetuned.spelling import nearest
 
-SYSTEM_FILE = Path("/etc/finetuned/config.toml")
 LONGEST_SOCKET_PATH = 107  # bytes; sun_path of unix(7) holds 108 with the closing zero
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-
-#: environment variable -> key
-VARIABLES = {
-    "FINETUNED_STATE_DIR": "state_dir",
-    "FINETUNED_SOCKET": "socket",
-    "FINETUNED_LISTEN": "listen",
-}
-
-
-def default_state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the daemon keeps everything: ``$XDG_STATE_HOME/finetuned`` or ``~/.local/state/finetuned``."""
-    home = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "~").expanduser() / ".local" / "state"
-    return Path(home) / "finetuned"
 
 
 class Config(BaseModel):
@@ -95,10 +91,6 @@ class Config(BaseModel):
     trust_remote_code: bool = Field(
         default=False, description="whether jobs may run code that comes with a model from a hub"
     )
-    data_roots: tuple[Path, ...] = Field(
-        default=(),
-        description="folders from which jobs of callers without scope admin may name files by path",
-    )
     outbound_allow: tuple[str, ...] = Field(
         default=(),
         description="hosts and networks (CIDR) off the public internet, or without TLS, that may be called all the same",
@@ -106,6 +98,10 @@ class Config(BaseModel):
     secrets_dir: Path = Field(
         default=Path(),
         description="the directory of secrets, for its owner only. Default: `secrets` in `state_dir`",
+    )
+    data_roots: tuple[Path, ...] = Field(
+        default=(),
+        description="folders from which jobs of callers without scope admin may name files by path",
     )
     max_attempts: int = Field(
         default=3,
@@ -174,10 +170,16 @@ class Config(BaseModel):
 
     @field_validator("data_roots")
     @classmethod
-    def _plain_roots(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _apart_from_state(cls, roots: tuple[Path, ...], info: ValidationInfo) -> tuple[Path, ...]:
         for root in roots:
             if not root.is_absolute() or ".." in root.parts:
                 raise ValueError(f"{root} must be an absolute path without '..'")
+            for own in (info.data.get("state_dir"), info.data.get("secrets_dir")):
+                if own is not None and _overlap(root.resolve(), own.resolve()):
+                    raise ValueError(
+                        f"{root} and {own} lie in each other, so that jobs could be given the daemon's own files;"
+                        " choose a folder that holds data only"
+                    )
         return roots
 
     @field_validator("outbound_allow")
@@ -188,18 +190,6 @@ class Config(BaseModel):
 
             OutboundGuard(entries)
         return entries
-
-    @model_validator(mode="after")
-    def _roots_apart_from_state(self) -> Self:
-        for root in self.data_roots:
-            for own in (self.state_dir, self.secrets_dir):
-                real_root, real_own = root.resolve(), own.resolve()
-                if real_own.is_relative_to(real_root) or real_root.is_relative_to(real_own):
-                    raise ValueError(
-                        f"data_roots: {root} and {own} lie in each other, so that jobs could be given the daemon's own"
-                        " files; choose a folder that holds data only"
-                    )
-        return self
 
     @field_validator("socket")
     @classmethod
@@ -242,6 +232,10 @@ class Config(BaseModel):
         return split_address(self.listen)
 
 
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
 def split_address(listen: str) -> tuple[str, int] | None:
     """``host:port`` or ``[host]:port`` as a pair; ``None`` if empty. Raises ``ValueError``."""
     if not listen:
@@ -250,17 +244,6 @@ def split_address(listen: str) -> tuple[str, int] | None:
     if match is None or int(match[3]) > 65535:
         raise ValueError(f"{listen!r} is no host:port, for instance 127.0.0.1:8642; empty switches TCP off")
     return match[1] or match[2], int(match[3])
-
-
-def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The configuration file in force: the one named, else the system's, else the user's; ``None`` for none."""
-    if named := environ.get("FINETUNED_CONFIG"):
-        return Path(named)
-    config_home = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "~").expanduser() / ".config"
-    for path in (SYSTEM_FILE, Path(config_home) / "finetuned" / "config.toml"):
-        if path.is_file():
-            return path
-    return None
 
 
 def load(
@@ -272,59 +255,30 @@ def load(
 
     Raises ``ConfigError`` that names the file, the line and the key, and the nearest valid key.
     """
-    path = Path(file) if file else find_file(environ)
-    in_file = {} if path is None else _read(path)
-    in_environment = {key: environ[variable] for variable, key in VARIABLES.items() if variable in environ}
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    values: dict[str, Any] = {"state_dir": default_state_dir(environ), **in_file, **in_environment, **given}
+    sources = config_sources.read(file, overrides, environ)
     try:
-        return Config.model_validate(values)
+        return Config.model_validate(sources.values)
     except ValidationError as error:
-        raise _refusal(error, path, in_file, in_environment, given) from None
+        raise next(_problems(error, sources)) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def problems(sources: Sources) -> list[ConfigError]:
+    """Everything that is wrong in what was given; nothing if :func:`load` takes it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; correct --config or FINETUNED_CONFIG.") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); check its owner and mode.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}. Correct that line.") from None
+        Config.model_validate(sources.values)
+    except ValidationError as error:
+        return list(_problems(error, sources))
+    return []
 
 
-def _refusal(
-    error: ValidationError,
-    path: Path | None,
-    in_file: Mapping[str, Any],
-    in_environment: Mapping[str, Any],
-    given: Mapping[str, Any],
-) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    if key in given:
-        where = "The command line"
-    elif key in in_environment:
-        where = next(variable for variable, name in VARIABLES.items() if name == key)
-    elif key in in_file and path is not None:
-        where = f"{path}{_line_of(key, path)}"
-    else:
-        where = "The configuration"
-    if first["type"] == "extra_forbidden":
-        remedy = nearest(key, Config.model_fields) or f" The keys are {', '.join(Config.model_fields)}."
-        return ConfigError(f"{where}: {key!r} is not a known key.{remedy}", param=key)
-    reason = first["msg"].removeprefix("Value error, ")
-    reason = reason[:1].lower() + reason[1:]
-    return ConfigError(f"{where}: {key}: {reason}; got {first['input']!r}.", param=key)
-
-
-def _line_of(key: str, path: Path) -> str:
-    """``, line N`` where the key or its table stands, if it stands there plainly."""
-    pattern = re.compile(rf"\s*(?:\[\s*)?[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if pattern.match(line):
-            return f", line {number}"
-    return ""
+def _problems(error: ValidationError, sources: Sources) -> Iterator[ConfigError]:
+    for each in error.errors(include_url=False):
+        key = str(each["loc"][0]) if each["loc"] else ""
+        where = sources.where(key)
+        if each["type"] == "extra_forbidden":
+            remedy = nearest(key, Config.model_fields) or f" The keys are {', '.join(Config.model_fields)}."
+            yield ConfigError(f"{where}: {key!r} is not a known key.{remedy}", param=key)
+            continue
+        reason = each["msg"].removeprefix("Value error, ")
+        reason = reason[:1].lower() + reason[1:]
+        yield ConfigError(f"{where}: {key}: {reason}; got {each['input']!r}.", param=key)
