@@ -160,7 +160,7 @@ class Config(BaseModel):
         if not isinstance(values, dict):
             return values
         state_dir = Path(values.get("state_dir") or default_state_dir())
-        beside = {"socket": state_dir / "finetuned.sock", "secrets_dir": state_dir / "secrets"}
+        beside = {"socket": state_dir / config_sources.SOCKET_NAME, "secrets_dir": state_dir / "secrets"}
         return values | {key: path for key, path in beside.items() if not values.get(key)}
 
     @field_validator("state_dir", "socket", "secrets_dir")

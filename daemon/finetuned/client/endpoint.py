@@ -48,8 +48,13 @@ def find_endpoint(
         return Endpoint(url=url, token=environment.get("FINETUNED_TOKEN"))
     if socket := environment.get("FINETUNED_SOCKET"):
         return Endpoint(socket=Path(socket))
-    from finetuned import config  # noqa: PLC0415 - a tenth of a second that named endpoints need not pay
+    from finetuned import config_sources  # noqa: PLC0415 - what named endpoints need not pay
 
-    own = config.load(environ=environment).socket
+    if environment.get("FINETUNED_STATE_DIR") or config_sources.find_file(environment) is not None:
+        from finetuned import config  # noqa: PLC0415 - a tenth of a second: only for what was really configured
+
+        own = config.load(environ=environment).socket
+    else:
+        own = config_sources.default_state_dir(environment).absolute() / config_sources.SOCKET_NAME
     named = "FINETUNED_STATE_DIR" in environment
     return Endpoint(socket=own if named or own.exists() or not system_socket.exists() else system_socket)

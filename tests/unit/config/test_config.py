@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from finetuned import config
+from finetuned import config, config_sources
 from finetuned.domain.errors import ConfigError
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
@@ -52,7 +52,7 @@ def test_the_users_file_is_found_and_the_systems_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, own = tmp_path / "etc.toml", tmp_path / "finetuned" / "config.toml"
-    monkeypatch.setattr(config, "SYSTEM_FILE", system)
+    monkeypatch.setattr(config_sources, "SYSTEM_FILE", system)
     own.parent.mkdir()
     own.write_text("max_attempts = 4\n")
     environ = {"XDG_CONFIG_HOME": str(tmp_path)}
@@ -135,5 +135,5 @@ def test_the_reference_lists_exactly_the_keys_with_their_descriptions() -> None:
     rows = [line.split("|") for line in REFERENCE.read_text().splitlines() if line.startswith("| `")]
     listed = {row[1].strip().strip("`"): row[3].strip() for row in rows if row[1].strip().islower()}
     assert listed == {name: field.description for name, field in config.Config.model_fields.items()}
-    for variable, key in config.VARIABLES.items():
+    for variable, key in config_sources.VARIABLES.items():
         assert f"`{variable}` (`{key}`)" in REFERENCE.read_text()
