@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import PayloadEncodingError
@@ -17,7 +17,7 @@ from finetuned.api.body import UnsupportedMediaTypeError
 from finetuned.api.call import IDEMPOTENCY_REPLAYED, Call
 from finetuned.api.doors import json
 from finetuned.api.lists import listing
-from finetuned.api.parameters import AbsolutePath, Limit, Name, Query, Whole
+from finetuned.api.parameters import AbsolutePath, Limit, Name, Query, Whole, spelled
 from finetuned.commands_datasets import Registered
 from finetuned.datasets.content import Format
 from finetuned.datasets.preview import MOST_ROWS
@@ -28,6 +28,8 @@ from finetuned.submission import JobRequest
 CONTENT_DIGEST = "Content-Digest"
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]*={0,2}):")  # a dictionary of RFC 8941
 _HEX = r"^[0-9a-fA-F]{64}$"
+Version = Annotated[str, spelled(r"^[0-9a-fA-F]{8,64}$", 64)]
+Position = Annotated[str, spelled(r"^[0-9]{1,18}:[0-9]{1,18}$", 37)]
 
 
 class UploadQuery(Query):
@@ -52,7 +54,7 @@ class DatasetsQuery(Query):
 class VersionQuery(Query):
     """Which version."""
 
-    version: str | None = Field(
+    version: Version | None = Field(
         default=None, description="a version, or at least 8 digits that it begins with"
     )
 
@@ -60,11 +62,11 @@ class VersionQuery(Query):
 class PreviewQuery(Query):
     """Which rows of which version."""
 
-    version: str | None = Field(
+    version: Version | None = Field(
         default=None, description="a version, or at least 8 digits that it begins with; absent, the newest"
     )
     rows: Whole = Field(default=10, ge=1, le=MOST_ROWS, description="how many rows a page has at most")
-    after: str | None = Field(default=None, description="the next_after of the page before")
+    after: Position | None = Field(default=None, description="the next_after of the page before")
 
 
 class RegisterRequest(BaseModel):
@@ -90,7 +92,7 @@ class AuditRequest(BaseModel):
         default_factory=dict,
         description="other parameters of the training that is planned, and `preview_rows`",
     )
-    version: str | None = Field(
+    version: Version | None = Field(
         default=None, description="a version, or at least 8 digits that it begins with; null takes the newest"
     )
     kind: str = Field(default="sft-audit", description="the job kind that audits")

@@ -44,6 +44,7 @@ class OpenRoute:
     answer: Any = None  # the shape of its JSON; none for what is no JSON
 
 
+A_DATASET = "{name:(?!register$)[^/]+}"  # what stands beside the datasets is none of them
 READ, OPERATE, ADMIN = Scope.READ, Scope.OPERATE, Scope.ADMIN
 
 # fmt: off
@@ -75,8 +76,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/datasets", datasets.upload, OPERATE, "Upload a dataset", status=201, also=(200,), raw=True),
     Route("POST", "/v1/datasets/register", datasets.register, OPERATE, "Name a file that stays on the server", status=201, also=(200,)),
     Route("GET", "/v1/datasets", datasets.listed, READ, "List datasets"),
-    Route("GET", "/v1/datasets/{name}", datasets.show, READ, "Show a dataset and its versions"),
-    Route("DELETE", "/v1/datasets/{name}", datasets.delete, OPERATE, "Free a dataset's name, or one version of it"),
+    Route("GET", f"/v1/datasets/{A_DATASET}", datasets.show, READ, "Show a dataset and its versions"),
+    Route("DELETE", f"/v1/datasets/{A_DATASET}", datasets.delete, OPERATE, "Free a dataset's name, or one version of it"),
     Route("GET", "/v1/datasets/{name}/preview", datasets.preview, READ, "Show some rows of a dataset"),
     Route("GET", "/v1/datasets/{name}/audits", datasets.audits, READ, "List what jobs found in a dataset"),
     Route("POST", "/v1/datasets/{name}/audit", datasets.audit, OPERATE, "Submit a job that audits a dataset", status=201),

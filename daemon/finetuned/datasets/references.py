@@ -11,6 +11,7 @@ from finetuned.domain.registers import Dataset, DatasetVersion
 from finetuned.spelling import nearest
 
 SCHEME = "dataset:"
+TAKEN = frozenset({"register"})  # they stand where names stand in the API's paths
 SHORTEST_PREFIX = 8  # hexadecimal digits of a version
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 PREFIX = re.compile(rf"[0-9a-f]{{{SHORTEST_PREFIX},64}}")
@@ -43,10 +44,11 @@ def parse(value: str) -> Reference | None:
 
 def check_name(name: str) -> str:
     """The name, if a dataset can have it. Raises ``InvalidRequestError``."""
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or name in TAKEN:
         raise InvalidRequestError(
             f"name: {name[:120]!r} cannot be a dataset's name; use up to 96 letters, digits, dots, dashes and"
-            " underscores, the first of them a letter or digit.",
+            " underscores, the first of them a letter or digit, and not a word of the API's own"
+            f" ({', '.join(sorted(TAKEN))}).",
             param="name",
             code="invalid_name",
         )

@@ -109,6 +109,13 @@ async def test_the_same_again_changes_nothing_and_other_content_is_the_newest_ve
     assert len(files(house)) == 2  # each content once
 
 
+async def test_the_path_to_register_is_no_dataset(client: Client) -> None:
+    async with client.get("/v1/datasets/register") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    status, answer_of_upload = await upload(client, ROWS, "register")
+    assert (status, answer_of_upload["error"]["code"]) == (400, "invalid_name")
+
+
 async def test_datasets_are_listed_in_pages(client: Client) -> None:
     for name in ("c", "a", "b"):
         await upload(client, ROWS, name)

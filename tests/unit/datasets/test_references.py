@@ -81,7 +81,7 @@ def test_a_reference_to_nothing_is_refused_with_the_remedy(
     assert remedy in caught.value.message
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "a@b", "a:b", ".hidden", "-x", "a" * 97, "a b", "é"])
+@pytest.mark.parametrize("name", ["", "register", "a/b", "a@b", "a:b", ".hidden", "-x", "a" * 97, "a b", "é"])
 def test_a_name_that_could_not_stand_in_a_reference_or_a_path_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="letters, digits, dots") as caught:
         references.check_name(name)
