@@ -56,7 +56,7 @@ def run(*command: str, user: str | None = None, code: int | None = 0, **environm
         env={**os.environ, **OFFLINE, **environment},
         cwd="/",
         check=False,
-        timeout=150,
+        timeout=240,
     )
     assert code is None or done.returncode == code, (command, done.returncode, done.stdout, done.stderr)
     return done.stdout + (done.stderr if code else "")
@@ -77,7 +77,7 @@ def main_pid() -> int:
     return int(show("MainPID"))
 
 
-def eventually(condition: Callable[[], object], what: str, timeout: float = 30) -> None:
+def eventually(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about within {timeout:g} s"

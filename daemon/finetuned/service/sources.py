@@ -65,11 +65,11 @@ def find_python(named: str | None, scope: Scope) -> Path:
     path = Path(named or getattr(sys, "_base_executable", None) or sys.executable).expanduser().absolute()
     if not os.access(path, os.X_OK):
         raise InvalidRequestError(f"{path} cannot be run; correct --python.", param="python")
-    real = path.resolve()
-    if scope is Scope.SYSTEM and any(real.is_relative_to(private) for private in _PRIVATE):
+    private = [each for each in (path, path.resolve()) if any(each.is_relative_to(home) for home in _PRIVATE)]
+    if scope is Scope.SYSTEM and private:
         raise InvalidRequestError(
-            f"The service may not look into home directories, and {real} is in one; name another interpreter, for "
-            "instance --python /usr/bin/python3.",
+            f"The service may not look into home directories, and {private[0]} is in one; name another"
+            " interpreter, for instance --python /usr/bin/python3.",
             param="python",
         )
     return path
