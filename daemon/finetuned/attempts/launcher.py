@@ -22,6 +22,8 @@ DROPPED_VARIABLES: Final = frozenset({
     "LISTEN_PID",
     "MAINPID",
     "NOTIFY_SOCKET",
+    "OTEL_EXPORTER_OTLP_HEADERS",  # credentials of the daemon's traces
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 })  # fmt: skip

@@ -470,6 +470,7 @@ async def test_a_bundle_that_cannot_be_moved_yet_is_tried_again(
 
 def test_the_daemons_own_settings_do_not_reach_its_workers() -> None:
     environment = {"PATH": "/bin", "NOTIFY_SOCKET": "/s", "FINETUNED_TOKEN": "t", "HF_HOME": "/h"}
+    environment["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=Bearer x"
     assert runner_environment(environment) == {"PATH": "/bin", "HF_HOME": "/h"}
 
 
