@@ -7,7 +7,7 @@ the first, the least, the greatest and the last point stay, so that a plot of th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Protocol
@@ -19,6 +19,9 @@ PENDING = 256  # points that are gathered before they are thinned together
 
 #: order of arrival, step, microseconds since the epoch, value
 Point = tuple[int, int, int, float]
+
+#: takes a point: step, microseconds since the epoch, value
+Add = Callable[[int, int, float], None]
 
 _value = itemgetter(3)
 
@@ -54,43 +57,45 @@ class Thinner:
         self._most = max(1, -(-points // 4))  # buckets that are given out; up to twice as many are kept
         self._buckets: list[list[Point]] = []
         self._width = 2  # points that one bucket stands for
-        self._filled = 2  # of the newest bucket
+        self._left = 0  # points that the newest bucket still takes
         self._pending: list[Point] = []  # the newest bucket's, not thinned yet
+        self._room = 0  # how many of those there may be before something has to be done
 
     def add(self, step: int, at: int, value: float) -> None:
         """Take the next point."""
-        if self._filled == self._width:
-            self._begin()
+        if len(self._pending) >= self._room:
+            self._settle()
         self._pending.append((self.total, step, at, value))
         self.total += 1
-        self._filled += 1
-        if len(self._pending) >= PENDING:
-            self._settle()
 
     def points(self) -> list[Point]:
         """What is kept, in order."""
-        self._settle()
-        count = len(self._buckets)
+        buckets = [*self._buckets[:-1], [*self._buckets[-1], *self._pending]] if self._buckets else []
+        count = len(buckets)
         groups = min(count, self._most)
         kept: list[Point] = []
         for group in range(groups):
-            merged = self._buckets[group * count // groups : (group + 1) * count // groups]
+            merged = buckets[group * count // groups : (group + 1) * count // groups]
             kept += m4([point for bucket in merged for point in bucket])
         return kept
 
+    def _settle(self) -> None:
+        """Thin what is pending, and begin a new bucket if the newest is full."""
+        if self._pending:
+            self._buckets[-1] = m4([*self._buckets[-1], *self._pending])
+            self._left -= len(self._pending)
+            self._pending = []
+        if self._left == 0:
+            self._begin()
+        self._room = min(self._left, PENDING)
+
     def _begin(self) -> None:
-        self._settle()
         if len(self._buckets) == 2 * self._most:
             pairs = zip(self._buckets[::2], self._buckets[1::2], strict=True)
             self._buckets = [m4([*left, *right]) for left, right in pairs]
             self._width *= 2
         self._buckets.append([])
-        self._filled = 0
-
-    def _settle(self) -> None:
-        if self._pending:
-            self._buckets[-1] = m4([*self._buckets[-1], *self._pending])
-            self._pending = []
+        self._left = self._width
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,14 @@ class Series:
     total: int
 
 
+def _no_curves() -> dict[str, Add]:
+    return dict.fromkeys(AXES, _ignore)
+
+
+def _ignore(_step: int, _at: int, _value: float) -> None:
+    """A point of a series that is not kept."""
+
+
 @dataclass(slots=True)
 class Curves:
     """The fold: events in, series out.
@@ -155,6 +168,7 @@ class Curves:
     most_names: int = 10_000
     names: set[str] = field(default_factory=set)
     _kept: dict[tuple[str, int | None], Thinner] = field(default_factory=dict)
+    _adders: dict[str, Add] = field(default_factory=_no_curves)  # of the run at hand, by name
     _run: int = -1  # index of the span that the next event is looked for from
     _step: int = 0  # the newest step, for evaluations that name none
 
@@ -164,6 +178,7 @@ class Curves:
             while self._run + 1 < len(self.spans) and self.spans[self._run + 1].seq <= event.seq:
                 self._run += 1
                 self._step = 0
+                self._adders = _no_curves()
             if self._run < 0:
                 continue  # validation
             if event.type == facts.JobProgress.type:
@@ -188,32 +203,36 @@ class Curves:
             return
         self._step = step
         if not self._replaced(step):
-            for name, value in event.data.items():
-                if name not in AXES:
-                    self._add(name, step, event.at, value)
+            self._add_all("", event.data, step, event.at)
 
     def _fold_evaluation(self, event: Happened) -> None:
         step = event.data.get("step")
         step = self._step if step is None else step
         if not self._replaced(step):
-            for name, value in event.data["metrics"].items():
-                self._add(f"evaluation/{event.data['name']}/{name}", step, event.at, value)
+            self._add_all(f"evaluation/{event.data['name']}/", event.data["metrics"], step, event.at)
 
     def _replaced(self, step: int) -> bool:
         until = self.spans[self._run].until
         return until is not None and step > until and not self.each_attempt
 
-    def _add(self, name: str, step: int, at: int, value: Any) -> None:
-        if type(value) is not float and type(value) is not int:
-            return  # a text, a truth value, or nothing: no point of a curve
-        if name not in self.names and len(self.names) < self.most_names:
+    def _add_all(self, prefix: str, figures: Mapping[str, Any], step: int, at: int) -> None:
+        adders = self._adders
+        for figure, value in figures.items():
+            if type(value) is not float and type(value) is not int:
+                continue  # a text, a truth value, or nothing: no point of a curve
+            name = prefix + figure
+            (adders.get(name) or self._adder(name))(step, at, value)
+
+    def _adder(self, name: str) -> Add:
+        """What takes the points of a series: of one that is kept, or nothing."""
+        if len(self.names) < self.most_names:
             self.names.add(name)
-        if self.wanted is not None and name not in self.wanted:
-            return
         key = (name, self.spans[self._run].attempt if self.each_attempt else None)
         thinner = self._kept.get(key)
-        if thinner is None:
-            if len(self._kept) >= self.most:
-                return
+        is_kept = (self.wanted is None or name in self.wanted) and len(self._kept) < self.most
+        if thinner is None and is_kept:
             thinner = self._kept[key] = Thinner(self.points)
-        thinner.add(step, at, float(value))
+        adder = _ignore if thinner is None else thinner.add
+        if len(self._adders) < self.most_names:
+            self._adders[name] = adder
+        return adder
