@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from finetuned.board import Board
-from finetuned.datasets import preview, references
+from finetuned.datasets import file, preview, references
 from finetuned.datasets.preview import Preview
 from finetuned.domain.registers import Dataset, DatasetVersion
 
@@ -49,3 +50,9 @@ class DatasetQueries:
             roots=self.roots,
         )
         return await anyio.to_thread.run_sync(work)
+
+    async def content(self, version: DatasetVersion, start: int, stop: int) -> Iterator[bytes]:
+        """A part of a version's bytes, to be taken off the event loop. Raises ``Rejected`` if its file has changed."""
+        path, size = Path(version.path), version.bytes
+        await anyio.to_thread.run_sync(file.check, path, size, self.roots)
+        return file.read(path, size, start, stop, self.roots)

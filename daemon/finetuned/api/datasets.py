@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 from aiohttp import ClientPayloadError, hdrs, web
@@ -16,6 +17,7 @@ from finetuned import views, views_datasets, wire
 from finetuned.api.body import UnsupportedMediaTypeError
 from finetuned.api.call import IDEMPOTENCY_REPLAYED, Call
 from finetuned.api.doors import json
+from finetuned.api.download import send
 from finetuned.api.lists import listing
 from finetuned.api.parameters import AbsolutePath, Limit, Name, Query, Whole, spelled
 from finetuned.commands_datasets import Registered
@@ -146,6 +148,19 @@ async def preview(call: Call, query: PreviewQuery, *, name: Name) -> wire.Datase
     version = await call.queries.datasets.version(name, query.version)
     page = await call.queries.datasets.preview(version, limit=query.rows, after=query.after)
     return views_datasets.preview(name, version, page)
+
+
+async def content(call: Call, query: VersionQuery, *, name: Name) -> web.StreamResponse:
+    """A dataset's file as it was taken in, or a range of it. Its ETag is its version."""
+    version = await call.queries.datasets.version(name, query.version)
+    return await send(
+        call,
+        partial(call.queries.datasets.content, version),
+        size=version.bytes,
+        etag=f'"{version.version}"',
+        name=f"{name}.{version.format}",
+        media="application/octet-stream",
+    )
 
 
 async def audits(call: Call, query: VersionQuery, *, name: Name) -> wire.Page[wire.DatasetAudit]:

@@ -79,6 +79,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"/v1/datasets/{A_DATASET}", datasets.show, READ, "Show a dataset and its versions"),
     Route("DELETE", f"/v1/datasets/{A_DATASET}", datasets.delete, OPERATE, "Free a dataset's name, or one version of it"),
     Route("GET", "/v1/datasets/{name}/preview", datasets.preview, READ, "Show some rows of a dataset"),
+    Route("GET", "/v1/datasets/{name}/content", datasets.content, READ, "Download a dataset's file, or a range of it", media="application/octet-stream", head=True),
     Route("GET", "/v1/datasets/{name}/audits", datasets.audits, READ, "List what jobs found in a dataset"),
     Route("POST", "/v1/datasets/{name}/audit", datasets.audit, OPERATE, "Submit a job that audits a dataset", status=201),
     Route("GET", "/v1/templates", templates.listed, READ, "List templates"),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from finetuned.datasets import rows
-from finetuned.datasets.content import Format, open_regular
+from finetuned.datasets.content import Format
+from finetuned.datasets.file import opened
 from finetuned.datasets.rows import RawRow
-from finetuned.domain.errors import InvalidRequestError, Rejected
+from finetuned.domain.errors import InvalidRequestError
 
 MOST_ROWS = 100
 LONGEST_TEXT = 2000  # characters of a value
@@ -64,27 +63,16 @@ def read(
     number, offset = position(after)
     shown: list[ShownRow] = []
     taken = 0
-    try:
-        with BufferedReader(open_regular(path, roots)) as file:
-            if size is not None and os.fstat(file.fileno()).st_size != size:
-                raise Rejected(
-                    "dataset_changed",
-                    f"{path} is not what was registered any more; put it back as it was, or register it again.",
-                )
-            for row in reader(file, number, offset):
-                if len(shown) == limit or taken >= PAGE_BYTES:
-                    return Preview(shown, f"{number}:{offset}")
-                value, cut = shortened(row.value)
-                shown.append(ShownRow(row.number, value, cut, row.problem))
-                taken += row.read
-                number, offset = row.after
-                if row.last:
-                    break
-    except OSError as error:
-        raise Rejected(
-            "dataset_unreadable",
-            f"{path} cannot be read ({error.strerror or error}); put it back, or register it again.",
-        ) from None
+    with opened(path, size, roots) as file:
+        for row in reader(file, number, offset):
+            if len(shown) == limit or taken >= PAGE_BYTES:
+                return Preview(shown, f"{number}:{offset}")
+            value, cut = shortened(row.value)
+            shown.append(ShownRow(row.number, value, cut, row.problem))
+            taken += row.read
+            number, offset = row.after
+            if row.last:
+                break
     return Preview(shown, None)
 
 

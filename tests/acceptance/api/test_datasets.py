@@ -292,6 +292,34 @@ async def test_rows_are_shown_in_pages_and_by_version(client: Client) -> None:
     assert not page["has_more"]
 
 
+async def test_the_file_comes_back_whole_and_in_parts(client: Client) -> None:
+    _, dataset = await upload(client, ROWS)
+    await upload(client, ROWS * 2)
+    path = "/v1/datasets/colours/content"
+    async with client.get(path, params={"version": dataset["version"]}) as answer:
+        assert (answer.status, await answer.read()) == (200, ROWS)
+        assert answer.headers["ETag"] == f'"{SHA256}"'
+        assert "colours.jsonl" in answer.headers["Content-Disposition"]
+    async with client.get(path, headers={"Range": "bytes=5-9"}) as answer:
+        assert (answer.status, await answer.read()) == (206, ROWS[5:10])
+    async with client.head(path) as answer:
+        assert (answer.status, answer.headers["Content-Length"]) == (200, str(2 * len(ROWS)))
+
+
+async def test_a_registered_file_that_changed_is_not_sent_as_what_it_was(
+    client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(ROWS)
+    async with client.post("/v1/datasets/register", json={"name": "colours", "path": str(path)}) as answer:
+        assert answer.status == 201
+    path.write_bytes(ROWS * 2)
+    for kind in ("content", "preview"):
+        status, refused = await get(client, f"/v1/datasets/colours/{kind}")
+        assert (status, refused["error"]["code"]) == (409, "dataset_changed")
+        assert "register it again" in refused["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("path", "query", "status", "remedy"),
     [
