@@ -10,12 +10,15 @@ import json
 import os
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from finetuned import __version__
 from finetuned.domain.errors import FinetunedError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 FAILED = 1  # this machine did not let it
 DEFECT = 70  # EX_SOFTWARE of sysexits.h
@@ -48,6 +51,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tokens": ("tokens", "Make, list and revoke access tokens."),
     "secrets": ("secrets", "Store, list and remove secrets that jobs can name."),
     "log": ("log", "Verify, rebuild or back up the event log."),
+    "config": ("configuration", "Check the daemon's configuration, or show where each value comes from."),
+    "plugins": (
+        "plugins",
+        "List the plugins that a daemon of this environment would find: loaded, blocked or broken, and why.",
+    ),
+    "doctor": ("doctor", "Check this machine: what works, what does not, and what to do about it."),
+    "completion": ("completion", "Print the script that completes commands and options in a shell."),
     "install-service": ("service", "Install the daemon as a service of systemd."),
     "uninstall-service": ("service", "Remove the service; the log and the jobs stay."),
     "upgrade": ("service", "Put another release in the service's place; running jobs lose nothing."),
@@ -76,6 +86,17 @@ class Commands(click.Group):
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What can come next, without importing the commands."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only wanted here
+
+        names = [
+            CompletionItem(name, help=text)
+            for name, (_, text) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table of commands, without importing them."""
         del ctx
@@ -95,6 +116,10 @@ def finetune() -> None:
 
 def main() -> None:
     """The console script."""
+    if asked := os.environ.get("_FINETUNE_COMPLETE"):  # by the script of `finetune completion`
+        from click.shell_completion import shell_complete  # noqa: PLC0415 - only wanted here
+
+        sys.exit(shell_complete(finetune, {}, "finetune", "_FINETUNE_COMPLETE", asked))
     sys.exit(execute(sys.argv[1:]))
 
 

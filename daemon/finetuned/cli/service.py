@@ -57,15 +57,18 @@ python_option = click.option(
 )
 
 
-@click.command("install-service")
-@source_option
-@python_option
-@click.option(
+root_option = click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("/"),
-    help="Put everything below this directory, an image, and run nothing of the system's.",
+    help="Work below this directory, an image, and run nothing of the system's.",
 )
+
+
+@click.command("install-service")
+@source_option
+@python_option
+@root_option
 @click.option("--units-only", is_flag=True, help="Write the units of this release and nothing else.")
 @_common
 def install_service(
@@ -98,10 +101,13 @@ def install_service(
 
 @click.command("uninstall-service")
 @click.option("--purge", is_flag=True, help="Remove the log, all jobs and all models as well.")
+@root_option
 @_common
-def uninstall_service(*, purge: bool, scope: str | None, dry_run: bool, yes: bool, as_json: bool) -> None:
+def uninstall_service(
+    *, purge: bool, root: Path, scope: str | None, dry_run: bool, yes: bool, as_json: bool
+) -> None:
     """Remove the service; the log and the jobs stay."""
-    layout = find_layout(_scope(scope))
+    layout = find_layout(_scope(scope), root)
     installed = _installed(layout)
     if list(releases.interpreters_in_use(layout.state / "jobs")):
         raise Rejected(

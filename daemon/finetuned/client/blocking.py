@@ -157,6 +157,7 @@ class SyncClient:
     system_history = _waiting(Client.system_history)
     workers = _waiting(Client.workers)
     prometheus = _waiting(Client.prometheus)
+    alive = _waiting(Client.alive)
     ready = _waiting(Client.ready)
 
     tokens = _waiting(Client.tokens)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from finetuned.client.calls import Calls
 from finetuned.client.transport import SILENCE_TIMEOUT
-from finetuned.wire import Device, System, SystemHistory, Worker
+from finetuned.wire import Alive, Device, System, SystemHistory, Worker
 
 
 class MachineCalls(Calls):
     """What is there, how busy it is, who holds it."""
 
-    async def devices(self) -> list[Device]:
-        """The devices that the daemon schedules, and who holds them."""
-        return await self._listed("/v1/devices")
+    async def devices(self, *, at: int | str | None = None) -> list[Device]:
+        """The devices that the daemon schedules, and who holds them; or who did ``at`` a position or time."""
+        return await self._listed("/v1/devices", at=at)
 
     async def system(self) -> System:
         """The machine now: processors, memory, disk, GPUs and who is on them, and the daemon's own process."""
@@ -34,6 +34,11 @@ class MachineCalls(Calls):
             "/metrics", query={}, headers={}, silence=SILENCE_TIMEOUT
         ) as content:
             return (await content.read()).decode()
+
+    async def alive(self) -> Alive:
+        """The daemon's release and how long it has been up. Raises ``UnreachableError`` if nothing answers."""
+        found: Alive = await self._get("/healthz")
+        return found
 
     async def ready(self) -> bool:
         """Whether the daemon takes work. Raises ``UnreachableError`` if nothing answers."""
