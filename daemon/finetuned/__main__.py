@@ -21,7 +21,6 @@ LOG_EXIT_CODE = 74  # EX_IOERR: the log can no longer be trusted; a restart reco
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, run the daemon, and turn refusals into one sentence and an exit code."""
-    faulthandler.enable()  # the watchdog ends a daemon by SIGABRT: the journal then shows where it was stuck
     gc.disable()  # until it is ready: imports make no garbage worth a tenth of the start
     parent = os.getppid()  # before the imports, which take long enough for it to die meanwhile
     options = _parser().parse_args(arguments)
@@ -34,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings = config.load(options.config, _overrides(options))
         if options.check:
             return _check(settings)
+        faulthandler.enable()  # the watchdog ends a daemon by SIGABRT: the journal then shows where it was stuck
         anyio.run(
             lambda: daemon.run(settings, ephemeral_parent=parent if options.ephemeral else None),
             backend_options={"use_uvloop": True},
