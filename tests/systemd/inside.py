@@ -208,6 +208,16 @@ def secrets_are_credentials_of_the_daemon_alone() -> None:
     # As the daemon sees it: the directory is mounted for it.
     path = Path(f"/proc/{main_pid()}/root{directory}/secret_hf")
     assert path.read_text() == "hf_canary"
+    assert finetune("secrets", "list")["data"] == [{"name": "hf", "object": "secret", "writable": False}]
+
+
+@check
+def a_job_is_handed_a_credential_and_masks_it() -> None:
+    told = ("--param", 'tell=["HF_TOKEN"]', "--secret", "HF_TOKEN=hf")
+    job = finetune("run", "fake", "--param", "steps=1", *told, user="alice")["id"]
+    eventually(lambda: finetune("show", job)["state"] == "succeeded", "the job's end")
+    assert finetune("show", job)["result"]["told"] == ["***"]
+    assert "the secret is ***" in run("/usr/local/bin/finetune", "logs", job)
 
 
 @check
