@@ -45,11 +45,11 @@ def next_steps(job: Job, wait: Wait | None = None) -> list[Step]:
     """The steps, the most useful first. Never empty."""
     match job.state:
         case JobState.SUCCEEDED:
-            return [*_of_result(job), *_of_evaluations(job), *_of_advice(job), *_keep_or_remove(job)]
+            return [*_of_result(job), *_of_evaluations(job), *_of_advice(job), *_keep(job), *_remove(job)]
         case JobState.FAILED:
             return [*_of_failure(job), *_of_advice(job), _look(job)]
         case JobState.CANCELLED:
-            return [_retry(job, "It was cancelled"), *_keep_or_remove(job)]
+            return [_retry(job, "It was cancelled"), *_remove(job)]
         case JobState.CANCELLING:
             return [Step("wait", "Its processes are being stopped.", f"finetune watch {job.id}")]
         case JobState.PAUSED | JobState.PAUSING:
@@ -84,9 +84,11 @@ def _of_result(job: Job) -> Iterator[Step]:
             f"{name} can be the base of a next job.",
             _command("run", job.kind if "model" in job.params else "sft", "--model", name, "--data", "FILE"),
         )
-    for name in dict.fromkeys(each["name"] for each in job.artifacts):
+    names = list(dict.fromkeys(each["name"] for each in job.artifacts))
+    for name in names:
+        which = [] if len(names) == 1 else ["--artifact", name]
         yield Step(
-            "download", f"The files of {name} can be taken elsewhere.", _command("export", job.id, name)
+            "download", f"The files of {name} can be taken elsewhere.", _command("export", job.id, *which)
         )
 
 
@@ -148,7 +150,16 @@ def _look(job: Job) -> Step:
     return Step("look", "What it printed last often says more.", f"finetune logs {job.id} --tail 100")
 
 
-def _keep_or_remove(job: Job) -> Iterator[Step]:
+def _keep(job: Job) -> Iterator[Step]:
+    if job.template is None:
+        yield Step(
+            "keep",
+            "Its request can be kept as a template, to run it again with other data.",
+            _command("templates", "save", "NAME", "--job", job.id),
+        )
+
+
+def _remove(job: Job) -> Iterator[Step]:
     if _models(job):
         return  # its files are the model's
     yield Step(

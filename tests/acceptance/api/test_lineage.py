@@ -58,7 +58,7 @@ async def test_a_model_that_is_not_there_has_no_lineage(client: Any) -> None:
 async def test_a_job_says_what_makes_sense_next(house: Any, client: Any) -> None:
     done = await made(house, "first", "hub/llama")
     actions = [step["action"] for step in (await document(client, f"/v1/jobs/{done}/next"))["data"]]
-    assert actions == ["try", "train_on", "download"]
+    assert actions == ["try", "train_on", "download", "keep"]
     waiting = await house.accept_job()
     steps = (await document(client, f"/v1/jobs/{waiting}/next"))["data"]
     assert [step["action"] for step in steps] == ["watch", "cancel"]

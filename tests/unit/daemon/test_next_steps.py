@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,8 +67,19 @@ def test_a_model_that_was_made_can_be_tried_trained_on_and_downloaded() -> None:
     found = steps(scene)
     assert found["try"].command == "finetune models show 'my model'"
     assert found["train_on"].command == "finetune run sft --model 'my model' --data FILE"
-    assert found["download"].command == "finetune export job-1 model"
+    assert found["download"].command == "finetune export job-1"
     assert "delete" not in found
+
+
+def test_of_several_artifacts_each_is_named() -> None:
+    scene = running()
+    for name in ("model", "samples"):
+        published = facts.ArtifactPublished(attempt=1, name=name, kind="x", path=f"/x/{name}", bytes=1)
+        scene.report("job-1", published)
+    scene.report("job-1", facts.AttemptResult(attempt=1, values={}))
+    scene.end()
+    commands = [step.command for step in next_steps(scene.world.jobs["job-1"]) if step.action == "download"]
+    assert commands == ["finetune export job-1 --artifact model", "finetune export job-1 --artifact samples"]
 
 
 def test_a_loss_that_rose_again_says_that_less_training_may_do_better() -> None:
@@ -128,3 +142,39 @@ def test_what_was_cancelled_can_be_tried_again_or_removed() -> None:
     scene.submit()
     scene.fold(decisions.cancel(scene.world, "job-1", actor="uid:1"))
     assert list(steps(scene)) == ["retry", "delete"]
+
+
+def every_step() -> list[Step]:
+    """The steps of jobs in many states."""
+    scenes = [running(), failed("bad_dataset")]
+    waiting, cancelled, done = Scene(), Scene(), running(kind="sft", params={"model": "llama"})
+    waiting.submit()
+    cancelled.submit()
+    cancelled.fold(decisions.cancel(cancelled.world, "job-1", actor="uid:1"))
+    done.report("job-1", facts.JobProgress({"current_step": 1}))
+    scenes[0].report("job-1", facts.JobProgress({"current_step": 1}))
+    checkpoint(done, 1)
+    for name in ("model", "samples"):
+        published = facts.ArtifactPublished(attempt=1, name=name, kind="x", path=f"/x/{name}", bytes=1)
+        done.report("job-1", published)
+    done.report(
+        "job-1", facts.AttemptModel(attempt=1, name="m", path="/x/model", kind="adapter", base="llama")
+    )
+    done.report("job-1", facts.AttemptResult(attempt=1, values={}))
+    done.end()
+    scenes += [waiting, cancelled, done]
+    return [step for scene in scenes for step in next_steps(scene.world.jobs["job-1"])]
+
+
+def test_each_command_is_one_that_there_is() -> None:
+    reference = (Path(__file__).parents[3] / "docs" / "reference" / "cli.md").read_text()
+    sections = dict(
+        re.findall(r"^##+ `finetune ([^`]+)`$(.*?)(?=^##|\Z)", reference, re.MULTILINE | re.DOTALL)
+    )
+    commands = [shlex.split(step.command)[1:] for step in every_step() if step.command]
+    assert len({words[0] for words in commands}) >= 8
+    for words in commands:
+        name = " ".join(words[:2]) if words[0] in {"models", "templates"} else words[0]
+        assert name in sections, words
+        for option in (word for word in words if word.startswith("--")):
+            assert f"`{option}`" in sections[name], words
