@@ -198,8 +198,9 @@ def _scope(named: str | None) -> Scope | None:
 
 
 def _candidate(layout: Layout, source: str | None, python: str | None) -> Candidate:
-    found = find_source(source)
-    return Candidate(releases.place(layout.releases, found), found, find_python(python, layout.scope))
+    interpreter = find_python(python, layout.scope)
+    found = find_source(source).made_with(interpreter)
+    return Candidate(releases.place(layout.releases, found), found, interpreter)
 
 
 def _installed(layout: Layout) -> list[Path]:

@@ -10,7 +10,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,10 @@ class Source:
     requirement: str
     version: str
     fingerprint: str
+
+    def made_with(self, python: Path) -> Source:
+        """The same source for another interpreter: that is another release."""
+        return replace(self, fingerprint=f"{self.fingerprint} {python.resolve()}")
 
 
 def find_source(named: str | None = None) -> Source:

@@ -5,7 +5,6 @@ That the real ones work together is `make test-systemd`'s to show; here it is wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import sys
@@ -22,9 +21,13 @@ from tests.acceptance.daemon.process import eventually, running
 
 from finetuned.attempts import identity
 from finetuned.cli import main
-from finetuned.service import readiness
+from finetuned.service import readiness, sources
+from finetuned.service.layout import Scope
+from finetuned.service.sources import find_python, find_source
 from finetuned.service.steps import StepError
 from finetuned_sdk.bundle import Bundle, Spec
+
+PYTHON = find_python(None, Scope.USER)
 
 #: A systemctl that notes what it is asked, and lets no release start that is said to be broken.
 SYSTEMCTL = """#!/bin/sh
@@ -55,8 +58,8 @@ class Machine:
                     f'#!/bin/sh\necho "{version} {name} $*" >> "$HOME/asked"\n'
                 )
                 (release / "bin" / name).chmod(0o755)
-            # `_candidate` finds it whole.
-            record = {"version": version, "fingerprint": hashlib.sha256(path.read_bytes()).hexdigest()}
+            fingerprint = find_source(str(path)).made_with(PYTHON).fingerprint
+            record = {"version": version, "fingerprint": fingerprint}
             (release / "release.json").write_text(json.dumps(record))
         return str(path)
 
@@ -189,6 +192,15 @@ def test_another_release_is_left_to_the_upgrade(machine: Machine, capsys: pytest
     assert "1.0 is installed; `finetune upgrade`" in said
 
 
+def test_another_interpreter_makes_another_release(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(machine)
+    wheel = machine.wheel("1.0")
+    assert main.execute(["upgrade", "--user", "--dry-run", "--from", wheel, "--python", "/bin/sh"]) == 0
+    assert f"into {machine.base}/releases/1.0-2, with /bin/sh" in capsys.readouterr().out
+
+
 def test_an_upgrade_checks_then_switches_then_waits(machine: Machine) -> None:
     install(machine)
     assert main.execute(["upgrade", "--user", "--yes", "--from", machine.wheel("1.1")]) == 0
@@ -316,13 +328,13 @@ def test_it_is_not_removed_under_running_jobs(machine: Machine, capsys: pytest.C
 
 
 def test_an_image_is_filled_and_emptied_without_a_service_manager(
-    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wheel = machine.wheel("1.0")
     shutil.copytree(machine.base / "releases", tmp_path / "opt/finetuned/releases")
+    monkeypatch.setattr(sources, "_PRIVATE", ())  # this test's Python may be in a home
     image = ["--system", "--root", str(tmp_path), "--yes", "--json"]
-    # Whatever this test's Python is, the machine is not its home.
-    assert main.execute(["install-service", *image, "--python", "/bin/sh", "--from", wheel]) == 0
+    assert main.execute(["install-service", *image, "--from", wheel]) == 0
     steps = json.loads(capsys.readouterr().out)
     assert f"write {tmp_path}/etc/systemd/system/finetuned.socket" in steps
     assert (tmp_path / "etc/tmpfiles.d/finetuned.conf").is_file()
