@@ -9,9 +9,10 @@ import click
 
 from finetuned.cli import console, listings, parameters, preview, transfers, units, watch
 from finetuned.cli.session import json_option, paged, with_daemon
-from finetuned.cli.shapes import Gone, Listing, TokenPreview
+from finetuned.cli.shapes import Fetched, Gone, Listing, TokenPreview
 from finetuned.client import Client
 from finetuned.client.datasets import sha256
+from finetuned.domain.errors import NotFoundError
 from finetuned.wire import Dataset, DatasetAudit, DatasetPreview, Event, Job
 
 FORMATS = ("jsonl", "json", "csv", "parquet")
@@ -185,6 +186,30 @@ async def audits(daemon: Client, *, name: str, as_json: bool) -> None:
             listings.audits(listed),
             empty=f"Nobody has read {name} through; `finetune datasets audit {name} --model MODEL` does.",
         )
+
+
+@datasets.command
+@named
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where to. Default: a file of its name here."
+)
+@json_option(shape=Fetched)
+@with_daemon
+async def download(daemon: Client, *, name: str, output: Path | None, as_json: bool) -> None:
+    """Bring a dataset's file to this machine, resumed where it broke off, its checksum compared."""
+    name, version = split(name)
+    dataset = await daemon.dataset(name)
+    fitting = [each for each in dataset["versions"] if version is None or each["version"].startswith(version)]
+    if not fitting:
+        raise NotFoundError(f"{name} has no version {version}; `finetune datasets show {name}` lists them.")
+    chosen = fitting[0]
+    target = output or Path(f"{name}.{chosen['format']}")
+    with transfers.progress(target.name, chosen["bytes"]) as count:
+        await daemon.download_dataset(name, target, version=chosen["version"], on_bytes=count)
+    if as_json:
+        console.emit({"id": name, "version": chosen["version"], "target": str(target.absolute())})
+    else:
+        console.say(f"{target}: {units.size(chosen['bytes'])}, checksum right.")
 
 
 @datasets.command

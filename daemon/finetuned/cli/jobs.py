@@ -1,18 +1,15 @@
-"""``ls``, ``show``, ``logs``, ``cancel``, ``retry`` and ``delete``: commands about jobs that are there."""
+"""``ls``, ``show``, ``cancel``, ``retry`` and ``delete``: commands about jobs that are there."""
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 
-import anyio
 import click
 
 from finetuned.cli import console, tables, timeline, watch
 from finetuned.cli.session import json_option, paged, with_daemon
-from finetuned.cli.shapes import Gone, Line, Listing, ShownJob
+from finetuned.cli.shapes import Gone, Listing, ShownJob
 from finetuned.client import Client
-from finetuned.client.errors import UnreachableError
 from finetuned.domain.states import TERMINAL, JobState
 from finetuned.wire import Event, Job
 
@@ -72,82 +69,6 @@ async def show(daemon: Client, *, job_id: str, as_json: bool) -> None:
     if job["attempts"]:
         console.say("")
         console.show(tables.attempts(job))
-
-
-@click.command
-@click.argument("job_id", metavar="JOB")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
-@click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
-@click.option("--attempt", type=click.IntRange(0), help="Of this attempt. Default: of all, in order.")
-@json_option("Print JSON, one object a line.", shape=Line, lines=True)
-@paged
-@with_daemon
-async def logs(
-    daemon: Client, *, job_id: str, follow: bool, tail: int | None, attempt: int | None, as_json: bool
-) -> None:
-    """Print what a job's processes printed."""
-    write = _LineWriter() if as_json else _RawWriter()
-    while True:
-        try:
-            async for chunk in daemon.logs(job_id, tail=tail, follow=follow, attempt=attempt):
-                write(chunk)
-        except UnreachableError:
-            if not follow or not write.begun:
-                raise
-        if not follow or await _has_ended(daemon, job_id, attempt):
-            write.end()
-            return
-        console.note("The connection was lost; lines may be missing here. Connected again.")
-        tail = 0
-
-
-async def _has_ended(daemon: Client, job_id: str, attempt: int | None) -> bool:
-    """Whether nothing more can come; asked until the daemon answers."""
-    pause = 0.2
-    while True:
-        try:
-            job = await daemon.job(job_id)
-        except UnreachableError:
-            await anyio.sleep(pause)
-            pause = min(5.0, pause * 2)
-        else:
-            over = {each["number"] for each in job["attempts"] if each["ended_at"] is not None}
-            return JobState(job["state"]) in TERMINAL or attempt in over
-
-
-class _RawWriter:
-    """Bytes as they come."""
-
-    def __init__(self) -> None:
-        self.begun = False
-
-    def __call__(self, chunk: bytes) -> None:
-        self.begun = True
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
-
-    def end(self) -> None:
-        """Nothing is held back."""
-
-
-class _LineWriter(_RawWriter):
-    """``{"line": …}`` for each whole line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rest = b""
-
-    def __call__(self, chunk: bytes) -> None:
-        self.begun = True
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            console.emit({"line": line.decode(errors="replace")})
-
-    def end(self) -> None:
-        """The last line, if it had no end."""
-        if self._rest:
-            console.emit({"line": self._rest.decode(errors="replace")})
-            self._rest = b""
 
 
 @click.command

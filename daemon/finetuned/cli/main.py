@@ -31,7 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "ls": ("jobs", "List jobs, newest first."),
     "show": ("jobs", "Show a job: its timeline, attempts and result."),
     "watch": ("watch", "Watch a job until it ends."),
-    "logs": ("jobs", "Print what a job's processes printed."),
+    "logs": ("output", "Print what a job's processes printed."),
     "metrics": ("metrics", "Draw a job's curves: loss, learning rate and what else it reports."),
     "checkpoints": ("results", "List a job's checkpoints."),
     "artifacts": ("results", "List a job's artifacts, or the files of one."),

@@ -62,6 +62,14 @@ class Exported(wire.Artifact):
     files: int
 
 
+class Fetched(TypedDict):
+    """A dataset's file that was brought here, and where it is."""
+
+    id: str
+    version: str
+    target: str
+
+
 class Change(TypedDict):
     """A figure of the demo before and after the training, from 0 to 1."""
 

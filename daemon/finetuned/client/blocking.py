@@ -120,6 +120,10 @@ class SyncClient:
     all_events = _iterating(Client.all_events)
     follow = _iterating(Client.follow)
     logs = _iterating(Client.logs)
+    follow_logs = _iterating(Client.follow_logs)
+    search_logs = _waiting(Client.search_logs)
+    all_log_lines = _iterating(Client.all_log_lines)
+    log_counts = _waiting(Client.log_counts)
 
     metrics = _waiting(Client.metrics)
     checkpoints = _waiting(Client.checkpoints)
@@ -137,6 +141,7 @@ class SyncClient:
     preview_dataset = _waiting(Client.preview_dataset)
     dataset_audits = _waiting(Client.dataset_audits)
     audit_dataset = _waiting(Client.audit_dataset)
+    download_dataset = _waiting(Client.download_dataset)
     delete_dataset = _waiting(Client.delete_dataset)
 
     templates = _waiting(Client.templates)

@@ -24,6 +24,7 @@ from finetuned.client.events import EventCalls
 from finetuned.client.jobs import JobCalls
 from finetuned.client.machine import MachineCalls
 from finetuned.client.models import ModelCalls
+from finetuned.client.output import OutputCalls
 from finetuned.client.results import ResultCalls
 from finetuned.client.secrets import SecretCalls
 from finetuned.client.templates import TemplateCalls
@@ -33,6 +34,7 @@ from finetuned.client.transport import OnConnection, Transport
 class Client(
     JobCalls,
     EventCalls,
+    OutputCalls,
     ResultCalls,
     DatasetCalls,
     TemplateCalls,

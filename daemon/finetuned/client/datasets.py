@@ -11,7 +11,7 @@ import anyio.to_thread
 from aiohttp import hdrs
 
 from finetuned.client.calls import PAGE, Calls, given, parameters, part
-from finetuned.client.download import BLOCK, OnBytes
+from finetuned.client.download import BLOCK, OnBytes, announced, download
 from finetuned.wire import Dataset, DatasetAudit, DatasetPreview, Job, Page
 
 Json = Any
@@ -109,6 +109,36 @@ class DatasetCalls(Calls):
             f"{_path(name)}/audit", given(model=model, version=version, params=params, kind=kind)
         )
         return job
+
+    async def download_dataset(
+        self,
+        name: str,
+        destination: Path,
+        *,
+        version: str | None = None,
+        on_bytes: OnBytes = lambda _count: None,
+    ) -> bool:
+        """Bring a dataset's file here, resumed where it broke off; whether anything had to be brought.
+
+        Its SHA-256 is compared before the file gets its name.
+        """
+        found = await self.dataset(name)
+        wanted = version or found["version"]
+        full = next((each for each in found["versions"] if each["version"].startswith(wanted)), None)
+        path, query = f"{_path(name)}/content", parameters(version=full["version"] if full else wanted)
+        return await download(
+            self._transport,
+            path,
+            query=query,
+            content=await announced(
+                self._transport,
+                path,
+                query,
+                holds=lambda file: full is None or sha256(file) == full["version"],
+            ),
+            destination=destination,
+            on_bytes=on_bytes,
+        )
 
     async def delete_dataset(self, name: str, *, version: str | None = None) -> None:
         """Free a dataset's name, or one version of it."""

@@ -42,19 +42,32 @@ class DownloadError(FinetunedError):
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is to be there in the end. ``tag`` is an ETag, or ``None`` where the sum is known beforehand."""
+    """What is to be there in the end: its size, what tells it from other contents, and whether a file holds it.
+
+    ``tag`` is its ETag, where that is known beforehand.
+    """
 
     bytes: int
-    crc32: int | None
+    mark: str
+    holds: Callable[[Path], bool]
     tag: str | None = None
 
 
-async def announced(transport: Transport, path: str, query: Mapping[str, str]) -> Content:
-    """Size and ETag of what lies at ``path``, without its bytes."""
+def file_content(size: int, crc: int) -> Content:
+    """The content of a file whose CRC-32 is known."""
+    return Content(size, f"{crc:08x}", lambda path: crc32(path) == crc)
+
+
+async def announced(
+    transport: Transport, path: str, query: Mapping[str, str], *, holds: Callable[[Path], bool]
+) -> Content:
+    """What lies at ``path``, by its size and ETag. A later content has another ETag."""
     async with transport.opened(
         path, query=query, headers={}, silence=SILENCE_TIMEOUT, method=hdrs.METH_HEAD
     ) as answer:
-        return Content(int(answer.headers[hdrs.CONTENT_LENGTH]), None, answer.headers[hdrs.ETAG])
+        tag = answer.headers[hdrs.ETAG]
+        mark = f"{zlib.crc32(tag.encode()):08x}"
+        return Content(int(answer.headers[hdrs.CONTENT_LENGTH]), mark, holds, tag)
 
 
 async def download(
@@ -160,24 +173,19 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
 
 def _part(destination: Path, content: Content) -> Path:
     """The hidden file of an unfinished download: another content is another file."""
-    mark = (
-        f"{content.crc32:08x}"
-        if content.crc32 is not None
-        else f"{zlib.crc32(str(content.tag).encode()):08x}"
-    )
-    return destination.with_name(f".{destination.name}.{mark}.part")
+    return destination.with_name(f".{destination.name}.{content.mark}.part")
 
 
 def _is_there(destination: Path, content: Content) -> bool:
-    return content.crc32 is not None and destination.is_file() and _holds(destination, content)
+    return destination.is_file() and _holds(destination, content)
 
 
 def _holds(path: Path, content: Content) -> bool:
-    """Whether a file is what was announced: its size and its sum, or the sums of an archive's members."""
-    if path.stat().st_size != content.bytes:
-        return False
-    if content.crc32 is not None:
-        return crc32(path) == content.crc32
+    return path.stat().st_size == content.bytes and content.holds(path)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether each member of a zip archive has its sum."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None

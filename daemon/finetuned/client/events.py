@@ -1,4 +1,4 @@
-"""Calls about events, and about what a job's processes printed."""
+"""Calls about events."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 
 from finetuned.client.calls import PAGE, Calls, job_path, parameters
-from finetuned.client.errors import UnreachableError
 from finetuned.client.follow import follow
-from finetuned.client.transport import LOST, OnConnection
+from finetuned.client.transport import OnConnection
 from finetuned.wire import Event, Page
 
 
 class EventCalls(Calls):
-    """Look back, follow, read what was printed."""
+    """Look back and follow."""
 
     async def events(
         self, *, job: str | None = None, after: int = 0, limit: int = 100, types: Collection[str] = ()
@@ -63,22 +62,6 @@ class EventCalls(Calls):
         async with aclosing(found) as events:
             async for event in events:
                 yield event
-
-    async def logs(
-        self, job_id: str, *, tail: int | None = None, follow: bool = False, attempt: int | None = None
-    ) -> AsyncGenerator[bytes, None]:
-        """What the job's processes printed: its last ``tail`` lines, or all; with ``follow`` until it ends.
-
-        Raises ``UnreachableError`` if the connection is lost on the way.
-        """
-        query = parameters(tail=tail, follow="true" if follow else None, attempt=attempt)
-        path = f"{job_path(job_id)}/logs"
-        async with self._transport.stream(path, query=query, headers={}, silence=None) as content:
-            try:
-                async for chunk in content.iter_any():
-                    yield chunk
-            except LOST as error:
-                raise UnreachableError(f"The connection was lost: {error}. The job goes on.") from error
 
 
 def events_path(job_id: str | None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
 
 from finetuned.client.calls import PAGE, Calls, job_path, parameters, part
-from finetuned.client.download import Content, OnBytes, announced, download
+from finetuned.client.download import OnBytes, announced, download, file_content, is_archive
 from finetuned.wire import Artifact, ArtifactContents, ArtifactFile, Checkpoint, Metrics
 
 
@@ -89,7 +89,7 @@ class ResultCalls(Calls):
             self._transport,
             f"{_artifact_path(job_id, name)}/files/{part(file['path'])}",
             query=parameters(attempt=attempt),
-            content=Content(file["bytes"], file["crc32"]),
+            content=file_content(file["bytes"], file["crc32"]),
             destination=destination,
             on_bytes=on_bytes,
         )
@@ -110,7 +110,7 @@ class ResultCalls(Calls):
             self._transport,
             path,
             query=query,
-            content=await announced(self._transport, path, query),
+            content=await announced(self._transport, path, query, holds=is_archive),
             destination=destination,
             on_bytes=on_bytes,
         )

@@ -62,6 +62,7 @@ class FakeDaemon:
         ]  # fmt: skip
         self.datasets: dict[str, dict[str, Json]] = {}
         self.log_blocks: list[bytes] = []
+        self.log_removed = 0  # bytes that were rotated away
         self.verify: dict[str, Json] = {
             "ok": True,
             "events": 3,
@@ -70,6 +71,7 @@ class FakeDaemon:
         }
         self.endings: dict[str, dict[str, Json]] = {}  # by kind, how its jobs end
         self.answers: dict[tuple[str, str], Json] = {}  # by method and path: JSON, (status, JSON), bytes
+        self.content: dict[str, bytes] = {}  # by path, what can be downloaded
         self.refusal: tuple[int, Json] | None = None  # what every request is answered
         self.unfolds = False  # whether a job is shown as it was submitted until its end was streamed
         self.ends_told: set[str] = set()  # the streams whose end a client was sent
@@ -206,6 +208,8 @@ class FakeDaemon:
             if isinstance(answer, str):
                 return web.Response(text=answer, status=status)
             return web.json_response(answer, status=status)
+        if request.path in self.content:
+            return web.Response(body=self.content[request.path], headers={"ETag": '"one"'})
         if (request.method, request.path) in self.answers:
             answer = self.answers[request.method, request.path]
             if isinstance(answer, bytes):
@@ -341,18 +345,19 @@ class FakeDaemon:
         return web.json_response({"path": body["path"], "bytes": 4096, "head": {"seq": 3, "hash": "ab"}})
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
+        start = max(int(request.query.get("after", "1:0").partition(":")[2]), self.log_removed)
+        response = web.StreamResponse(headers={"Output-Position": f"1:{start}"})
         await response.prepare(request)
-        tail = request.query.get("tail")
-        blocks = self.log_blocks if tail != "0" else []
-        for block in list(blocks):
-            await response.write(block)
+        if rest := b"".join(self.log_blocks)[start:]:
+            await response.write(rest)
+            await asyncio.sleep(0.05)  # let the bytes go before the connection may be cut
         if self.cut_after is not None:
             self.cut_after = None
             assert request.transport is not None
             request.transport.abort()
         if self.on_stream is not None:
-            self.on_stream()
+            done, self.on_stream = self.on_stream, None
+            done()
         return response
 
     # ---- events ------------------------------------------------------------------------------------------

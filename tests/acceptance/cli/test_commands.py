@@ -251,7 +251,7 @@ def test_followed_logs_end_with_the_job(daemon: FakeDaemon, finetune: Run) -> No
     daemon.jobs["job-1"] = a_job("job-1", state="succeeded")
     daemon.log_blocks = [b"one\n"]
     outcome = finetune("logs", "job-1", "-f")
-    assert (outcome.code, outcome.out) == (0, "one\n")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "one\n", "")
 
 
 def test_followed_logs_end_with_the_attempt_that_was_asked_for(daemon: FakeDaemon, finetune: Run) -> None:
@@ -261,20 +261,54 @@ def test_followed_logs_end_with_the_attempt_that_was_asked_for(daemon: FakeDaemo
     assert finetune("logs", "job-1", "-f", "--attempt", "1").out == "one\n"
 
 
-def test_followed_logs_survive_a_lost_connection_and_say_that_lines_may_be_missing(
+def test_followed_logs_go_on_where_the_connection_broke(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.jobs["job-1"] = a_job("job-1", state="running")
+    daemon.log_blocks = [b"one\n"]
+    daemon.cut_after = 1
+
+    def meanwhile() -> None:
+        daemon.log_blocks.append(b"two\n")
+        daemon.jobs["job-1"].update(state="succeeded")
+
+    daemon.on_stream = meanwhile
+    outcome = finetune("logs", "job-1", "-f", "--tail", "5")
+    assert outcome.out == "one\ntwo\n"
+    assert "Connected again; nothing is missing." in outcome.err
+    asked = [path for _, path, _ in daemon.requests if "/logs" in path]
+    assert asked[:2] == [
+        "/v1/jobs/job-1/logs?tail=5&follow=true",
+        "/v1/jobs/job-1/logs?after=1:4&follow=true",
+    ]
+
+
+def test_what_was_printed_while_the_daemon_ended_the_stream_is_not_lost(
     daemon: FakeDaemon, finetune: Run
 ) -> None:
     daemon.jobs["job-1"] = a_job("job-1", state="running")
     daemon.log_blocks = [b"one\n"]
 
-    def second_time() -> None:
-        daemon.on_stream = lambda: daemon.jobs["job-1"].update(state="succeeded")
+    def meanwhile() -> None:
+        daemon.log_blocks.append(b"two\n")
+        daemon.jobs["job-1"].update(state="succeeded")
 
-    daemon.on_stream = second_time
+    daemon.on_stream = meanwhile
+    assert finetune("logs", "job-1", "-f").out == "one\ntwo\n"
+
+
+def test_output_that_was_removed_meanwhile_is_said(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.jobs["job-1"] = a_job("job-1", state="running")
+    daemon.log_blocks = [b"one\n"]
+    daemon.cut_after = 1
+
+    def meanwhile() -> None:
+        daemon.log_blocks += [b"two\n", b"three\n"]
+        daemon.log_removed = 8
+        daemon.jobs["job-1"].update(state="succeeded")
+
+    daemon.on_stream = meanwhile
     outcome = finetune("logs", "job-1", "-f")
-    assert outcome.out == "one\n"
-    assert "lines may be missing" in outcome.err
-    assert daemon.requests[-2][1] == "/v1/jobs/job-1/logs?tail=0&follow=true"
+    assert outcome.out == "one\nthree\n"
+    assert "Output was removed before it was read; it goes on at 1:8." in outcome.err
 
 
 def test_followed_logs_survive_a_restart_of_the_daemon(daemon: FakeDaemon, finetune: Run) -> None:
@@ -285,6 +319,41 @@ def test_followed_logs_survive_a_restart_of_the_daemon(daemon: FakeDaemon, finet
     daemon.while_away = lambda: daemon.jobs["job-1"].update(state="succeeded")
     outcome = finetune("logs", "job-1", "-f")
     assert (outcome.code, outcome.out) == (0, "one\n")
+
+
+def test_following_the_output_of_no_job_is_an_error(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.refusal = (503, {"error": {"code": "unavailable", "message": "Later."}})
+    assert finetune("logs", "job-1", "-f").code == 6
+
+
+LINE: dict[str, object] = {
+    "id": "1:40", "object": "log_line", "attempt": 1, "line": 3, "offset": 40, "level": "error",
+    "text": "CUDA out of memory", "is_cut": True,
+}  # fmt: skip
+
+
+def test_logs_are_searched_page_by_page(daemon: FakeDaemon, finetune: Run) -> None:
+    pages = [
+        {"data": [LINE], "has_more": True, "next_after": "1:60"},
+        {"data": [], "has_more": True, "next_after": "1:90"},
+        {"data": [{**LINE, "line": 9, "is_cut": False}], "has_more": False, "next_after": "1:99"},
+    ]
+    daemon.answers["GET", "/v1/jobs/job-1/logs/search"] = lambda: pages.pop(0)
+    outcome = finetune("logs", "job-1", "--search", "cuda", "--level", "error", "--attempt", "1")
+    assert outcome.out == "1:3  CUDA out of memory …\n1:9  CUDA out of memory\n"
+    assert daemon.requests[-1][1] == (
+        "/v1/jobs/job-1/logs/search?q=cuda&level=error&attempt=1&after=1:90&limit=500"
+    )
+    pages.append({"data": [LINE], "has_more": False, "next_after": "1:60"})
+    assert finetune("logs", "job-1", "--level", "error", "--json").lines == [LINE]
+    assert finetune("logs", "job-1", "--search", "x", "-f").code == 2
+
+
+def test_logs_are_counted(daemon: FakeDaemon, finetune: Run) -> None:
+    counts = {"object": "log_counts", "job": "job-1", "lines": 9, "errors": 1, "warnings": 2, "attempts": []}
+    daemon.answers["GET", "/v1/jobs/job-1/logs/counts"] = counts
+    assert finetune("logs", "job-1", "--count").out == "9 lines, 1 errors, 2 warnings\n"
+    assert finetune("logs", "job-1", "--count", "--json").json == counts
 
 
 def test_logs_that_break_off_without_follow_are_an_error(daemon: FakeDaemon, finetune: Run) -> None:

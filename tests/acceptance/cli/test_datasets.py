@@ -146,6 +146,20 @@ def test_a_dataset_or_a_version_of_it_is_removed(daemon: FakeDaemon, finetune: R
     assert daemon.requests[-1][1] == "/v1/datasets/rows?version=0123456789ab"
 
 
+def test_a_datasets_file_comes_back_as_it_was(daemon: FakeDaemon, finetune: Run, rows: Path) -> None:
+    finetune("datasets", "upload", rows.name)
+    daemon.content["/v1/datasets/my-rows/content"] = ROWS
+    outcome = finetune("datasets", "download", f"my-rows@{SHORT}")
+    assert outcome.out == f"my-rows.jsonl: {len(ROWS)} B, checksum right.\n"
+    assert Path("my-rows.jsonl").read_bytes() == ROWS
+    answer = finetune("datasets", "download", "my-rows", "-o", "here", "--json").json
+    assert answer == {"id": "my-rows", "version": VERSION, "target": str(Path("here").absolute())}
+    daemon.content["/v1/datasets/my-rows/content"] = ROWS[::-1]
+    assert finetune("datasets", "download", "my-rows", "-o", "other").code == 6
+    assert not Path("other").exists()
+    assert finetune("datasets", "download", "my-rows@00000000").code == 3
+
+
 PREVIEW: wire.DatasetPreview = {
     "object": "dataset.preview", "id": "rows", "version": VERSION, "format": "jsonl",
     "data": [
