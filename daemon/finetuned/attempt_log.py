@@ -23,6 +23,7 @@ from finetuned.domain import decisions, facts
 from finetuned.domain.errors import FinetunedError
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
+from finetuned.secret_scan import without_tokens
 from finetuned.secret_store import SecretStore
 from finetuned.store import Log
 from finetuned_events import InvalidEventError, ProjectionError
@@ -214,16 +215,20 @@ def _reported(line: SpoolFact | BadLine, attempt: int) -> decisions.Reported:
     if isinstance(line, BadLine):
         return _rejected(attempt, line.line, line.reason)
     try:
-        return decisions.Reported(line=line.line, fact=_fact(line.type, line.data, attempt))
+        data = without_tokens(line.data) if line.type in TOLD else line.data
+        return decisions.Reported(line=line.line, fact=_fact(line.type, data, attempt))
     except (KeyError, ValidationError) as error:
         return _rejected(attempt, line.line, decisions.shortened(f"the {line.type} does not fit: {error}"))
 
 
 def _rejected(attempt: int, line: int, reason: str) -> decisions.Reported:
     return decisions.Reported(
-        line=line, fact=facts.AttemptLineRejected(attempt=attempt, line=line, reason=reason)
+        line=line, fact=facts.AttemptLineRejected(attempt=attempt, line=line, reason=without_tokens(reason))
     )
 
+
+#: reports whose texts may come from anywhere, an exception's message above all: what looks like a token is masked
+TOLD = frozenset({"advice", "error", "phase", "result"})
 
 #: what a worker may report, and the fact that becomes of it
 REPORTS: Mapping[str, type[facts.Fact]] = {

@@ -22,6 +22,7 @@ from finetuned.domain.registers import Token
 from finetuned.domain.world import World
 from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.queries import Queries
+from finetuned.secret_scan import refuse_secrets
 from finetuned.store import Log
 from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, resolve
 from finetuned_events import BackupError, BackupReport, NewEvent, RebuildReport
@@ -76,6 +77,7 @@ class Commands:
         self, job_id: str, *, actor: str, reason: str | None = None, once: Once | None = None
     ) -> Job:
         """Ask a job to end. Raises ``NotFoundError``, or ``Rejected`` if it has ended."""
+        refuse_secrets(reason, where="reason")
         await self._execute(
             lambda world: decisions.cancel(world, job_id, actor=actor, reason=reason),
             subject=f"job/{job_id}",
@@ -147,6 +149,7 @@ class Commands:
             raise InvalidRequestError(
                 f"scope must be one of {', '.join(tokens.SCOPES)}; got {scope!r}.", param="scope"
             )
+        refuse_secrets(name, where="name")
         if expires_at is not None and expires_at <= self.queries.now():
             raise InvalidRequestError(
                 "expires_at lies in the past; name a later time, or leave it out for a token that never expires.",

@@ -80,7 +80,7 @@ class PathPolicy:
             host = (URL(value).host or "").lower().removesuffix(".")
         except ValueError:
             host = ""
-        if host not in self.hosts:
+        if host not in {each.lower().removesuffix(".") for each in self.hosts}:
             raise UrlNotAllowedError(
                 f"{param} sends the job to {host or 'a URL'}, which needs scope admin; ask the operator to add the"
                 " host to outbound_allow in the configuration.",

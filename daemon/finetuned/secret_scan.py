@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from finetuned.domain.errors import InvalidRequestError
-from finetuned_sdk.secrets import REFERENCE
+from finetuned_sdk.secrets import MASK, REFERENCE
 
 #: names whose value is a secret
 _NAME: Final = re.compile(
@@ -22,20 +22,23 @@ _NAME: Final = re.compile(
 #: a token of a tokenizer (eos_token) is short or has brackets; one that opens a door is long and plain
 _TOKEN_NAME: Final = re.compile(r".*[_.-]token", re.IGNORECASE)
 _TOKEN_VALUE: Final = re.compile(r"[A-Za-z0-9_.=+/-]{16,}")
-#: forms of tokens, anywhere in a text
+#: forms of tokens, anywhere in a text. Each begins only where a run of its characters does, and what may be long is
+#: bounded, so that no text takes longer than a few looks at each of its characters
 _FORMS: Final = re.compile(
-    r"\bhf_[A-Za-z0-9]{20,}"  # Hugging Face
-    r"|\b(?:sk|rk|pk)-[A-Za-z0-9_-]{20,}"  # OpenAI, Anthropic, OpenRouter
-    r"|\bwandb_v\d_[A-Za-z0-9_-]{20,}"
-    r"|\b(?:ghp|gho|ghu|ghs|ghr)_[A-Za-z0-9]{30,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[A-Za-z0-9_-]{20,}"
-    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
-    r"|\bAIza[A-Za-z0-9_-]{35}"
-    r"|\bxox[abprs]-[A-Za-z0-9-]{10,}"
-    r"|\bwhsec_[A-Za-z0-9+/=]{20,}"
-    r"|\bft_[0-9a-z]{10}_[A-Za-z0-9_-]{40,}"  # ours
-    r"|\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\."  # a JSON Web Token
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    r"|\b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@"  # a URL with a password
+    r"(?<![A-Za-z0-9_-])(?:"
+    r"hf_[A-Za-z0-9]{20}"  # Hugging Face
+    r"|(?:sk|rk|pk)-[A-Za-z0-9_-]{20}"  # OpenAI, Anthropic, OpenRouter
+    r"|wandb_v\d_[A-Za-z0-9_-]{20}"
+    r"|gh[pousr]_[A-Za-z0-9]{30}|github_pat_[A-Za-z0-9_]{20}|glpat-[A-Za-z0-9_-]{20}"
+    r"|(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+    r"|AIza[A-Za-z0-9_-]{35}"
+    r"|xox[abprs]-[A-Za-z0-9-]{10}"
+    r"|whsec_[A-Za-z0-9+/=]{20}"
+    r"|ft_[0-9a-z]{10}_[A-Za-z0-9_-]{40}"  # ours
+    r"|eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10}"  # a JSON Web Token
+    r")[A-Za-z0-9_.+/=-]*"
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
+    r"|(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,30}://[^/\s:@]{0,200}:[^/\s@]{1,500}@"  # a URL with a password
 )
 #: variables that decide what the worker runs or is: no secret goes by these names
 _RESERVED: Final = re.compile(
@@ -61,6 +64,17 @@ def refuse_secrets(document: Any, *, where: str) -> None:
                 param=path,
                 code="secret_in_params",
             )
+
+
+def without_tokens(data: Any) -> Any:
+    """JSON-ready data with whatever has the form of a token masked, for texts that nobody wrote on purpose."""
+    if isinstance(data, str):
+        return _FORMS.sub(MASK, data)
+    if isinstance(data, Mapping):
+        return {key: without_tokens(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [without_tokens(value) for value in data]
+    return data
 
 
 def references(params: Any, named: Mapping[str, str]) -> dict[str, str]:

@@ -180,3 +180,17 @@ async def test_a_file_of_a_root_that_becomes_a_link_out_of_it_is_not_shown(
             status, refused = await operator(method, path, again)
             assert status in {403, 409}, (path, refused)
             assert "nobody" not in json.dumps(refused)
+
+
+async def test_a_reason_or_a_tokens_name_may_not_be_a_secret_either(state_dir: Path) -> None:
+    async with opened(state_dir) as house:
+        admin = await caller(house, "admin")
+        token = "hf_" + "a1B2" * 8
+        job = (await admin("POST", "/v1/jobs", {"kind": "fake"}))[1]["id"]
+        for path, body in (
+            (f"/v1/jobs/{job}/cancel", {"reason": f"wrong {token}"}),
+            ("/v1/tokens", {"scope": "read", "name": token}),
+        ):
+            status, refused = await admin("POST", path, body)
+            assert (status, refused["error"]["code"]) == (400, "secret_in_params")
+            assert token not in json.dumps(refused)

@@ -171,3 +171,19 @@ def test_every_fact_that_a_worker_can_report_is_an_event_of_the_domain() -> None
 
     assert set(REPORTS) == FACT_TYPES
     assert {fact.type for fact in REPORTS.values()} <= set(facts.FACTS)
+
+
+async def test_what_looks_like_a_token_in_a_workers_texts_is_masked_before_it_is_recorded(desk: Desk) -> None:
+    token = "hf_" + "a1B2" * 8
+    await desk.start()
+    await desk.say(
+        ("hello", {"pid": 7}),
+        ("advice", {"setting": "s", "message": f"do not say {token}.", "figures": {}}),
+        ("phase", {"phase": f"loading with {token}"}),
+        ("phase", {"phase": [token]}),
+        ("error", {"code": "c", "message": f"401 for https://me:{token}@hub/x", "retryable": False}),
+    )
+    told = [event.data for event in await desk.log.read(stream=f"job/{JOB}")]
+    assert token not in repr(told)
+    assert told[-4]["message"] == "do not say ***"
+    assert told[-1]["message"] == "401 for ***hub/x"

@@ -108,7 +108,7 @@ def test_what_is_not_there_beneath_a_root_is_said(tmp_path: Path) -> None:
 
 
 def test_a_url_sends_the_job_only_to_hosts_that_the_operator_listed() -> None:
-    policy = PathPolicy(hosts=frozenset({"mlflow.lan"}))
+    policy = PathPolicy(hosts=frozenset({"MLflow.lan."}))
     policy.check({"dataset": "http://MLFLOW.lan:5000/x"}, ["dataset"], prefix="")
     for url in (
         "http://10.0.0.1/",

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetuned.domain.errors import InvalidRequestError
-from finetuned.secret_scan import references, refuse_secrets
+from finetuned.secret_scan import references, refuse_secrets, without_tokens
 
 # Put together here, so that no scanner of repositories takes them for real ones.
 HF = "hf_" + "a1B2" * 8
@@ -105,3 +105,8 @@ def test_a_value_in_the_place_of_a_reference_is_refused_and_not_quoted() -> None
         references({}, {"HF_TOKEN": HF})
     assert (caught.value.stable_code, caught.value.param) == ("secret_in_params", "secrets.HF_TOKEN")
     assert HF not in caught.value.message
+
+
+def test_texts_that_nobody_wrote_on_purpose_are_masked_by_form() -> None:
+    data = {"message": f"401 with {HF}, then {OPENAI}", "rows": [1, None, ("x", HF)]}
+    assert without_tokens(data) == {"message": "401 with ***, then ***", "rows": [1, None, ["x", "***"]]}
