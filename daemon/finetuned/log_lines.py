@@ -26,6 +26,11 @@ _WORDS: tuple[tuple[Level, re.Pattern[str]], ...] = (
 _EXCEPTION = re.compile(
     r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit|Iteration|Group|Warning)(?::|$)", re.ASCII
 )
+#: without any of these no pattern of this module matches
+_TELLING = re.compile(
+    r"ERROR|CRITICAL|FATAL|WARN|INFO|DEBUG|error|fatal|warning|Error|Exception|Interrupt|Exit|Iteration|Group|Warning"
+    r"|Traceback|exception|^\["
+)
 _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _LOOKED_AT = 300  # characters of a line in which its level is looked for
@@ -110,7 +115,17 @@ class Judge:
 
     def level(self, text: str) -> tuple[Level | None, bool]:
         """The level, and whether something begins here (and does not only go on)."""
-        text = _RANK.sub("", text[:_LOOKED_AT])
+        text = text[:_LOOKED_AT]
+        if not self._in_traceback and not _TELLING.search(
+            text
+        ):  # most lines of a training, at a tenth of the cost
+            self._continues = self._continues and not text.strip()
+            return None, False
+        return self.level_of_telling(text)
+
+    def level_of_telling(self, text: str) -> tuple[Level | None, bool]:
+        """The same for a line that has something that tells its level."""
+        text = _RANK.sub("", text)
         if _TRACEBACK in text:
             is_new = not (self._continues or self._in_traceback)
             self._in_traceback = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ from finetuned.logs import OutputReader
 
 SCANNED_BYTES = 8 << 20  # that one page of a search looks through at most
 PIECE_BYTES = 1 << 20  # that are counted in one go
+LINE_COST = 40  # bytes that could be looked through in the time that a line as such takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,6 @@ class Wanted:
     level: Level | None = None
     attempt: int | None = None
 
-    def has(self, line: Line, level: Level | None) -> bool:
-        """Whether this is one of them."""
-        return (self.level is None or level == self.level) and self.text.casefold() in line.text.casefold()
-
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -83,33 +81,34 @@ class Judged:
 
 @dataclass(slots=True)
 class LineReader:
-    """Lines with their levels of one attempt's output, from a place on."""
+    """Lines with their levels of one attempt's output, from a place on. ``is_end``: the last read came to the end."""
 
     directory: Path
     splitter: Splitter = field(default_factory=Splitter)
     judge: Judge = field(default_factory=Judge)
+    is_end: bool = False
 
-    def read(self, most: int, *, is_final: bool) -> tuple[list[Judged], int]:
-        """The lines that end in about the next ``most`` bytes, and how many bytes there were (fewer: it is the end).
+    def read(self, most: int, *, is_final: bool) -> Iterator[Judged]:
+        """The lines that end in about the next ``most`` bytes; a line counts as ``LINE_COST`` bytes more than it has.
 
         At the end an unfinished line is one if nothing more will be written (``is_final``).
         """
-        found: list[Judged] = []
-        scanned = 0
+        self.is_end = False
         with OutputReader(self.directory) as reader:
             reader.seek(self.splitter.position)
-            while scanned < most:
+            while most > 0:
                 block = reader.read()
                 if not block:
-                    return found + (
-                        [self._judged(line) for line in self.splitter.finish()] if is_final else []
-                    ), scanned
+                    self.is_end = True
+                    if is_final:
+                        yield from map(self._judged, self.splitter.finish())
+                    return
                 begin = reader.position - len(block)
                 if begin != self.splitter.position:  # what was between is rotated away
                     self.splitter, self.judge = Splitter(begin, self.splitter.number), Judge()
-                found += [self._judged(line) for line in self.splitter.feed(block)]
-                scanned += len(block)
-        return found, scanned
+                lines = self.splitter.number
+                yield from map(self._judged, self.splitter.feed(block))
+                most -= len(block) + LINE_COST * (self.splitter.number - lines)
 
     def _judged(self, line: Line) -> Judged:
         level, is_new = self.judge.level(line.text)
@@ -129,6 +128,7 @@ def search(directory: Path, job: Job, wanted: Wanted, after: Cursor, limit: int)
     """The next lines of a job's output that are wanted. Looks through a bounded piece: a page may be short or empty."""
     hits: list[Hit] = []
     begun, left = after, SCANNED_BYTES
+    needle = wanted.text.casefold()
     for attempt in job.attempts:
         number = attempt.number
         if number < after.attempt or wanted.attempt not in {None, number}:
@@ -138,24 +138,19 @@ def search(directory: Path, job: Job, wanted: Wanted, after: Cursor, limit: int)
         lines = LineReader(
             directory / "attempts" / str(number), Splitter(after.offset, after.number), Judge.of(after.state)
         )
-        is_end = False
-        while left > 0 and not is_end:
-            most = min(left, PIECE_BYTES)
-            found, scanned = lines.read(most, is_final=not attempt.is_live)
-            for each in found:
-                after = Cursor(number, each.line.offset + each.line.bytes, each.line.number, each.state)
-                if wanted.has(each.line, each.level):
-                    hits.append(Hit(number, each.line, each.level))
-                    if len(hits) == limit:
-                        return SearchPage(hits, after, has_more=True)
-            left -= scanned
-            is_end = scanned < most
-        if not is_end:
-            if (
-                after == begun
-            ):  # one line is longer than all that was looked through: its rest counts as the next
+        start = lines.splitter.position
+        for each in lines.read(left, is_final=not attempt.is_live):
+            after = Cursor(number, each.line.offset + each.line.bytes, each.line.number, each.state)
+            if (wanted.level is None or each.level == wanted.level) and needle in each.line.text.casefold():
+                hits.append(Hit(number, each.line, each.level))
+                if len(hits) == limit:
+                    return SearchPage(hits, after, has_more=True)
+        if not lines.is_end:
+            # One line may be longer than all that was looked through: its rest counts as the next.
+            if after == begun:
                 after = Cursor(number, lines.splitter.position, lines.splitter.number, lines.judge.state)
             return SearchPage(hits, after, has_more=True)
+        left -= lines.splitter.position - start
     return SearchPage(hits, after, has_more=False)
 
 
@@ -174,10 +169,9 @@ class Count:
         if self.is_complete:
             return True
         self.reader = self.reader or LineReader(directory)
-        found, scanned = self.reader.read(PIECE_BYTES, is_final=is_final)
-        self.lines += len(found)
-        self.errors += sum(each.is_new and each.level == "error" for each in found)
-        self.warnings += sum(each.is_new and each.level == "warning" for each in found)
-        is_end = scanned < PIECE_BYTES
-        self.is_complete = is_end and is_final
-        return is_end
+        for each in self.reader.read(PIECE_BYTES, is_final=is_final):
+            self.lines += 1
+            self.errors += each.is_new and each.level == "error"
+            self.warnings += each.is_new and each.level == "warning"
+        self.is_complete = self.reader.is_end and is_final
+        return self.reader.is_end

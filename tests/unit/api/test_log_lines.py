@@ -100,3 +100,18 @@ def test_a_rank_before_each_line_changes_nothing() -> None:
 
 def test_a_traceback_that_was_cut_off_ends_with_what_follows() -> None:
     assert begun('Traceback (most recent call last):\n  File "x"\nINFO again') == ["error", "info"]
+
+
+LINES = [
+    *TRACEBACK.split("\n"), "", "  ", "step 5", "{'loss': 0.5}", "INFO x", "WARNING x", "ERROR x", "error: x", "fatal: x",
+    "warning: x", "CRITICAL", "FATAL", "DEBUG x", "UserWarning: x", "KeyboardInterrupt", "SystemExit: 1",
+    "StopIteration", "ExceptionGroup: x", "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:", "[rank0]: Traceback (most recent call last):",
+    "[rank1]: plain", "[rank1]:",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=12))
+def test_lines_that_tell_nothing_are_passed_over_without_a_difference(lines: list[str]) -> None:
+    short, whole = Judge(), Judge()
+    assert [short.level(line) for line in lines] == [whole.level_of_telling(line) for line in lines]
