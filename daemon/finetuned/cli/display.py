@@ -257,4 +257,5 @@ def choose(job_id: str, *, as_json: bool) -> View:
     if as_json:
         return JsonView(job_id)
     out = console.stdout()
-    return LiveView(job_id, out) if out.is_terminal else LineView(job_id)
+    live = out.is_terminal and not out.is_dumb_terminal
+    return LiveView(job_id, out) if live else LineView(job_id)

@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "models": ("models", "List, import and remove models, and show where they come from."),
     "kinds": ("kinds", "List job kinds, or the parameters of one."),
     "devices": ("devices", "List devices and the jobs that hold them."),
+    "top": ("top", "Watch jobs and devices: what runs, what waits, who holds what. q ends it."),
     "workers": ("system", "List the live attempts and what their processes use."),
     "system": ("system", "Show the machine: processors, memory, disk, GPUs and who is on them."),
     "tokens": ("tokens", "Make, list and revoke access tokens."),

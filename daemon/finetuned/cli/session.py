@@ -25,9 +25,18 @@ def with_daemon(command: Callable[Concatenate[Client, P], Awaitable[R]]) -> Call
             async with Client(on_connection=_Away()) as daemon:
                 return await command(daemon, *args, **kwargs)
 
-        return anyio.run(work)
+        try:
+            return anyio.run(work)
+        except BaseExceptionGroup as group:  # of a task group: what a user is told is the first of them
+            raise _first(group) from None
 
     return call
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class _Away:

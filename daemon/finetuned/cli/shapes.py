@@ -70,6 +70,15 @@ class Fetched(TypedDict):
     target: str
 
 
+class Look(TypedDict):
+    """What ``top`` shows: the machine, the live attempts and the newest jobs as they were ``at`` a time."""
+
+    at: str
+    system: wire.System
+    workers: list[wire.Worker]
+    jobs: list[wire.Job]
+
+
 class Change(TypedDict):
     """A figure of the demo before and after the training, from 0 to 1."""
 
