@@ -6,6 +6,7 @@ size is not its manifest's is refused. Everything here blocks: call it off the e
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import orjson
-
 from finetuned.archive import Layout, Member, Piece
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Job
@@ -23,7 +22,7 @@ from finetuned.server_paths import open_by_steps
 from finetuned_sdk.manifest import NAME, Entry
 
 BLOCK_BYTES = 256 * 1024
-LARGEST_MANIFEST = 256 << 20  # bytes; a million files
+LARGEST_MANIFEST = 64 << 20  # bytes; half a million files
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Contents:
     def entry(self, path: str) -> Entry:
         """One of the files. Raises ``NotFoundError``."""
         for each in self.files:
-            if each.path == path:
+            if path in {each.path, shown(each.path)}:
                 return each
         raise NotFoundError(
             f"The artifact {self.name!r} has no file {path!r}; GET …/artifacts/{self.name} lists its files.",
@@ -67,6 +66,11 @@ class Contents:
         folder = PurePosixPath(self.name).name
         prefix = f"{folder}/" if self.is_directory else ""
         return Layout([Member(f"{prefix}{each.path}", each.bytes, each.crc32) for each in self.files])
+
+
+def shown(path: str) -> str:
+    """A path as it can be told: what is not UTF-8 in it becomes a replacement character."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def find(job: Job, name: str, attempt: int | None) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def contents(location: Location, name: str) -> Contents:
         beside = location.relative.with_name(f"{location.relative.name}.{NAME}")
         manifest = location.relative / NAME if is_directory else beside
         with _opened(location.root, manifest, os.O_RDONLY) as descriptor:
-            data = orjson.loads(_whole(descriptor))
+            data = json.loads(_whole(descriptor))  # orjson takes no name that is not UTF-8
         files = tuple(Entry(each["path"], int(each["bytes"]), int(each["crc32"])) for each in data["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(f"The manifest of the artifact {name!r} cannot be read ({_reason(error)})") from None

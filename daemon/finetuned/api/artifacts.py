@@ -16,7 +16,7 @@ from finetuned.api.download import send
 from finetuned.api.lists import listing
 from finetuned.api.output import LARGEST_ATTEMPT
 from finetuned.api.parameters import LARGEST_PAGE, Limit, Query, Whole
-from finetuned.artifacts import Contents
+from finetuned.artifacts import Contents, shown
 from finetuned_sdk.manifest import Entry
 
 FILE_MEDIA = "application/octet-stream"  # whatever it is: a browser must not run what a job wrote
@@ -66,9 +66,9 @@ def _page(artifact: wire.Artifact, contents: Contents, after: str | None, limit:
     files = contents.files[first : first + limit]
     answer: wire.ArtifactContents = {
         **artifact,
-        "files": [{"path": each.path, "bytes": each.bytes, "crc32": each.crc32} for each in files],
+        "files": [{"path": shown(each.path), "bytes": each.bytes, "crc32": each.crc32} for each in files],
         "has_more": first + limit < len(contents.files),
-        "next_after": files[-1].path if files else None,
+        "next_after": shown(files[-1].path) if files else None,
     }
     return encode(answer)
 

@@ -305,6 +305,19 @@ async def publish_sparse(house: Any, job_id: str, root: Path, size: int) -> None
     )
 
 
+async def test_a_file_whose_name_is_not_utf8_can_be_had_like_others(house: Any, client: Any) -> None:
+    job_id = await running_job(house)
+    await publish(house, job_id, "model", {os.fsdecode(b"odd\xff.bin"): b"odd", "plain": b"plain"})
+    base = f"/v1/jobs/{job_id}/artifacts/model"
+    (odd, _) = (await document(client, base))["files"]
+    assert odd["path"] == "odd\N{REPLACEMENT CHARACTER}.bin"
+    async with client.get(f"{base}/files/{odd['path']}") as response:
+        assert await response.read() == b"odd"
+    async with client.get(f"{base}/archive") as response:
+        with zipfile.ZipFile(io.BytesIO(await response.read())) as opened:
+            assert sorted(opened.read(each) for each in opened.infolist()) == [b"odd", b"plain"]
+
+
 # ---- what is not as it was published -----------------------------------------------------------------------
 
 
