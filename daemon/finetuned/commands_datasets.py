@@ -15,10 +15,10 @@ from finetuned.board import Board
 from finetuned.datasets import references
 from finetuned.datasets.content import Format, Inspected, Inspection, open_regular
 from finetuned.datasets.store import DatasetStore
-from finetuned.domain import dataset_decisions, facts, idempotency
+from finetuned.domain import dataset_decisions, facts, idempotency, registers
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.idempotency import Once
-from finetuned.domain.registers import DatasetVersion
+from finetuned.domain.registers import Dataset, Shelf
 from finetuned.domain.world import World
 from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.patience import FATAL
@@ -32,10 +32,9 @@ BLOCK = 1 << 24  # bytes of a file on the server that are read at a time
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A version that can be named; ``new`` if its name had no such content before."""
+    """A dataset as it was when a version became its newest; ``new`` if it had no such content before."""
 
-    name: str
-    version: DatasetVersion
+    dataset: Dataset
     new: bool
 
 
@@ -122,8 +121,6 @@ class DatasetCommands:
     async def _register(
         self, name: str, content: Inspected, path: Path, source: str, actor: str, once: Once | None
     ) -> Registered:
-        world = await self.board.world()
-        known = world.datasets[name].versions if name in world.datasets else ()
         fact = facts.DatasetRegistered(
             name=name,
             version=content.sha256,
@@ -136,7 +133,11 @@ class DatasetCommands:
         if once is not None:
             once.include(content.sha256.encode())
 
+        before: Dataset | None = None
+
         def decide(world: World) -> list[NewEvent]:
+            nonlocal before
+            before = world.datasets.get(name)
             if once is not None and idempotency.earlier(world, once) is not None:
                 once.replayed = True
                 return []
@@ -144,15 +145,22 @@ class DatasetCommands:
             return [*dataset_decisions.register(world, fact, actor=actor), *remembered]
 
         try:
-            await self.log.execute(decide)
+            events = await self.log.execute(decide)
         except FATAL:
             raise  # whether the event is on disk is not known
         except Exception:
             await self.remove_unused(content.sha256)
             raise
-        world = await self.board.world()
-        version = references.version(references.dataset(world.datasets, name), content.sha256)
-        return Registered(name, version, new=all(each.version != content.sha256 for each in known))
+        if once is not None and once.replayed:
+            await self.remove_unused(content.sha256)  # it may have been deleted since
+        # Not looked up: somebody else may have deleted or replaced it by now.
+        shelf = Shelf[Dataset]()
+        if before is not None:
+            shelf.put(name, before)
+        for event in events:
+            registers.fold_dataset(shelf, facts.decode(event.type, event.data), event.at, event.actor)
+        new = before is None or all(each.version != content.sha256 for each in before.versions)
+        return Registered(references.dataset(shelf, name), new)
 
     async def remove_unused(self, version: str) -> None:
         """Remove what nobody needs of a version. Hold ``store.changing``."""

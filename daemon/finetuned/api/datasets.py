@@ -115,7 +115,7 @@ async def upload(call: Call, query: UploadQuery) -> web.Response | wire.Dataset:
         expected=[each for each in (query.sha256, _digest(call.request)) if each is not None],
         once=call.once,
     )
-    return await _registered(call, registered)
+    return _registered(call, registered)
 
 
 async def register(call: Call, body: RegisterRequest) -> web.Response | wire.Dataset:
@@ -129,7 +129,7 @@ async def register(call: Call, body: RegisterRequest) -> web.Response | wire.Dat
         expected=[] if body.sha256 is None else [body.sha256],
         once=call.once,
     )
-    return await _registered(call, registered)
+    return _registered(call, registered)
 
 
 async def listed(call: Call, query: DatasetsQuery) -> wire.Page[wire.Dataset]:
@@ -192,9 +192,8 @@ async def delete(call: Call, query: VersionQuery, *, name: Name) -> wire.Deleted
     return {"id": f"{name}@{gone[0]}", "object": "dataset.version", "deleted": True}
 
 
-async def _registered(call: Call, registered: Registered) -> web.Response:
-    dataset = views_datasets.dataset(await call.queries.datasets.dataset(registered.name))
-    answer = json(dataset, status=201 if registered.new else 200)
+def _registered(call: Call, registered: Registered) -> web.Response:
+    answer = json(views_datasets.dataset(registered.dataset), status=201 if registered.new else 200)
     if call.once is not None and call.once.replayed:
         answer.headers[IDEMPOTENCY_REPLAYED] = "true"
     return answer

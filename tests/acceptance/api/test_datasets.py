@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -410,6 +411,57 @@ async def test_files_go_with_the_last_name_of_their_content(
         await delete(client, "/v1/datasets/two")
         await until(lambda: files(house) == [])
     assert (await delete(client, "/v1/datasets/two"))[0] == 404
+
+
+async def test_whatever_is_uploaded_and_deleted_at_once_each_version_has_its_file(
+    house: House, client: Client
+) -> None:
+    """A file is never removed between the upload that found it there and the event that names it."""
+    contents = [ROWS * count for count in (1, 2, 3)]
+
+    async def churn(seed: int) -> None:
+        choose = random.Random(seed)
+        for _ in range(25):
+            name = choose.choice("abc")
+            if choose.random() < 0.5:
+                assert (await upload(client, choose.choice(contents), name))[0] in {200, 201}
+            else:
+                assert (await delete(client, f"/v1/datasets/{name}"))[0] in {200, 404}
+
+    async with removing(house):
+        async with anyio.create_task_group() as tasks:
+            for seed in range(6):
+                tasks.start_soon(churn, seed)
+        await settled(house)
+    datasets, _ = await house.queries.datasets.listed()
+    named = {version.path for dataset in datasets for version in dataset.versions}
+    assert {str(house.config.state_dir / "datasets" / each) for each in files(house)} == named
+    assert (await house.commands.rebuild_log()).equal
+
+
+async def test_nothing_is_removed_while_a_file_waits_for_its_event(
+    house: House, client: Client, until: Until
+) -> None:
+    await upload(client, ROWS)
+    datasets = house.commands.datasets
+    async with removing(house):
+        async with datasets.store.changing:  # as an upload does that found the file there
+            await delete(client, "/v1/datasets/colours")
+            await until(lambda: datasets.store.changing.statistics().tasks_waiting)
+            assert files(house) == [f"{SHA256}/data.jsonl"]
+        await until(lambda: files(house) == [])
+
+    events = house.log
+
+    class Watching:
+        async def execute(self, decide: Any) -> Any:
+            held.append(datasets.store.changing.statistics().locked)
+            return await events.execute(decide)
+
+    held: list[bool] = []
+    datasets.log = Watching()  # type: ignore[assignment]
+    await upload(client, ROWS)
+    assert held == [True]
 
 
 async def test_a_live_job_keeps_its_files_until_it_ends(house: House, client: Client, until: Until) -> None:
