@@ -66,10 +66,10 @@ bench: $(VENV)/.installed
 
 # A link without an end, or a page that would fetch something from the net, is an error.
 docs: $(VENV)/.installed
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
-picture: $(VENV)/.installed
-	$(BIN)/python docs/assets/picture.py
+picture: $(VENV)/.installed $(MODEL)
+	$(BIN)/python docs/assets/picture.py $(or $(ARGS),--model-file $(MODEL))
 
 # What systemd itself says of the units. It needs systemd-analyze, and no systemd that runs.
 check-units:
