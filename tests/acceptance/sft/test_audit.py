@@ -151,7 +151,7 @@ def post_file(daemon: Daemon, name: str, rows: bytes) -> dict[str, Any]:
 
 def test_a_dataset_is_uploaded_audited_and_trained_on_by_its_name(tiny_model: str) -> None:
     rows = b"".join(json.dumps(chat(number)).encode() + b"\n" for number in range(12))
-    params = {"model": tiny_model, "max_steps": 2, "max_length": 64}
+    params: dict[str, Any] = {"model": tiny_model, "max_steps": 2, "max_length": 64}
     with running() as daemon:
         dataset = post_file(daemon, "colours", rows)
         audited = daemon.ok("POST", "/v1/datasets/colours/audit", {"model": tiny_model})
