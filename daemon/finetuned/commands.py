@@ -138,23 +138,18 @@ class Commands:
         scope: str,
         name: str | None,
         actor: str,
-        expires_at: int | None = None,
+        expires_in: int | None = None,
         once: Once | None = None,
     ) -> tuple[Token, str]:
         """Make a bearer token. The secret is returned once and never kept, so a repetition is ``Rejected``.
 
-        ``expires_at`` is in microseconds since the epoch, ``None`` for never.
+        It opens nothing any more after ``expires_in`` seconds; ``None`` for never.
         """
         if scope not in tokens.SCOPES:
             raise InvalidRequestError(
                 f"scope must be one of {', '.join(tokens.SCOPES)}; got {scope!r}.", param="scope"
             )
         refuse_secrets(name, where="name")
-        if expires_at is not None and expires_at <= self.queries.now():
-            raise InvalidRequestError(
-                "expires_at lies in the past; name a later time, or leave it out for a token that never expires.",
-                param="expires_at",
-            )
         token_id = self.new_id("tok-")
         secret = tokens.secret_of(token_id, secrets.token_urlsafe(32))
         fact = facts.TokenCreated(
@@ -162,7 +157,7 @@ class Commands:
             scope=scope,
             sha256=tokens.secret_hash(secret),
             name=name,
-            expires_at=expires_at,
+            expires_at=None if expires_in is None else self.queries.now() + expires_in * 1_000_000,
         )
         subject = await self._execute(
             lambda _world: decisions.create_token(fact, actor=actor),

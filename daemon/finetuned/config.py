@@ -127,6 +127,12 @@ class Config(BaseModel):
     upload_stall_s: float = Field(
         default=60.0, gt=0, le=3600, description="an upload of which no byte comes for this long is cut"
     )
+    auth_failures: int = Field(
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="wrong tokens that an address may send at once; from then on one a second",
+    )
     sse_heartbeat_s: float = Field(
         default=15.0, gt=0, le=600, description="how often an event stream without events shows that it lives"
     )

@@ -21,7 +21,11 @@ def main() -> int:
     """Start a daemon with the fake kind, fuzz it over TCP, stop it; schemathesis' exit code."""
     options = _options()
     port = _free_port()
-    with Daemon("--listen", f"127.0.0.1:{port}", FINETUNED_STATE_DIR="") as daemon:
+    with Daemon("--listen", f"127.0.0.1:{port}") as daemon:
+        settings = daemon.state / "config.toml"
+        # Whoever sends wrong tokens on purpose is not to be slowed down here.
+        settings.write_text("auth_failures = 1000000\n", encoding="utf-8")
+        daemon.arguments += ["--config", str(settings)]
         daemon.start()
         _, token = daemon.request("POST", "/v1/tokens", {"scope": "admin", "name": "fuzz"})
         print(f"seed {options.seed}, {options.examples} examples an operation")  # noqa: T201

@@ -30,7 +30,7 @@ def build(doors: Doors) -> web.Application:
     app[DESCRIPTION] = []
     app[STOPPING] = anyio.Event()
     app[USES] = TokenUses(doors.commands)
-    app[FAILURES] = Failures()
+    app[FAILURES] = Failures(burst=config.auth_failures)
     app[FEED] = Feed(
         doors.queries,
         heartbeat_s=config.sse_heartbeat_s,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 
-BURST = 10  # wrong secrets that an address may send at once
+BURST = 10  # wrong secrets that an address may send at once, unless the configuration says otherwise
 PER_S = 1.0  # and how many a second from then on
 REMEMBERED = 4096  # addresses; the one that failed longest ago is forgotten first
 IPV6_NETWORK = 64  # bits: a host has all addresses of such a network
@@ -32,13 +32,14 @@ class Failures:
     """A token bucket for each address that sent a wrong secret."""
 
     clock: Callable[[], float] = time.monotonic
+    burst: int = BURST
     _buckets: OrderedDict[str, _Bucket] = field(default_factory=OrderedDict)
 
     def record(self, address: str) -> float | None:
         """Count a failure. ``None`` if it is within the limit, else the seconds until the next one is."""
         now, key = self.clock(), network(address)
-        bucket = self._buckets.pop(key, None) or _Bucket(BURST, now)
-        bucket.level = min(BURST, bucket.level + (now - bucket.at) * PER_S)
+        bucket = self._buckets.pop(key, None) or _Bucket(self.burst, now)
+        bucket.level = min(self.burst, bucket.level + (now - bucket.at) * PER_S)
         bucket.at = now
         self._buckets[key] = bucket
         while len(self._buckets) > REMEMBERED:
