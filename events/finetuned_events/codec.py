@@ -13,11 +13,15 @@ from finetuned_events.event import Event, make
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
 
-__all__ = ("MAX_DATA_BYTES", "decode", "encode", "pages")
+__all__ = ("MAX_DATA_BYTES", "MAX_DEPTH", "decode", "encode", "pages")
 
 MAX_DATA_BYTES = 1 << 20
 """Largest event: figures and names belong here, rows and texts in files."""
 
+MAX_DEPTH = 100
+"""Levels of nesting of an event. Parsers give up at some depth, above all those that read projections back."""
+
+_ORJSON_DEPTH = 254  # levels that orjson writes
 _PAGE = 1000  # events a transaction when the whole log is read
 
 
@@ -36,7 +40,21 @@ def encode(data: Mapping[str, Any]) -> bytes:
     if encoded[:1] != b"{":
         raise InvalidEventError("Event data must be a mapping.")
 
+    if encoded.count(b"{") + encoded.count(b"[") > MAX_DEPTH and _is_deeper(data, MAX_DEPTH):
+        raise InvalidEventError(f"Event data is nested deeper than {MAX_DEPTH} levels: make it flatter.")
+
     return encoded
+
+
+def _is_deeper(data: Any, levels: int) -> bool:
+    """Whether the data have more levels: then, with enough around them, they have too many for orjson."""
+    for _ in range(_ORJSON_DEPTH - levels):
+        data = [data]
+    try:
+        orjson.dumps(data)
+    except TypeError:
+        return True
+    return False
 
 
 def decode(row: Sequence[Any], upcasters: Upcasters) -> Event:

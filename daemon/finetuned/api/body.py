@@ -15,7 +15,8 @@ from finetuned.domain.errors import InvalidRequestError, UploadStalledError
 from finetuned.submission import invalid
 
 INLINE_BYTES = 64 << 10  # of a body that is looked through on the event loop; a larger one in a thread
-ENVELOPES = 24  # levels that an answer may put around what was sent; orjson writes 254 in all
+MOST_LEVELS = 80  # of nesting; an event holds 100, and puts some around what was sent
+ORJSON_LEVELS = 254  # that orjson writes
 SLOWEST_BYTES_PER_S = 1024  # at which a body may come, beyond the time that each has
 
 M = TypeVar("M", bound=BaseModel)
@@ -68,15 +69,15 @@ async def _read(request: web.Request) -> bytes:
 
 
 def _check(raw: bytes, body: dict[str, Any]) -> None:
-    """Refuse JSON that could not be shown again, and such of which each parser understands something else."""
-    answer: Any = body
-    for _ in range(ENVELOPES):
-        answer = [answer]
+    """Refuse JSON that could not be kept and shown again, and such of which each parser understands something else."""
+    wrapped: Any = body
+    for _ in range(ORJSON_LEVELS - MOST_LEVELS):
+        wrapped = [wrapped]
     try:
-        orjson.dumps(answer)
+        orjson.dumps(wrapped)
     except TypeError:
         raise InvalidRequestError(
-            "The body is nested too deeply (over 200 levels); make it flatter, or send it as a string.",
+            f"The body is nested deeper than {MOST_LEVELS} levels; make it flatter, or send it as a string.",
             code="invalid_json",
         ) from None
     json.loads(raw, object_pairs_hook=_unique)

@@ -162,8 +162,16 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if self._request_count != count:
             self._head_since = None
-        elif self._head_since is None and self._is_waiting and data.strip(b"\r\n"):
+            self._break_off()
+        elif self._head_since is None and (self._is_waiting or not count) and data.strip(b"\r\n"):
             self._head_since = self._guard.clock()
+
+    def _break_off(self) -> None:
+        """If the body that a handler waits for turned out malformed, tell it: the parser does not."""
+        request = self._current_request
+        problem = getattr(self._messages[-1][0], "exc", None) if self._messages else None
+        if request is not None and problem is not None and not request.content.is_eof():
+            request.content.set_exception(problem)
 
     @property
     def _is_waiting(self) -> bool:
@@ -200,9 +208,11 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to what could not be parsed, or to what went wrong outside of all handlers."""
+        del status, message
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client went; there is nobody to answer
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
-        del status, message
         answer = errors.response(errors.of_parser(exc) or errors.unforeseen(request, exc))
         answer.headers.update(HEADERS)
         answer.force_close()

@@ -51,6 +51,7 @@ def response(error: FinetunedError) -> web.Response:
         answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     if isinstance(error, TooManyFailuresError):
         answer.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
+    if error.status in {408, 429}:  # what else the client has to say is not waited for
         answer.force_close()
     return answer
 
@@ -113,13 +114,14 @@ def unforeseen(request: web.BaseRequest, error: BaseException | None) -> Finetun
 def raw(error: FinetunedError) -> bytes:
     """The refusal as the bytes of a whole answer that closes the connection: where there is no request to answer."""
     body = encode(document(error.stable_code, error.message, kind=error.kind, param=error.param))
-    headers = {
+    headers: dict[str, str] = {
         hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
         hdrs.CONTENT_LENGTH: str(len(body)),
         hdrs.CONNECTION: "close",
-        **({hdrs.RETRY_AFTER: "1"} if error.status == 503 else {}),
-        **HEADERS,
     }
+    if error.status == 503:
+        headers[hdrs.RETRY_AFTER] = "1"
+    headers |= HEADERS
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
 

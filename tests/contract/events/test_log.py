@@ -29,7 +29,7 @@ from finetuned_events import (
     Upcasters,
     WrongVersionError,
 )
-from finetuned_events.codec import MAX_DATA_BYTES
+from finetuned_events.codec import MAX_DATA_BYTES, MAX_DEPTH
 
 Opener = Callable[..., AbstractAsyncContextManager[EventLog[Any]]]
 
@@ -264,6 +264,20 @@ async def test_waiting_ends_when_the_head_moves(opener: Opener) -> None:
         assert await log.wait(0) == 3
 
 
+def nested(levels: int) -> list[Any]:
+    """A list in a list in a list …"""
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+async def test_an_event_may_be_nested_as_deep_as_is_said(opener: Opener) -> None:
+    async with opener() as log:
+        await log.append([NewEvent("job/1", "job.noted", {"value": nested(MAX_DEPTH - 1)})])
+        assert (await log.read())[0].data == {"value": nested(MAX_DEPTH - 1)}
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -273,6 +287,8 @@ async def test_waiting_ends_when_the_head_moves(opener: Opener) -> None:
         NewEvent("job/1", "job.noted", {"value": "\ud800"}),
         NewEvent("job/1", "job.noted", [1]),  # type: ignore[arg-type] # not a mapping
         NewEvent("job/1", "job.noted", {"value": "x" * MAX_DATA_BYTES}),
+        NewEvent("job/1", "job.noted", {"value": nested(MAX_DEPTH)}),
+        NewEvent("job/1", "job.noted", {"value": nested(1000)}),
         NewEvent("", "job.noted", {}),
         NewEvent("job/\0", "job.noted", {}),
         NewEvent("job/\ud800", "job.noted", {}),
