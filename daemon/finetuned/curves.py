@@ -1,6 +1,6 @@
 """A job's curves, read from its events in short pages and kept for whoever asks again.
 
-A fold is kept per job and goes on where it stood: the first look at a long job takes seconds, the next ones take what
+A fold is kept per job and goes on where it stood: the first look at a long job takes a while, the next ones take what
 has happened since.
 """
 
