@@ -136,17 +136,17 @@ class _Lines(_View):
     """``NAME ATTEMPT STEP TIME VALUE``, each point once."""
 
     def __init__(self) -> None:
-        self._told: dict[tuple[str, int | None], str] = {}
+        self._told: dict[tuple[str, int | None], tuple[str, int]] = {}
 
     def show(self, found: Metrics, *, last: bool) -> None:
         del last
         for series in found["series"]:
             key = (series["name"], series["attempt"])
             for step, at, value in zip(series["steps"], series["times"], series["values"], strict=True):
-                if at > self._told.get(key, ""):
+                if (at, step) > self._told.get(key, ("", 0)):
                     attempt = "-" if series["attempt"] is None else series["attempt"]
                     console.row(series["name"], attempt, step, at, repr(value))
-                    self._told[key] = at
+                    self._told[key] = (at, step)
 
 
 class _Charts(_View):
