@@ -28,3 +28,11 @@ def test_the_pauses_before_another_try_are_those_of_the_code() -> None:
     longest = decisions.BACKOFF_LONGEST_S / 60
     assert f"after {first[0]:g} to {first[1]:g} s, then {second[0]:g} to {second[1]:g} s" in CRASHES
     assert f"up to {longest:g} minutes" in CRASHES
+
+
+def test_the_tutorials_times_are_those_of_the_benchmarks() -> None:
+    tutorial = (pages.DOCS / "tutorial" / "first-model.md").read_text("utf-8")
+    times = re.findall(r"demo\s+took (\d+ min \d+ s), and (\d+) minutes with the installation", tutorial)
+    ((demo, installed),) = times
+    assert demo in BENCHMARKS
+    assert f"{installed} min 0 s with the installation" in BENCHMARKS
