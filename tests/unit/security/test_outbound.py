@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
-from finetuned.outbound import OutboundGuard, OutboundRefusedError, is_public
+from finetuned.outbound import Address, OutboundGuard, OutboundRefusedError, is_public
 
 PUBLIC = "93.184.216.34"
 
@@ -86,6 +88,22 @@ def test_an_address_off_the_public_internet_is_refused(address: str) -> None:
 )
 def test_an_address_of_the_public_internet_is_called(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv4_address_is_judged_the_same_in_whatever_it_is_wrapped(address: ipaddress.IPv4Address) -> None:
+    for wrapped in (f"::ffff:{address}", f"64:ff9b::{address}"):
+        assert is_public(ipaddress.ip_address(wrapped)) == is_public(address)
+    for hidden in (f"::{address}", f"2002:{int(address) >> 16:x}:{int(address) & 0xFFFF:x}::1"):
+        assert not is_public(ipaddress.ip_address(hidden))
+
+
+@given(st.ip_addresses())
+def test_no_url_with_an_address_off_the_public_internet_is_kept(address: Address) -> None:
+    host = f"[{address}]" if address.version == 6 else str(address)
+    if not is_public(address):
+        with pytest.raises(OutboundRefusedError):
+            OutboundGuard().check(f"https://{host}/")
 
 
 @pytest.mark.parametrize(
