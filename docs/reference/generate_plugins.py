@@ -10,18 +10,25 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from typing_extensions import is_typeddict
 
 import finetuned_sdk
 from finetuned import plugins
-from finetuned_sdk import context, errors, hooks, kinds, registry
+from finetuned_sdk import bundle, context, errors, hooks, kinds, registry
 from finetuned_sdk.testing import RecordingContext
 
 PAGE = Path(__file__).parent / "plugins.md"
 EXPLAINED = re.compile(r"^(\w+) {2,}(\S.*)$")
-VARIABLE = re.compile(r'^\w+ = "(FINETUNED_\w+)"  # (.*)$', re.MULTILINE)
+VARIABLE = re.compile(r'^\w+(?:: Final)? = "(FINETUNED_\w+)"  # (.*)$', re.MULTILINE)
+#: what a worker's environment has besides; set in finetuned.devices and finetuned.attempts.runner
+OF_A_WORKER = {
+    "CUDA_VISIBLE_DEVICES": "the UUIDs of the GPUs that the attempt holds; empty on a CPU slot",
+    "OMP_NUM_THREADS": "on a CPU slot: the cores shared out among the slots, unless the daemon's environment says it",
+    "TMPDIR": "a directory of the attempt, gone with it",
+}
 LINE = 100
 INTRODUCTION = """\
 # Plugins
@@ -40,7 +47,13 @@ def page() -> str:
         "## Hooks\n",
         *(_function(hook, 3) for hook in hook_specifications()),
         "## Environment of the daemon\n",
-        _table("variable | ", _variables()),
+        _table("variable | ", _variables(plugins)),
+        "## Environment of a worker\n",
+        "That of the daemon without its settings and without what says secret by its name, with the job's own secrets, and:\n",
+        _table(
+            "variable | ",
+            [*_variables(bundle), *(f"| `{name}` | {text} |" for name, text in OF_A_WORKER.items())],
+        ),
         "## What a plugin declares\n",
         _class(registry.Registry),
         *(_class(each) for each in _classes(kinds)),
@@ -170,8 +183,8 @@ def _cell(text: Any) -> str:
     return str(kind).replace("|", "\\|")
 
 
-def _variables() -> Iterator[str]:
-    for name, meaning in VARIABLE.findall(inspect.getsource(plugins)):
+def _variables(module: ModuleType) -> Iterator[str]:
+    for name, meaning in VARIABLE.findall(inspect.getsource(module)):
         yield f"| `{name}` | {meaning} |"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +18,8 @@ REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 PAGE = (REFERENCE / "plugins.md").read_text(encoding="utf-8")
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("plugins_reference", REFERENCE / "generate_plugins.py")
+def generator(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REFERENCE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -26,11 +27,28 @@ def generator() -> ModuleType:
     return module
 
 
-GENERATOR = generator()
+GENERATOR = generator("generate_plugins")
 
 
 def test_the_page_says_what_the_sdk_says() -> None:
-    assert GENERATOR.page() == PAGE, "run python docs/reference/generate_plugins.py"
+    assert GENERATOR.page() == PAGE, "make reference writes it anew"
+
+
+def test_the_page_of_kinds_says_what_the_plugins_declare() -> None:
+    page = (REFERENCE / "kinds.md").read_text(encoding="utf-8")
+    assert generator("generate_kinds").page() == page, "make reference writes it anew"
+
+
+def test_each_variable_of_the_environment_is_explained_in_the_reference() -> None:
+    told = "".join(path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md"))
+    read = {
+        name
+        for root in ("daemon", "plugins")
+        for path in (REFERENCE.parents[1] / root).rglob("*.py")
+        for name in re.findall(r'"(FINETUNED_[A-Z_]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert {"FINETUNED_STATE_DIR", "FINETUNED_ATTEMPT"} <= read
+    assert {name for name in read if f"`{name}`" not in told and f"{name}=" not in told} == set()
 
 
 def test_each_hook_has_a_heading_and_its_argument_list() -> None:

@@ -22,4 +22,4 @@ def generator() -> ModuleType:
 def test_the_generated_reference_says_what_the_code_says(page: str) -> None:
     expected = generator().PAGES[page]()
     actual = (REFERENCE / page).read_text(encoding="utf-8")
-    assert actual == expected, f"run python docs/reference/generate.py: {page} is out of date"
+    assert actual == expected, f"{page} is out of date; make reference writes it anew"
