@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 INSIDE = Path(__file__).with_name("inside.py")
 LIMIT_S = 420.0  # it takes a third of that
+SIZE = 3 << 30  # bytes that all of it takes at most
 TARGET = "check-finetuned.target"
 
 _TARGET = """[Unit]
@@ -85,17 +86,33 @@ def scratch() -> Iterator[Path]:
         if shutil.which(program) is None:
             raise Unavailable(f"{program} is not here (apt-get install systemd dbus).")
     directory = Path(tempfile.mkdtemp(prefix="finetuned-systemd-", dir="/var/tmp"))
-    on_overlay = subprocess.run(
-        ["findmnt", "-no", "FSTYPE", "-T", str(directory)], capture_output=True, text=True, check=False
-    ).stdout.strip() in {"overlay", "fuse-overlayfs", "aufs"}
+    in_memory = free_memory() >= 2 * SIZE
+    if not in_memory and file_system(directory) in {"overlay", "fuse-overlayfs", "aufs"}:
+        raise Unavailable(
+            f"{directory.parent} is an overlay itself, and {2 * SIZE >> 30} GiB of memory are not free."
+        )
     try:
-        if on_overlay:  # which cannot lie on another
-            mount("-t", "tmpfs", "-o", "size=3g", "tmpfs", str(directory))
+        if in_memory:
+            mount("-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(directory))
         yield directory
     finally:
-        if on_overlay:
+        if in_memory:
             subprocess.run(["umount", "-l", str(directory)], check=False)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def free_memory() -> int:
+    """Bytes of memory that nobody uses."""
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    return int(fields["MemAvailable"].split()[0]) << 10
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that a path lies on."""
+    found = subprocess.run(
+        ["findmnt", "-no", "FSTYPE", "-T", str(path)], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
 
 
 def interpreter() -> str:
