@@ -129,7 +129,9 @@ def test_no_canary_is_found_in_log_spools_output_bundles_answers_arguments_or_st
         said += finetune(daemon, "secrets", "set", "hf", value=CANARIES["store"] + "\n")
         said += finetune(daemon, "secrets", "set", "short-lived", value=CANARIES["gone"])
         said += finetune(daemon, "secrets", "rm", "short-lived")
-        said += finetune(daemon, "secrets", "list")
+        said += finetune(daemon, "secrets", "set", "short-lived", "--json", value=CANARIES["gone"])
+        said += finetune(daemon, "secrets", "rm", "short-lived", "--json")
+        said += finetune(daemon, "secrets", "list") + finetune(daemon, "secrets", "list", "--json")
         token = daemon.ok("POST", "/v1/tokens", {"scope": "read", "name": "canary"})["token"]
         canaries = {**CANARIES, "token": str(token)}
 

@@ -261,3 +261,8 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
             session.request("GET", f"http://127.0.0.1:{port}/") as response,
         ):
             assert await response.text() == "direct"
+
+
+async def test_the_systems_own_answer_is_checked_like_any_other() -> None:
+    with pytest.raises(OutboundRefusedError, match="localhost"):
+        await OutboundGuard().addresses("localhost")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from finetuned.domain.errors import PermissionDeniedError
 from finetuned.path_policy import (
@@ -120,3 +121,12 @@ def test_a_url_sends_the_job_only_to_hosts_that_the_operator_listed() -> None:
         assert isinstance(error, UrlNotAllowedError)
         assert error.stable_code == "url_not_allowed"
         assert "outbound_allow" in error.message
+
+
+def test_paths_in_typed_parameters_are_found() -> None:
+    class Source(BaseModel):
+        file: Path
+
+    assert refusal(PathPolicy(), Path("/etc/passwd")).stable_code == "path_not_allowed"
+    assert refusal(PathPolicy(), Source(file=Path("/etc/passwd"))).stable_code == "path_not_allowed"
+    PathPolicy().check({"dataset": 3}, ["dataset"], prefix="")

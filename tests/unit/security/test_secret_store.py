@@ -142,3 +142,18 @@ def test_references_are_resolved_and_anything_else_is_none(store: SecretStore) -
         store.resolve({"HF_TOKEN": "secret:other"})
     with pytest.raises(FinetunedError, match="secret:NAME"):
         name_of("hf_abcdefgh")
+
+
+def test_a_full_disk_leaves_the_old_value_and_no_piece_of_the_new(
+    store: SecretStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("hf", "hf_abcdefgh")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.put("hf", "hf_newer_value")
+    assert store.read("hf") == "hf_abcdefgh"
+    assert [path.name for path in store.directory.iterdir()] == ["hf"]
