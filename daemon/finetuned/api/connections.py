@@ -36,6 +36,7 @@ class RequestTimeoutError(InvalidRequestError):
     """The headers of a request did not come in time."""
 
     status = 408
+    exit_code = 6
 
 
 class TooManyConnectionsError(UnavailableError):

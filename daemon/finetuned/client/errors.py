@@ -25,7 +25,10 @@ _BY_STATUS: dict[int, type[errors.FinetunedError]] = {
     401: errors.AuthenticationError,
     403: errors.PermissionDeniedError,
     404: errors.NotFoundError,
+    408: errors.UploadStalledError,
     413: errors.TooLargeError,
+    421: errors.PermissionDeniedError,
+    429: errors.AuthenticationError,
     503: errors.UnavailableError,
     507: errors.StorageFullError,
 }

@@ -604,6 +604,14 @@ async def test_odd_paths_are_nowhere(at: Enter, target: str) -> None:
         client.close()
 
 
+async def test_a_path_that_is_no_route_is_said_to_be_none(client: Any) -> None:
+    for method, path in (("GET", "/"), ("POST", "/v1"), ("DELETE", "/v1/jobs/a/b/c/d")):
+        response = await client.request(method, path)
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (404, "no_such_route")
+        assert "docs/reference/api.md" in error["message"]
+
+
 @pytest.mark.parametrize("path", ["/tmp/a\0b", "/tmp/" + "a" * 5000, "\ud7ff", "/proc/1/nothing"])
 async def test_paths_that_no_file_can_have_are_refused_as_such(client: Any, path: str) -> None:
     response = await client.post("/v1/log/backup", json={"path": path})

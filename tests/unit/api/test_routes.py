@@ -5,12 +5,9 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from finetuned.api import body
-from finetuned.api.auth import HostRefusedError
 from finetuned.api.call import signature
 from finetuned.api.openapi import plain_path
 from finetuned.api.routes import OPEN_ROUTES, ROUTES
-from finetuned.domain import errors
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "api.md"
 
@@ -46,14 +43,3 @@ def test_the_reference_names_each_field_that_a_body_may_have() -> None:
         for name, field in model.model_fields.items():
             assert f"`{name}`" in text or f'"{name}"' in text, f"{model.__name__}.{name}"
             assert field.description, f"{model.__name__}.{name}"
-
-
-def test_the_reference_names_the_code_and_status_of_each_error_a_client_can_see() -> None:
-    rows = [line for line in REFERENCE.read_text().splitlines() if line[:3] in {"| 4", "| 5"}]
-    for error in (
-        errors.InvalidRequestError, errors.AuthenticationError, errors.PermissionDeniedError, errors.NotFoundError,
-        errors.TooLargeError, errors.StorageFullError, errors.UnavailableError, HostRefusedError,
-    ):  # fmt: skip
-        assert any(row.startswith(f"| {error.status} ") and f"`{error.code}`" in row for row in rows), error
-    media_type = body.UnsupportedMediaTypeError
-    assert any(row.startswith(f"| {media_type.status} ") for row in rows)

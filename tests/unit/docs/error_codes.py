@@ -22,6 +22,18 @@ def codes() -> dict[str, set[str]]:
     return found
 
 
+def owners() -> dict[str, set[str]]:
+    """The classes whose own code each code is."""
+    found: dict[str, set[str]] = {}
+    for source in SOURCES:
+        for path in (ROOT / source).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    for code in (code for statement in node.body for code in _in(statement)):
+                        found.setdefault(code, set()).add(node.name)
+    return found
+
+
 def _in(node: ast.AST) -> Iterator[str]:
     match node:
         case (
