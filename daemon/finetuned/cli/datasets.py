@@ -12,7 +12,7 @@ from finetuned.cli.session import json_option, paged, with_daemon
 from finetuned.cli.shapes import Fetched, Gone, Listing, TokenPreview
 from finetuned.client import Client
 from finetuned.client.datasets import sha256
-from finetuned.domain.errors import NotFoundError
+from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.wire import Dataset, DatasetAudit, DatasetPreview, Event, Job
 
 FORMATS = ("jsonl", "json", "csv", "parquet")
@@ -61,16 +61,22 @@ async def show(daemon: Client, *, name: str, as_json: bool) -> None:
 
 
 @datasets.command
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", help="The dataset's name. Default: from the file's name.")
 @format_option
 @json_option(shape=Dataset)
 @with_daemon
 async def upload(daemon: Client, *, file: Path, name: str | None, form: str | None, as_json: bool) -> None:
     """Send a file of this machine as the newest version of a dataset."""
+    if not await anyio.to_thread.run_sync(file.is_file):
+        raise InvalidRequestError(f"{file} is no file of this machine; give the path of one.", param="file")
     name = name or transfers.name_for(file)
     version = await anyio.to_thread.run_sync(sha256, file)
-    dataset = await transfers.send(daemon, name, file, version=version, format=form)
+    if await transfers.is_there(daemon, name, version):
+        console.note(f"dataset:{name} has this content already; nothing is sent.")
+        dataset = await daemon.dataset(name)
+    else:
+        dataset = await transfers.send(daemon, name, file, version=version, format=form)
     _told(dataset, version, as_json=as_json)
 
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import click
 
-from finetuned.cli import console, tables, timeline, watch
-from finetuned.cli.session import json_option, paged, with_daemon
+from finetuned.cli import console, tables, timeline
+from finetuned.cli.session import at_option, json_option, paged, with_daemon
 from finetuned.cli.shapes import Gone, Listing, ShownJob
 from finetuned.client import Client
 from finetuned.domain.states import TERMINAL, JobState
@@ -22,6 +22,7 @@ from finetuned.wire import Event, Job
 @click.option("--name", help="Only jobs of this name.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many.")
 @click.option("--all", "everything", is_flag=True, help="All of them.")
+@at_option
 @json_option(shape=Listing[Job])
 @paged
 @with_daemon
@@ -33,14 +34,15 @@ async def ls(
     name: str | None,
     limit: int,
     everything: bool,
+    at: str | None,
     as_json: bool,
 ) -> None:
     """List jobs, newest first."""
     if everything:
-        listed = [job async for job in daemon.all_jobs(state=state, kind=kind, name=name)]
+        listed = [job async for job in daemon.all_jobs(state=state, kind=kind, name=name, at=at)]
         has_more = False
     else:
-        page = await daemon.jobs(state=state, kind=kind, name=name, limit=limit)
+        page = await daemon.jobs(state=state, kind=kind, name=name, limit=limit, at=at)
         listed, has_more = page["data"], page["has_more"]
     if as_json:
         console.emit({"data": listed, "has_more": has_more})
@@ -52,13 +54,15 @@ async def ls(
 
 @click.command
 @click.argument("job_id", metavar="JOB")
+@at_option
 @json_option("Print JSON: the job, with `timeline`.", shape=ShownJob)
 @paged
 @with_daemon
-async def show(daemon: Client, *, job_id: str, as_json: bool) -> None:
+async def show(daemon: Client, *, job_id: str, at: str | None, as_json: bool) -> None:
     """Show a job: its timeline, attempts and result."""
-    job = await daemon.job(job_id)
-    rows = timeline.timeline([e async for e in daemon.all_events(job=job["id"], types=timeline.TYPES)])
+    job = await daemon.job(job_id, at=at)
+    events = [e async for e in daemon.all_events(job=job["id"], types=timeline.TYPES)]
+    rows = timeline.timeline(e for e in events if at is None or e["seq"] <= job["seq"])
     if as_json:
         console.emit({**job, "timeline": [row.as_dict() for row in rows]})
         return
@@ -108,7 +112,11 @@ async def retry(
     """Submit an ended job again, as a new one."""
     job = await daemon.retry(job_id, from_checkpoint=from_checkpoint, priority=priority)
     _told(job, as_json, f"{job['id']} is {job['state']}; it repeats {job_id}.")
-    return await watch.to_the_end(daemon, job, as_json=as_json) if watching else 0
+    if not watching:
+        return 0
+    from finetuned.cli import watch  # noqa: PLC0415 - a live display, which `finetune ls` does without
+
+    return await watch.to_the_end(daemon, job, as_json=as_json)
 
 
 @click.command

@@ -51,6 +51,13 @@ class _Away:
             self._told = True
 
 
+def at_option(command: Callable[P, R]) -> Callable[P, R]:
+    """``--at``: a look into the past."""
+    return click.option(
+        "--at", metavar="SEQ|TIME", help="As it was at this position of the log, or this RFC 3339 time."
+    )(command)
+
+
 def paged(command: Callable[P, R]) -> Callable[P, R]:
     """``--no-pager`` for a command whose output may be long; JSON and what is followed are not paged."""
 

@@ -67,7 +67,7 @@ async def reference(daemon: Client, file: Path) -> str:
     """``dataset:NAME@VERSION`` of a file, which is sent unless the daemon has it."""
     name = name_for(file)
     version = await anyio.to_thread.run_sync(sha256, file)
-    if not await _has(daemon, name, version):
+    if not await is_there(daemon, name, version):
         await send(daemon, name, file, version=version)
     return f"dataset:{name}@{version[:SHOWN_DIGITS]}"
 
@@ -88,7 +88,8 @@ async def send(
     return dataset
 
 
-async def _has(daemon: Client, name: str, version: str) -> bool:
+async def is_there(daemon: Client, name: str, version: str) -> bool:
+    """Whether a dataset has a version with this content."""
     try:
         dataset = await daemon.dataset(name)
     except NotFoundError:

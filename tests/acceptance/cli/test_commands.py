@@ -128,6 +128,17 @@ def test_ls_passes_its_filters_on(daemon: FakeDaemon, finetune: Run) -> None:
     assert daemon.requests[-1][1] == "/v1/jobs?state=failed&kind=sft&name=n&limit=2"
 
 
+def test_the_past_is_asked_for_by_position_or_time(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.runs("job-1")
+    daemon.jobs["job-1"]["seq"] = 3
+    finetune("ls", "--at", "3", "--json")
+    assert daemon.requests[-1][1] == "/v1/jobs?limit=20&at=3"
+    finetune("devices", "--at", "2026-11-22T12:00:03Z")
+    assert daemon.requests[-1][1] == "/v1/devices?at=2026-11-22T12:00:03Z"
+    shown = finetune("show", "job-1", "--at", "3", "--json").json
+    assert [row["seq"] for row in shown["timeline"]] == [1, 2, 3]
+
+
 def test_ls_without_jobs_says_what_to_do_and_leaves_stdout_empty(daemon: FakeDaemon, finetune: Run) -> None:
     outcome = finetune("ls")
     assert (outcome.code, outcome.out) == (0, "")

@@ -126,8 +126,18 @@ def test_a_file_is_uploaded_under_its_name_or_another(daemon: FakeDaemon, finetu
 
 
 def test_a_file_that_is_not_there_is_wrong_usage(daemon: FakeDaemon, finetune: Run, rows: Path) -> None:
-    assert finetune("datasets", "upload", "nowhere.jsonl").code == 2
+    outcome = finetune("datasets", "upload", "nowhere.jsonl")
+    assert outcome.code == 2
+    assert "nowhere.jsonl is no file of this machine" in outcome.err
     assert "datasets upload" in finetune("datasets").err
+
+
+def test_what_is_there_already_is_not_sent_again(daemon: FakeDaemon, finetune: Run, rows: Path) -> None:
+    first = finetune("datasets", "upload", rows.name)
+    second = finetune("datasets", "upload", rows.name)
+    assert first.out == second.out
+    assert "nothing is sent" in second.err
+    assert len(sent(daemon)) == 1
 
 
 def test_a_file_of_the_server_is_registered_by_its_path(

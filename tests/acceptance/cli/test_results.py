@@ -60,6 +60,7 @@ def test_a_curve_that_is_not_there_is_refused_with_the_nearest(daemon: FakeDaemo
     assert outcome.code == 2
     assert "Did you mean 'loss'" in outcome.err
     daemon.answers["GET", "/v1/jobs/job-1/metrics"] = {**curves(), "names": []}
+    assert '"code": "unknown_name"' in finetune("metrics", "job-1", "--names", "los", "--json").err
     assert "It has none yet." in finetune("metrics", "job-1", "--names", "loss").err
 
 
@@ -235,9 +236,10 @@ def test_a_path_that_would_leave_the_folder_is_refused(daemon: FakeDaemon, finet
 def test_a_target_that_is_a_file_is_refused(daemon: FakeDaemon, finetune: Run, here: Path) -> None:
     publish(daemon)
     (here / "adapter").write_text("mine")
-    outcome = finetune("export", "job-1")
+    outcome = finetune("export", "job-1", "--json")
     assert outcome.code == 4
     assert "another place with -o" in outcome.err
+    assert json.loads(outcome.err)["error"]["code"] == "target_exists"
     assert (here / "adapter").read_text() == "mine"
 
 
