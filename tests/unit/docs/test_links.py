@@ -11,6 +11,9 @@ from tests.unit.docs import pages
 LINK = re.compile(r"\[[^\[\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 FILE = re.compile(r"`((?:\.ci|bench|daemon|docs|events|plugins|systemd|tests)/[\w./-]*[\w/])`")
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+MODULE = re.compile(r"`(\w+)/([\w/]+\.(?:py|sql))`")
+SOURCES = [pages.ROOT / folder for folder in ("daemon", "daemon/finetuned", "events", "plugins")]
 TARGET = re.compile(r"`make ([a-z][a-z-]*)")
 TYPED_TARGET = re.compile(r"^(?:\$ )?make ([a-z][a-z-]*)", re.MULTILINE)
 
@@ -56,6 +59,26 @@ def test_each_file_and_folder_that_a_page_names_is_there(page: Path) -> None:
     own = "".join(pages.blocks(page, ""))  # the listing of a package that the page has its reader write
     named = [path for path in FILE.findall(pages.prose(page)) if path not in own]
     assert [path for path in named if not (pages.ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_each_module_that_a_page_names_by_its_package_is_there(page: Path) -> None:
+    named = [
+        (package, module)
+        for package, module in MODULE.findall(pages.prose(page))
+        if any((root / package).is_dir() for root in SOURCES)
+    ]
+    assert [each for each in named if not any((root / each[0] / each[1]).is_file() for root in SOURCES)] == []
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_each_test_that_a_page_names_is_there(page: Path) -> None:
+    missing = [
+        f"{path}::{name}"
+        for path, name in NAMED_TEST.findall(page.read_text("utf-8"))
+        if not re.search(rf"^ *(?:async )?def {name}\(", (pages.ROOT / path).read_text("utf-8"), re.MULTILINE)
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)

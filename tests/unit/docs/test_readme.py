@@ -29,6 +29,12 @@ def test_each_promise_names_tests_that_are_there(promise: str) -> None:
     assert [name for path, name in shown if name not in functions(path)] == []
 
 
+def test_each_page_but_the_single_decisions_is_linked() -> None:
+    folders = ("tutorial", "how-to", "reference", "explanation")
+    there = [pages.name(page) for folder in folders for page in sorted((pages.DOCS / folder).glob("*.md"))]
+    assert [page for page in there if f"]({page})" not in README] == []
+
+
 def test_the_picture_is_there_fetches_nothing_and_shows_no_path_of_whoever_drew_it() -> None:
     assert "docs/assets/finetune.svg" in README
     picture = PICTURE.read_text("utf-8")
