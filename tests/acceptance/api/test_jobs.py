@@ -352,12 +352,12 @@ async def test_a_model_that_a_job_made_is_shown_and_its_name_can_be_freed(house:
         facts.AttemptModel(attempt=1, name="team/orders", path="/m", kind="adapter", base="smollm2"),
     )
     await house.end_attempt(job["id"])
-    shown = await (await client.get("/v1/models/team/orders")).json()
+    shown = await (await client.get("/v1/models/team%2Forders")).json()
     assert (shown["object"], shown["owned_by"], shown["job"]) == ("model", "finetuned", job["id"])
     listed = await (await client.get("/v1/models")).json()
     assert listed["data"] == [shown]
-    assert (await client.delete("/v1/models/team/orders")).status == 200
-    await refused(await client.get("/v1/models/team/orders"), 404)
+    assert (await client.delete("/v1/models/team%2Forders")).status == 200
+    await refused(await client.get("/v1/models/team%2Forders"), 404)
 
 
 async def test_the_log_can_be_looked_at_checked_replayed_and_copied(house: Any, client: Any) -> None:
