@@ -31,6 +31,7 @@ ROOT_PAGES: Final = {
     "README.md": "readme.md",
 }
 LINK: Final = re.compile(r"\[(?P<text>[^\[\]]*)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)")
+CELL: Final = re.compile(r"<td[ >].*?</td>", re.DOTALL)
 FETCHED: Final = re.compile(
     r'<(?:script|img|iframe|source)\b[^>]*\bsrc="(?:https?:)?//|<link\b[^>]*\bhref="(?:https?:)?//'
 )
@@ -73,6 +74,11 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         return f"[{link['text']}]({up}{inside}{link['anchor'] or ''})"
 
     return LINK.sub(rewritten, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """GitHub wants a bar within a table's code escaped, this Markdown shows the escape: take it away."""
+    return CELL.sub(lambda cell: cell[0].replace("\\|", "|"), html)
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:

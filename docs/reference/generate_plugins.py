@@ -163,8 +163,8 @@ def _signature(name: str, function: Any) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Annotations are kept as text, which is shown in quotes."""
-    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
+    """Annotations are kept as text, which is shown in quotes; what else is quoted is as ruff has it."""
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", text).replace("'", '"')
 
 
 def _fields(each: type) -> Iterator[str]:
