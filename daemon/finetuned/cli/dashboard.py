@@ -25,7 +25,7 @@ def machine(found: System) -> Table:
         _share("memory", _ratio(memory["used_bytes"], memory["total_bytes"]), units.size(memory["total_bytes"])),
         _share(
             "disk", _ratio(disk["total_bytes"] - disk["free_bytes"], disk["total_bytes"]),
-            f"{units.size(disk['free_bytes'])} free",
+            f"{units.size(disk['total_bytes'])}, {units.size(disk['free_bytes'])} free",
         ),
     )  # fmt: skip
     shown.add_row(
@@ -48,6 +48,8 @@ def jobs(listed: Iterable[Job], workers: Iterable[Worker]) -> Table:
         "JOB", "STATE", "KIND", "NAME", "PROGRESS", "LEFT", "LOSS", "CPU", "MEMORY", "DEVICES", "WHY",
         right=("LEFT", "LOSS", "CPU", "MEMORY"),
     )  # fmt: skip
+    for column in shown.columns:
+        column.no_wrap = True  # a job is a line, or the screen would be too low
     for job in listed:
         figures, worker = job["progress"] or {}, by_job.get(job["id"])
         cpu, rss = (worker["cpu"], worker["rss_bytes"]) if worker else (None, None)

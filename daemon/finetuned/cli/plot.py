@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 from rich.text import Text
 
@@ -65,9 +66,11 @@ class Canvas:
         """The field from the top."""
         for row in range(self.height):
             text = Text()
-            for column in range(self.width):
-                bits = self._bits.get((column, row), 0)
-                text.append(self._character(bits), self._styles.get((column, row)))
+            cells = [
+                (self._bits.get((each, row), 0), self._styles.get((each, row))) for each in range(self.width)
+            ]
+            for style, run in groupby(cells, itemgetter(1)):
+                text.append("".join(self._character(bits) for bits, _ in run), style)
             yield text
 
     def _character(self, bits: int) -> str:
@@ -97,9 +100,9 @@ def chart(curves: Sequence[Curve], *, width: int, height: int, plain: bool = Fal
             canvas.line(start, end, style)
     axis = "|" if plain else "┤"
     shown = [
-        Text(f"{labels[row] if row in _labelled(height) else '':>{margin}} {axis}", style="dim").append_text(
-            cells
-        )
+        Text()
+        .append(f"{labels[row] if row in _labelled(height) else '':>{margin}} {axis}", "dim")
+        .append_text(cells)
         for row, cells in enumerate(canvas.rows())
     ]
     return [*shown, Text(_below(margin, canvas.width, _span_of_x(points)), style="dim")]

@@ -24,7 +24,7 @@ class Life(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The seconds. Fails with a sentence."""
-        match = re.fullmatch(r"(\d{1,9})([smhdw])", str(value))
+        match = re.fullmatch(r"([0-9]{1,9})([smhdw])", str(value))
         if match is None or int(match[1]) == 0:
             self.fail(f"{value!r} is no duration; write 12h, 30d or 4w.", param, ctx)
         return int(match[1]) * UNITS_S[match[2]]

@@ -18,7 +18,7 @@ from finetuned.cli import checks, doctor
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user without any configuration."""
-    for name in [each for each in os.environ if each.startswith("FINETUNED_")]:
+    for name in [each for each in os.environ if each.startswith("FINETUNED_") or each == "COLUMNS"]:
         monkeypatch.delenv(name)
     for name, value in {"HOME": "", "XDG_CONFIG_HOME": "config", "XDG_STATE_HOME": "state"}.items():
         monkeypatch.setenv(name, str(tmp_path / value))
