@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 1.0  # what a message that must arrive is given when the service manager's queue is full
+PATIENCE_S = 5.0  # what a message that must arrive is given when the service manager's queue is full
 
 
 def notify(

@@ -176,11 +176,17 @@ def installing_it_again_changes_nothing() -> None:
 
 @check
 def it_runs_as_its_own_user_without_privileges() -> None:
+    Path("/home/somebody").mkdir()
     status = Path(f"/proc/{main_pid()}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split()[0] == str(pwd.getpwnam("finetuned").pw_uid)
     assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == 0
     assert fields["NoNewPrivs"] == "1"
+    assert fields["Seccomp"] == "2"  # system calls are filtered
+    assert list(Path(f"/proc/{main_pid()}/root/home").iterdir()) == []
+    mounts = Path(f"/proc/{main_pid()}/mountinfo").read_text().splitlines()
+    options = {line.split()[4]: line.split()[5].split(",")[0] for line in mounts}  # the last one counts
+    assert (options["/"], options["/var/lib/finetuned"], options["/tmp"]) == ("ro", "rw", "rw")
     assert show("ControlGroup").startswith("/finetuned.slice/")
 
 
