@@ -89,6 +89,7 @@ def run_demo(model_file: str | None) -> Path:
     found = re.search(r"finetuned --state-dir (\S+)", said)
     if demo.returncode or found is None:
         raise SystemExit("The demo failed; there is nothing to draw.")
+    atexit.register(shutil.rmtree, found[1])
     return Path(found[1])
 
 
