@@ -34,11 +34,6 @@ class Admission:
     _doors: Counter[str] = field(default_factory=Counter)
     _clients: Counter[Client] = field(default_factory=Counter)
 
-    @property
-    def connections(self) -> int:
-        """How many connections there are."""
-        return self._doors.total()
-
     def enter(self, client: Client) -> str | None:
         """Count a connection. If there are too many, it is not counted, and what to tell the client is returned."""
         if self._doors[client.door] >= self.most:

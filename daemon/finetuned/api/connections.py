@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from socket import IPPROTO_TCP, TCP_NOTSENT_LOWAT
 from typing import Any, Final, cast
 
 import anyio
@@ -29,6 +30,8 @@ SWEEP_S: Final = 1.0  # at most this long between two looks at the connections
 MOST_TURNED_AWAY: Final = (
     256  # connections that are told that they are too many; more are closed without a word
 )
+# Without a bound the kernel takes megabytes in advance, and a slow client looks for minutes as if it took nothing.
+KERNEL_BYTES: Final = 64 << 10
 TOLD_IN_S: Final = 1.0  # how long such a connection is kept open for its client to read why
 
 
@@ -148,6 +151,8 @@ class Connection(web.RequestHandler):
             self._guard.turn_away(stream, refusal)
             return
         self._client = client
+        if client.door == "tcp":
+            stream.get_extra_info("socket").setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, KERNEL_BYTES)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -166,6 +171,11 @@ class Connection(web.RequestHandler):
             self._break_off()
         elif self._head_since is None and (self._is_waiting or not count) and data.strip(b"\r\n"):
             self._head_since = self._guard.clock()
+
+    def resume_writing(self) -> None:
+        """The client has taken what was held up: it reads, however slowly, and may be given more at once."""
+        super().resume_writing()
+        self._moved_at = self._guard.clock()
 
     def _break_off(self) -> None:
         """If the body that a handler waits for turned out malformed, tell it: the parser does not."""

@@ -314,6 +314,25 @@ async def test_clients_that_never_read_are_cut(at: Enter, door: str, path: str, 
             client.close()
 
 
+@pytest.mark.parametrize("door", DOORS)
+async def test_who_reads_slowly_gets_everything(at: Enter, door: str) -> None:
+    async with at(door, sse_write_timeout_s=0.4) as entered:
+        job_id = await entered.house.accept_job()
+        await entered.house.progress(job_id, *range(1000))
+        client = await entered.connect(receive_bytes=4096)
+        await client.send(entered.get("/v1/events?limit=1000") * 6)
+        received = 0
+        with anyio.fail_after(60):
+            while (
+                received < 30 * 150_000
+            ):  # the answers are longer, and reading them takes longer than a deaf one gets
+                chunk = await client.some()
+                assert chunk, f"cut after {received} bytes"
+                received += len(chunk)
+                await anyio.sleep(0.02)
+        client.close()
+
+
 async def reset(client: Raw) -> None:
     """Wait until the daemon has closed the connection of a client that reads nothing."""
     with anyio.fail_after(20):
@@ -658,7 +677,11 @@ def test_the_same_holds_on_the_loop_that_the_daemon_runs_on(state_dir: Any) -> N
     from finetuned.testing import serve_house
 
     async def main() -> list[tuple[int, str]]:
-        settings = {"header_timeout_s": 0.4, "max_connections_per_client": 2, "sse_write_timeout_s": 0.5}
+        settings: dict[str, Any] = {
+            "header_timeout_s": 0.4,
+            "max_connections_per_client": 2,
+            "sse_write_timeout_s": 0.5,
+        }
         async with serve_house(state_dir, **settings) as house:
             told = []
             for door in (Door(house, "tcp", b""), Door(house, "unix", b"")):

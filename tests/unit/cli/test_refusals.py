@@ -14,6 +14,7 @@ from finetuned.cli import metrics, offline, results, service
 from finetuned.demo import walk
 from finetuned.domain.errors import FinetunedError
 from finetuned.service import releases
+from finetuned.service.layout import Scope, find_layout
 from finetuned.store import open_log
 
 
@@ -66,7 +67,7 @@ def test_a_question_that_is_not_answered_with_yes_does_nothing(monkeypatch: pyte
 def test_a_service_in_use_is_neither_installed_again_nor_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout = service.find_layout(service.Scope.SYSTEM, tmp_path)
+    layout = find_layout(Scope.SYSTEM, tmp_path)
     layout.current.parent.mkdir(parents=True)
     layout.current.symlink_to(tmp_path / "another")
     monkeypatch.setattr(releases, "version", lambda _path: "0.0.9")
