@@ -9,7 +9,10 @@ from typing import Any
 import schemathesis
 
 _numbers = itertools.count()
-ENDLESS = ("stream", "follow")  # a stream has no end that a test could wait for; tests of their own cover them
+ENDLESS = (
+    "stream",
+    "follow",
+)  # a stream has no end that a test could wait for; tests of their own cover them
 
 
 @schemathesis.hook

@@ -17,8 +17,8 @@ from finetuned.wire.lineage import DerivedModel, Lineage, LineageDataset, Lineag
 from finetuned.wire.lists import Deleted, Page
 from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
 from finetuned.wire.models import Model
-from finetuned.wire.secrets import Secret
 from finetuned.wire.output import AttemptCounts, LogCounts, LogLine
+from finetuned.wire.secrets import Secret
 from finetuned.wire.series import Metrics, Series
 from finetuned.wire.system import System, SystemHistory
 from finetuned.wire.templates import Template

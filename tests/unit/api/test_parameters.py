@@ -139,6 +139,6 @@ def test_a_list_says_where_it_begins_and_ends() -> None:
         "object": "list", "data": items, "has_more": True, "first_id": "a", "last_id": "b",
         "next_after": "b",
     }  # fmt: skip
-    empty = listing([])
+    empty = listing(list[dict[str, str]]())
     assert (empty["first_id"], empty["last_id"], empty["next_after"]) == (None, None, None)
     assert listing([{"seq": 3}], key="seq", next_after=9)["next_after"] == 9
