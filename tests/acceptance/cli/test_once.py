@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
@@ -24,13 +25,14 @@ class Fickle:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.keys: list[str | None] = []
+        self.bodies: list[bytes] = []
         self.lost_answers = 0  # how many requests are carried out and then cut
         self.refusals: list[int] = []  # the status of each of the next requests
         self.away = False  # whether it stops listening after the first lost answer
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=1 << 26)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.01)
         await self._runner.setup()
@@ -43,6 +45,7 @@ class Fickle:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.keys.append(request.headers.get("Idempotency-Key"))
+        self.bodies.append(await request.read())
         if self.refusals:
             status = self.refusals.pop(0)
             told = {"code": "c", "message": "Not now.", "param": None, "type": "t"}
@@ -86,6 +89,20 @@ async def test_a_submission_whose_answer_was_lost_is_repeated_with_the_same_key(
     assert server.keys[0] is not None
     assert len(server.keys[0]) == 36
     assert [trouble is None for trouble in troubles] == [False, False, True]
+
+
+async def test_an_upload_whose_answer_was_lost_is_sent_again_from_its_first_byte(
+    server: Fickle, client: Client, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    content = b'{"text": "a"}\n' * 300_000
+    await anyio.Path(file).write_bytes(content)
+    server.lost_answers = 1
+    counted: list[int] = []
+    await client.upload_dataset("rows", file, on_bytes=counted.append)
+    assert server.bodies == [content, content]
+    assert len(set(server.keys)) == 1
+    assert sum(counted) in {len(content), 2 * len(content)}
 
 
 async def test_two_submissions_have_different_keys(server: Fickle, client: Client) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 from tests.acceptance.cli.conftest import Run
 from tests.acceptance.cli.fake_daemon import FakeDaemon, a_job
 from tests.acceptance.cli.test_machine import SYSTEM, WORKER
+from tests.acceptance.cli.test_results import EVAL, LOSS, curves
 
 from finetuned.cli import dashboard, top
 from finetuned.cli.shapes import Look
@@ -206,3 +207,48 @@ def test_force_color_means_colour_in_a_pipe(
     assert "\x1b[" in finetune("ls").out
     monkeypatch.delenv("FORCE_COLOR")
     assert "\x1b[" not in finetune("ls").out
+
+
+def test_on_a_terminal_curves_are_drawn_over_its_width(busy: FakeDaemon) -> None:
+    busy.answers["GET", "/v1/jobs/job-1/metrics"] = curves(LOSS, EVAL)
+    with on_terminal("metrics", "job-1", COLUMNS="60") as (process, terminal):
+        shown = read_until(terminal, b"").decode()
+        assert process.wait(DEADLINE) == 0
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).rstrip() for line in shown.splitlines()]
+    assert lines[0].startswith("━ loss 0.125")
+    assert any("┤" in line for line in lines)
+    assert 50 < max(map(len, lines)) <= 60
+    assert busy.requests[-1][1] == "/v1/jobs/job-1/metrics?points=120"
+
+
+def test_on_a_terminal_watched_curves_stay_when_the_job_has_ended(busy: FakeDaemon) -> None:
+    busy.answers["GET", "/v1/jobs/job-1/metrics"] = curves(LOSS)
+    with on_terminal("metrics", "job-1", "--watch") as (process, terminal):
+        read_until(terminal, b"loss")
+        busy.stop()
+        read_until(terminal, b"No daemon answers")
+        busy.jobs["job-1"]["state"] = "succeeded"
+        busy.start()
+        rest = read_until(terminal, b"")
+        assert process.wait(DEADLINE) == 0
+    assert b"loss" in rest.rsplit(b"\x1b[2K", 1)[-1]
+
+
+def test_the_screen_says_that_the_daemon_is_away_and_goes_on_with_it(busy: FakeDaemon) -> None:
+    with on_terminal("top", "--interval", "0.5") as (process, terminal):
+        read_until(terminal, b"q quits")
+        busy.stop()
+        read_until(terminal, b"connection lost")
+        busy.start()
+        read_until(terminal, b"q quits")
+        os.write(terminal, b"q")
+        read_until(terminal, b"")
+        assert process.wait(DEADLINE) == 0
+
+
+def test_a_terminal_without_a_screen_gets_lines(busy: FakeDaemon) -> None:
+    with on_terminal("top", "--times", "1", TERM="dumb") as (process, terminal):
+        shown = read_until(terminal, b"")
+        assert process.wait(DEADLINE) == 0
+    assert b"\x1b[?1049h" not in shown
+    assert b"job-1" in shown
