@@ -131,9 +131,10 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
 
 
 def prepare(state_dir: Path) -> None:
-    """Make the state directory, for its owner only. Raises ``StartError`` if that cannot be."""
+    """Make the state directory, for its owner and its group only. Raises ``StartError`` if that cannot be."""
     try:
-        (state_dir / JOBS_DIR).mkdir(mode=0o750, parents=True, exist_ok=True)
+        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)  # a mode is not for parents: each gets its own
+        (state_dir / JOBS_DIR).mkdir(mode=0o750, exist_ok=True)
     except OSError as error:
         raise StartError(
             f"The state directory {state_dir} cannot be made ({error.strerror}); set FINETUNED_STATE_DIR to one that can."
