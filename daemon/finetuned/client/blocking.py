@@ -59,7 +59,8 @@ def _iterating(
                     return
                 yield item
         finally:
-            portal.call(source.aclose)
+            if self._portal is portal:  # a client that was closed meanwhile has closed it too
+                portal.call(source.aclose)
 
     item, *_ = get_args(get_type_hints(call)["return"])
     returned = GenericAlias(Generator, (item, None, None))

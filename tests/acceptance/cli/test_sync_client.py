@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Generator, Iterator
 from types import GenericAlias
 from typing import Any, get_args, get_origin, get_type_hints
@@ -63,6 +66,33 @@ def test_a_program_without_an_event_loop_can_submit_and_follow(
     assert steps == [1, 2, 3]
     assert [each["id"] for each in client.all_jobs()] == [job["id"]]
     assert b"".join(client.logs(job["id"])) == b""
+
+
+def test_an_iteration_that_is_left_in_the_middle_outlives_its_client_quietly(daemon: FakeDaemon) -> None:
+    daemon.runs("job-1")
+    with SyncClient(Endpoint(socket=daemon.socket)) as client:
+        following = client.follow(job="job-1")
+        assert next(following)["seq"] == 1
+    following.close()
+
+
+def test_ctrl_c_ends_a_program_that_follows(daemon: FakeDaemon) -> None:
+    daemon.runs("job-1", ends=False)
+    code = (
+        "from finetuned.client import SyncClient\n"
+        "with SyncClient() as daemon:\n"
+        "    for event in daemon.follow(job='job-1'):\n"
+        "        print(event['seq'], flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=30)
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert program.returncode == -signal.SIGINT
 
 
 def test_a_refusal_is_raised_where_it_was_asked(client: SyncClient) -> None:
