@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -40,6 +40,11 @@ def stdout() -> Console:
 def stderr() -> Console:
     """A console on stderr; plain where it is not a terminal."""
     return _console(stderr=True)
+
+
+def speaks_unicode(stream: TextIO) -> bool:
+    """Whether every character can be written there."""
+    return (stream.encoding or "").lower().startswith("utf")
 
 
 def _console(*, stderr: bool) -> Console:
@@ -84,7 +89,7 @@ def show(table: Table, *, empty: str = "") -> None:
 
 def emit(value: Json) -> None:
     """One JSON document on one line of stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value, ensure_ascii=not speaks_unicode(sys.stdout)) + "\n")
     sys.stdout.flush()
 
 

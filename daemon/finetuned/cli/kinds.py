@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from finetuned.cli import console, tables
-from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.session import json_option, paged, with_daemon
 from finetuned.cli.shapes import Listing
 from finetuned.client import Client
 from finetuned.wire import Kind
@@ -14,6 +14,7 @@ from finetuned.wire import Kind
 @click.command
 @click.argument("name", required=False)
 @json_option(shape=Listing[Kind] | Kind)
+@paged
 @with_daemon
 async def kinds(daemon: Client, *, name: str | None, as_json: bool) -> None:
     """List job kinds, or the parameters of one."""

@@ -6,6 +6,7 @@ Commands are imported when they are used, so that ``--help`` and ``--version`` n
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -117,6 +118,9 @@ def finetune() -> None:
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character that the terminal does not have is no error
     if asked := os.environ.get("_FINETUNE_COMPLETE"):  # by the script of `finetune completion`
         from click.shell_completion import shell_complete  # noqa: PLC0415 - only wanted here
 

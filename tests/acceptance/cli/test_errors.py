@@ -259,6 +259,18 @@ def test_a_narrow_terminal_keeps_ids_whole(
     assert "indeed a very long name indeed a very long name indeed" in finetune("ls").out
 
 
+@pytest.mark.parametrize("arguments", [["ls"], ["ls", "--json"], ["kinds"], ["show", "job-1"]])
+def test_a_terminal_without_unicode_gets_what_it_can_show(daemon: FakeDaemon, arguments: list[str]) -> None:
+    daemon.runs("job-1")
+    daemon.jobs["job-1"]["name"] = "größer ━ 大"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "FINETUNED_SOCKET": str(daemon.socket)}
+    command = [sys.executable, "-m", "finetuned.cli.main", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    if "--json" in arguments:
+        assert json.loads(done.stdout.decode("ascii"))["data"][0]["name"] == "größer ━ 大"
+
+
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
