@@ -22,6 +22,7 @@ PIPE_WIDTH = 500  # a pipe has no width: nothing is cut for it
 LESS = "FRX"  # quit if it fits one screen, keep colours, leave the text on the screen; LESS overrides it
 
 _paged_width: int | None = None  # the terminal's width while a pager stands between it and this program
+_held: list[str] = []  # what is to be said when the pager has ended
 
 
 class _Console(Console):
@@ -67,7 +68,10 @@ def row(*fields: object) -> None:
 
 
 def note(text: str) -> None:
-    """A sentence on stderr, as it stands."""
+    """A sentence on stderr, as it stands; behind what a pager shows."""
+    if _paged_width is not None:
+        _held.append(text)
+        return
     stderr().print(text, markup=False, soft_wrap=True)
 
 
@@ -126,6 +130,8 @@ def pager(*, wanted: bool = True) -> Iterator[None]:
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pager's while it shows
             process.wait()
             signal.signal(signal.SIGINT, before)
+            while _held:
+                note(_held.pop(0))
 
 
 def _pager_command() -> str | None:

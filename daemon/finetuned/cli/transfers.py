@@ -84,7 +84,7 @@ async def send(
     size = (await anyio.to_thread.run_sync(file.stat)).st_size
     with progress(file.name, size) as count:
         dataset = await daemon.upload_dataset(name, file, format=format, sha256=version, on_bytes=count)
-    console.note(f"{file} is sent as dataset:{name}@{version[:SHOWN_DIGITS]} ({units.size(size)}).")
+    console.note(f"{file.name} is sent as dataset:{name}@{version[:SHOWN_DIGITS]} ({units.size(size)}).")
     return dataset
 
 

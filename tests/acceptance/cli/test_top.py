@@ -173,6 +173,13 @@ def test_long_output_goes_through_the_pager_with_its_colours(busy: FakeDaemon) -
     assert b"job-1" in shown
 
 
+def test_what_is_said_besides_comes_behind_the_pager(busy: FakeDaemon) -> None:
+    with on_terminal("ls", PAGER="cat; echo the end of it") as (process, terminal):
+        shown = read_until(terminal, b"")
+        assert process.wait(DEADLINE) == 0
+    assert shown.index(b"job-1") < shown.index(b"the end of it") < shown.index(b"--all lists every one")
+
+
 @pytest.mark.parametrize(("arguments", "pager"), [(["--no-pager"], "sed s/^/paged:/"), ([], "cat"), ([], "")])
 def test_no_pager_is_no_pager(busy: FakeDaemon, arguments: list[str], pager: str) -> None:
     with on_terminal("ls", *arguments, PAGER=pager) as (process, terminal):
