@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from finetuned.cli import console
+from finetuned.cli.arguments import job_argument
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Listing
 from finetuned.client import Client
@@ -12,7 +13,7 @@ from finetuned.wire import NextStep
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @json_option(shape=Listing[NextStep])
 @with_daemon
 async def next(  # noqa: A001 - the command's name

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from finetuned.cli import console, tables, timeline
+from finetuned.cli.arguments import job_argument
 from finetuned.cli.session import at_option, json_option, paged, with_daemon
 from finetuned.cli.shapes import Gone, Listing, ShownJob
 from finetuned.client import Client
@@ -53,7 +54,7 @@ async def ls(
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @at_option
 @json_option("Print JSON: the job, with `timeline`.", shape=ShownJob)
 @paged
@@ -76,7 +77,7 @@ async def show(daemon: Client, *, job_id: str, at: str | None, as_json: bool) ->
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @click.option("--reason", help="Why; it is kept in the log.")
 @json_option(shape=Job)
 @with_daemon
@@ -87,7 +88,7 @@ async def cancel(daemon: Client, *, job_id: str, reason: str | None, as_json: bo
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @click.option(
     "--from-checkpoint", metavar="STEP", help="Go on from this checkpoint: a step of the job, or `latest`."
 )
@@ -120,7 +121,7 @@ async def retry(
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @json_option(shape=Gone)
 @with_daemon
 async def delete(daemon: Client, *, job_id: str, as_json: bool) -> None:

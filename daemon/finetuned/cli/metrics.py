@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from finetuned.cli import console, plot
+from finetuned.cli.arguments import job_argument
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
@@ -31,7 +32,7 @@ Names = tuple[str, ...]
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @click.option(
     "--names",
     metavar="A,B,...",

@@ -8,6 +8,7 @@ import click
 from rich.text import Text
 
 from finetuned.cli import console
+from finetuned.cli.arguments import job_argument
 from finetuned.cli.session import json_option, paged, with_daemon
 from finetuned.cli.shapes import Line
 from finetuned.client import Client
@@ -19,7 +20,7 @@ STYLES = {"warning": "yellow", "error": "bold red", "debug": "dim"}
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
 @click.option("--tail", type=click.IntRange(0), help="Only the last so many lines.")
 @click.option("--attempt", type=click.IntRange(0), help="Of this attempt. Default: of all, in order.")

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 import click
 
 from finetuned.cli import console, listings, units
+from finetuned.cli.arguments import job_argument
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Exported, Listing
 from finetuned.cli.transfers import progress
@@ -20,7 +21,7 @@ JOB_PREFIX = "job-"
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @json_option(shape=Listing[Checkpoint])
 @with_daemon
 async def checkpoints(daemon: Client, *, job_id: str, as_json: bool) -> None:
@@ -33,7 +34,7 @@ async def checkpoints(daemon: Client, *, job_id: str, as_json: bool) -> None:
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @click.argument("name", required=False)
 @click.option("--attempt", type=click.IntRange(0), help="Of this attempt. Default: the newest that has one.")
 @json_option(shape=Listing[Artifact] | Listing[ArtifactFile])

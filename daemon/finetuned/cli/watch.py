@@ -8,6 +8,7 @@ import anyio
 import click
 
 from finetuned.cli import console, display, ending
+from finetuned.cli.arguments import job_argument
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
@@ -19,7 +20,7 @@ ENDS = frozenset({"job.succeeded", "job.failed", "job.cancelled"})
 
 
 @click.command
-@click.argument("job_id", metavar="JOB")
+@job_argument
 @json_option("Print JSON: each event from now on on a line, the job last.", shape=Event | Job, lines=True)
 @with_daemon
 async def watch(daemon: Client, *, job_id: str, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.acceptance.cli.conftest import Run
-from tests.acceptance.cli.fake_daemon import FakeDaemon
+from tests.acceptance.cli.fake_daemon import FakeDaemon, a_job
 
 import finetuned
 from finetuned.cli import checks, doctor
@@ -129,6 +129,17 @@ def test_commands_subcommands_options_and_choices_are_completed() -> None:
     assert "--names" in completed("finetune metrics --")
     assert completed("finetune models import") == ["import-gguf"]
     assert completed("finetune ls --state ru") == ["running"]
+
+
+def test_jobs_are_completed_where_a_daemon_answers(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.jobs["job-abc"] = a_job("job-abc")
+    daemon.jobs["job-xyz"] = a_job("job-xyz")
+    assert completed("finetune show job-a") == ["job-abc"]
+    assert completed("finetune logs --tail 3 job-") == ["job-xyz", "job-abc"]
+    daemon.stop()
+    assert not any(completed("finetune show job-"))
 
 
 # ---- doctor --------------------------------------------------------------------------------------------------
