@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from finetuned.domain import dataset_decisions, facts, queue, tokens
+from finetuned.domain import dataset_decisions, dependencies, facts, queue, tokens
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
@@ -45,7 +45,7 @@ def _event(stream: str, fact: facts.Fact, actor: str, cause: str | None = None) 
 
 
 def submit(world: World, job_id: str, fact: facts.JobSubmitted, *, actor: str) -> Events:
-    """Accept a job. Rejected if it needs more devices than this host has, or if its id is taken."""
+    """Accept a job. Rejected if its id is taken, or if it needs more devices than there are or what was removed."""
     if job_id in world.jobs:
         raise Rejected("job_exists", f"There is a job {job_id} already.")
     if fact.devices > len(world.slots):
@@ -55,6 +55,7 @@ def submit(world: World, job_id: str, fact: facts.JobSubmitted, *, actor: str) -
             param="devices",
         )
     dataset_decisions.require(world, fact.datasets)
+    dependencies.require(world, fact)
     return [job_event(job_id, fact, actor=actor)]
 
 
@@ -72,22 +73,13 @@ def cancel(world: World, job_id: str, *, actor: str, reason: str | None = None) 
 
 
 def delete(world: World, job_id: str, *, actor: str) -> Events:
-    """Hide an ended job. A live one is rejected, and one whose files a registered model needs."""
+    """Hide an ended job. A live one is rejected, and one whose files a model or a live job needs."""
     job = world.job(job_id)
     if job.is_live:
         raise Rejected(
             "job_live", f"Job {job_id} is {job.state}; cancel it first (`finetune cancel {job_id}`)."
         )
-    if any(each.retry_of == job_id and each.resume_from for each in world.live_jobs()):
-        raise Rejected(
-            "job_in_use", f"A live retry of job {job_id} goes on from its checkpoint; wait for that one."
-        )
-    models = [model.name for model in world.models.values() if model.job == job_id]
-    if models:
-        remedy = " and ".join(f"`finetune models rm {name}`" for name in models)
-        raise Rejected(
-            "model_in_use", f"The files of job {job_id} are those of a registered model; first {remedy}."
-        )
+    dependencies.require_free(world, job_id)
     return [job_event(job_id, facts.JobDeleted(), actor=actor)]
 
 

@@ -1,0 +1,52 @@
+"""Files of one job that another needs: they are not removed under it, and it is not accepted without them."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from finetuned.domain import facts
+from finetuned.domain.errors import Rejected
+from finetuned.domain.world import World
+
+
+def require_free(world: World, job_id: str) -> None:
+    """Reject the removal of a job's files while a live job or a registered model needs them."""
+    for live in world.live_jobs():
+        if live.retry_of == job_id and live.resume_from:
+            raise Rejected(
+                "job_in_use", f"A live retry of job {job_id} goes on from its checkpoint; wait for that one."
+            )
+        if any(_is_of(path, job_id) for path in (*live.models.values(), live.resume_from or "")):
+            raise Rejected(
+                "job_in_use",
+                f"The live job {live.id} is made from the files of job {job_id}; wait for it, or cancel it"
+                f" (`finetune cancel {live.id}`).",
+            )
+    models = [model.name for model in world.models.values() if model.job == job_id]
+    if models:
+        remedy = " and ".join(f"`finetune models rm {name}`" for name in models)
+        raise Rejected(
+            "model_in_use", f"The files of job {job_id} are those of a registered model; first {remedy}."
+        )
+
+
+def require(world: World, fact: facts.JobSubmitted) -> None:
+    """Reject a job that needs what went since its request was read: a model, or the job whose checkpoint it takes.
+
+    Raises ``NotFoundError`` for that job.
+    """
+    paths = {model.path for model in world.models.values()}
+    for param, path in fact.models.items():
+        if path not in paths:
+            raise Rejected(
+                "model_gone",
+                "The model that the job names has just been removed; name another (`finetune models` lists them).",
+                param=f"params.{param}",
+            )
+    if fact.retry_of is not None and fact.resume_from is not None:
+        world.job(fact.retry_of)
+
+
+def _is_of(path: str, job_id: str) -> bool:
+    """Whether a path lies in the directory of a job: it has the job's id for its name."""
+    return job_id in PurePosixPath(path).parts
