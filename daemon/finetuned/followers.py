@@ -41,12 +41,17 @@ class Follower(Protocol):
 
 
 async def follow(events: Log, follower: Follower) -> None:
-    """Run a follower from its cursor on, until cancelled."""
+    """Run a follower from its cursor on, until cancelled; while the log cannot be read or written it waits."""
+    await patiently(follower.name, partial(_follow, events, follower))
+
+
+async def _follow(events: Log, follower: Follower) -> None:
     position = await events.position(follower.name)
     async for page in events.follow(after=position, types=follower.types):
         for event in page:
             await follower.react(event)
         position = page[-1].seq
+        # Tried again by itself, or the effects of the whole page would be.
         await patiently(follower.name, partial(_keep, events, follower.name, position))
 
 
@@ -60,8 +65,14 @@ async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None
     No cursor: at its start the supervision takes everything alive from the log, and it is idempotent.
     """
     types = (facts.AttemptStarting.type, facts.JobCancelRequested.type)
-    async for _page in events.follow(after=after, types=types):
-        supervision.notice()
+
+    async def go_on() -> None:
+        nonlocal after
+        async for page in events.follow(after=after, types=types):
+            supervision.notice()
+            after = page[-1].seq
+
+    await patiently("The dispatch of attempts", go_on)
 
 
 class FileRemover:

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from finetuned.api import sse
 from finetuned.domain import facts
+from finetuned.patience import patiently
 from finetuned.queries import Queries
 from finetuned_events import Event
 
@@ -92,7 +93,8 @@ class Feed:
     async def run(self) -> None:
         """Push until cancelled."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._push)
+            # What was not written yet is read again: the position moves with each write.
+            tasks.start_soon(patiently, "The feed of events", self._push)
             tasks.start_soon(self._look_after)
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ class Traces:
             await patiently(
                 follower.name, lambda: events.execute(lambda _world: (), cursor=(follower.name, head))
             )
-        await patiently(follower.name, partial(followers.follow, events, follower))
+        await followers.follow(events, follower)
 
 
 @asynccontextmanager
