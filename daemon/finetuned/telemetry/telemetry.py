@@ -74,7 +74,7 @@ class Telemetry:
     ) -> None:
         self.requests = RequestRecorder()
         self.lag = LoopLag()
-        self.gpus_hang = False  # whether a look at the GPUs has begun and not ended
+        self.gpus_hang = False  # whether a look at the GPUs has begun, in its thread, and not ended
         self._host = host
         self._gpus = gpus
         self._attempts = attempts
@@ -86,6 +86,7 @@ class Telemetry:
         self._seen: tuple[Gpu, ...] = ()
         self._wanted = anyio.Event()  # somebody waits for the first look
         self._looked = anyio.Event()
+        self._gpu_threads = anyio.CapacityLimiter(1)
         self._looking = anyio.Lock()
         self._keeping = anyio.Lock()  # the history is read in a thread
 
@@ -147,10 +148,12 @@ class Telemetry:
 
     async def _look_at_gpus(self) -> tuple[Gpu, ...]:
         """The GPUs; those seen last, with a problem, while their driver does not answer: it may never again."""
-        if not self.gpus_hang:
-            self.gpus_hang = True  # until its thread says otherwise: there is never a second one
+        if not self.gpus_hang:  # there is never a second one, :meth:`look` being alone
             with anyio.move_on_after(GPU_TIMEOUT_S):
-                self._seen = await anyio.to_thread.run_sync(self._read_gpus, abandon_on_cancel=True)
+                # Threads of its own: that the others are busy says nothing of the driver.
+                self._seen = await anyio.to_thread.run_sync(
+                    self._read_gpus, abandon_on_cancel=True, limiter=self._gpu_threads
+                )
                 return self._seen
         return tuple(
             Gpu(id=each.id, name=each.name, ordinal=each.ordinal, problem="its driver does not answer")
@@ -158,6 +161,7 @@ class Telemetry:
         )
 
     def _read_gpus(self) -> tuple[Gpu, ...]:
+        self.gpus_hang = True
         try:
             return self._gpus.read()
         finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from finetuned.telemetry import telemetry
@@ -127,6 +128,34 @@ async def test_a_driver_that_hangs_keeps_nothing_else_from_being_seen_and_is_ask
         answers.set()
     await until(lambda: not rig.telemetry.gpus_hang)
     assert (await rig.telemetry.look()).gpus[0].problem is None
+
+
+async def test_a_driver_is_asked_while_all_threads_of_the_daemon_are_busy(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "GPU_TIMEOUT_S", 20)
+    threads = anyio.to_thread.current_default_thread_limiter()
+    free = int(threads.available_tokens)
+    everybody = [object() for _ in range(free)]
+    for each in everybody:
+        threads.acquire_on_behalf_of_nowait(each)
+    try:
+        with anyio.fail_after(10):
+            (gpu,) = await rig.telemetry._look_at_gpus()
+    finally:
+        for each in everybody:
+            threads.release_on_behalf_of(each)
+    assert (gpu.id, gpu.problem) == ("gpu:GPU-a", None)
+
+
+async def test_a_look_that_no_thread_took_leaves_no_driver_that_hangs(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "GPU_TIMEOUT_S", 0)
+    await rig.telemetry._look_at_gpus()
+    monkeypatch.setattr(telemetry, "GPU_TIMEOUT_S", 20)
+    assert not rig.telemetry.gpus_hang
+    assert [each.problem for each in (await rig.telemetry.look()).gpus] == [None]
 
 
 async def test_a_look_joins_gpus_their_holders_and_the_attempts_use(rig: Rig) -> None:
