@@ -10,25 +10,23 @@ from pathlib import Path
 import anyio.to_thread
 
 from finetuned import templates
+from finetuned.appending import Appending
 from finetuned.board import Board
-from finetuned.commands_datasets import DatasetCommands
+from finetuned.commands_datasets import AuditPlan, DatasetCommands
 from finetuned.commands_secrets import SecretCommands
 from finetuned.commands_templates import TemplateCommands
-from finetuned.domain import decisions, facts, idempotency, tokens
+from finetuned.domain import decisions, facts, tokens
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
 from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
-from finetuned.domain.world import World
 from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.queries import Queries
 from finetuned.secret_scan import refuse_secrets
 from finetuned.store import Log
 from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, resolve
-from finetuned_events import BackupError, BackupReport, NewEvent, RebuildReport
+from finetuned_events import BackupError, BackupReport, RebuildReport
 from finetuned_sdk import Host, Registry, checkpoints
-
-Decide = Callable[[World], list[NewEvent]]
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that looks like something else
 
@@ -60,9 +58,11 @@ class Commands:
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS
     new_id: Callable[[str], str] = field(default=new_id)
     templates: TemplateCommands = field(init=False)
+    _appending: Appending = field(init=False)
 
     def __post_init__(self) -> None:
-        self.templates = TemplateCommands(self.log, self.board, self.registry)
+        self._appending = Appending(self.log, self.board, self.queries.now)
+        self.templates = TemplateCommands(self._appending, self.registry)
 
     async def submit(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None
@@ -71,6 +71,8 @@ class Commands:
 
         Raises ``InvalidRequestError``, ``PathNotAllowedError``, ``StorageFullError`` or ``Rejected``.
         """
+        if done := await self._appending.earlier(once):
+            return await self.queries.job(done.removeprefix("job/"))
         return await self._submit(request, actor=actor, may_name_paths=may_name_paths, once=once)
 
     async def cancel(
@@ -78,7 +80,7 @@ class Commands:
     ) -> Job:
         """Ask a job to end. Raises ``NotFoundError``, or ``Rejected`` if it has ended."""
         refuse_secrets(reason, where="reason")
-        await self._execute(
+        await self._appending.execute(
             lambda world: decisions.cancel(world, job_id, actor=actor, reason=reason),
             subject=f"job/{job_id}",
             actor=actor,
@@ -100,6 +102,8 @@ class Commands:
 
         It is checked as a new one is: who may not name its paths may not repeat it either.
         """
+        if done := await self._appending.earlier(once):
+            return await self.queries.job(done.removeprefix("job/"))
         old = await self.queries.job(job_id)
         if old.is_live:
             raise Rejected("job_live", f"Job {job_id} is {old.state}; only an ended job can be tried again.")
@@ -122,6 +126,23 @@ class Commands:
             once=once,
             retry_of=old,
             resume_from=resume_from,
+        )
+
+    async def audit(
+        self,
+        dataset: str,
+        plan: AuditPlan,
+        *,
+        actor: str,
+        may_name_paths: bool = False,
+        once: Once | None = None,
+    ) -> Job:
+        """Submit a job that reads a dataset as a training would. Raises ``NotFoundError``, and as ``submit``."""
+        if done := await self._appending.earlier(once):
+            return await self.queries.job(done.removeprefix("job/"))
+        version = await self.queries.datasets.version(dataset, plan.version)
+        return await self._submit(
+            plan.request(dataset, version), actor=actor, may_name_paths=may_name_paths, once=once
         )
 
     async def delete(self, job_id: str, *, actor: str) -> None:
@@ -159,14 +180,14 @@ class Commands:
             name=name,
             expires_at=None if expires_in is None else self.queries.now() + expires_in * 1_000_000,
         )
-        subject = await self._execute(
+        appended = await self._appending.execute(
             lambda _world: decisions.create_token(fact, actor=actor),
             subject=f"token/{token_id}",
             actor=actor,
             once=once,
         )
         if once is not None and once.replayed:
-            made = subject.removeprefix("token/")
+            made = appended.subject.removeprefix("token/")
             raise Rejected(
                 "secret_shown_once",
                 f"This request made the token {made} before, and its secret was shown then only; revoke it"
@@ -210,9 +231,6 @@ class Commands:
         retry_of: Job | None = None,
         resume_from: str | None = None,
     ) -> Job:
-        if once is not None and (before := idempotency.earlier(await self.board.world(), once)):
-            once.replayed = True  # whatever was checked then need not hold any more
-            return await self.queries.job(before.subject.removeprefix("job/"))
         request, template = await self._completed(request)
         await self.check_room()
         host = await self.host()
@@ -232,13 +250,13 @@ class Commands:
         )
         fact = replace(fact, template=retry_of.template if retry_of is not None else template)
         job_id = self.new_id("job-")
-        subject = await self._execute(
+        appended = await self._appending.execute(
             lambda world: decisions.submit(world, job_id, fact, actor=actor),
             subject=f"job/{job_id}",
             actor=actor,
             once=once,
         )
-        return await self.queries.job(subject.removeprefix("job/"))
+        return await self.queries.job(appended.subject.removeprefix("job/"))
 
     async def _completed(self, request: JobRequest) -> tuple[JobRequest, str | None]:
         """The request with what its template says, and which version of which template that was."""
@@ -246,25 +264,6 @@ class Commands:
             return request, None
         template = await self.queries.templates.template(*templates.reference(request.template))
         return templates.completed(request, template), f"{template.name}@{template.version}"
-
-    async def _execute(self, decide: Decide, *, subject: str, actor: str, once: Once | None) -> str:
-        """Append what is decided, if ``once`` was not carried out before; the stream that came of it, then or now."""
-        if once is None:
-            await self.log.execute(decide)
-            return subject
-        found = subject
-
-        def decide_once(world: World) -> list[NewEvent]:
-            nonlocal found
-            before = idempotency.earlier(world, once)
-            once.replayed = before is not None
-            if before is not None:
-                found = before.subject
-                return []
-            return [*decide(world), idempotency.accepted(once, subject, actor=actor)]
-
-        await self.log.execute(decide_once)
-        return found
 
 
 def _checkpoint(job: Job, wanted: str) -> str:

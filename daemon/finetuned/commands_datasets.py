@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 
+from finetuned.appending import Appending
 from finetuned.board import Board
 from finetuned.datasets import references
 from finetuned.datasets.content import Format, Inspected, Inspection, open_regular
 from finetuned.datasets.store import DatasetStore
-from finetuned.domain import dataset_decisions, facts, idempotency, registers
+from finetuned.domain import dataset_decisions, facts, registers
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.idempotency import Once
-from finetuned.domain.registers import Dataset, Shelf
+from finetuned.domain.registers import Dataset, DatasetVersion, Shelf
 from finetuned.domain.world import World
 from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.patience import FATAL
 from finetuned.store import Log
+from finetuned.submission import JobRequest
 from finetuned_events import NewEvent
 
 log = logging.getLogger(__name__)
+
+Json = Any
 
 BLOCK = 1 << 24  # bytes of a file on the server that are read at a time
 
@@ -36,6 +41,25 @@ class Registered:
 
     dataset: Dataset
     new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPlan:
+    """How a dataset is to be audited: as a training with ``model`` and ``params`` would read it.
+
+    ``version`` is one of the dataset's, or what one begins with; ``None`` for the newest.
+    """
+
+    model: str
+    params: Mapping[str, Json]
+    version: str | None
+    kind: str
+
+    def request(self, name: str, version: DatasetVersion) -> JobRequest:
+        """The job that audits this version."""
+        dataset = f"{references.SCHEME}{name}@{version.version}"
+        params = {**self.params, "model": self.model, "dataset": dataset}
+        return JobRequest(kind=self.kind, params=params, name=f"audit of {name}")
 
 
 @dataclass(slots=True)
@@ -49,6 +73,10 @@ class DatasetCommands:
     board: Board
     store: DatasetStore
     paths: PathPolicy = NOWHERE
+    appending: Appending = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.appending = Appending(self.log, self.board)
 
     async def upload(
         self,
@@ -138,14 +166,10 @@ class DatasetCommands:
         def decide(world: World) -> list[NewEvent]:
             nonlocal before
             before = world.datasets.get(name)
-            if once is not None and idempotency.earlier(world, once) is not None:
-                once.replayed = True
-                return []
-            remembered = [] if once is None else [idempotency.accepted(once, f"dataset/{name}", actor=actor)]
-            return [*dataset_decisions.register(world, fact, actor=actor), *remembered]
+            return dataset_decisions.register(world, fact, actor=actor)
 
         try:
-            events = await self.log.execute(decide)
+            appended = await self.appending.execute(decide, subject=f"dataset/{name}", actor=actor, once=once)
         except FATAL:
             raise  # whether the event is on disk is not known
         except Exception:
@@ -153,11 +177,12 @@ class DatasetCommands:
             raise
         if once is not None and once.replayed:
             await self.remove_unused(content.sha256)  # it may have been deleted since
+            return Registered(references.dataset((await self.board.world()).datasets, name), new=False)
         # Not looked up: somebody else may have deleted or replaced it by now.
         shelf = Shelf[Dataset]()
         if before is not None:
             shelf.put(name, before)
-        for event in events:
+        for event in appended.events:
             registers.fold_dataset(shelf, facts.decode(event.type, event.data), event.at, event.actor)
         new = before is None or all(each.version != content.sha256 for each in before.versions)
         return Registered(references.dataset(shelf, name), new)

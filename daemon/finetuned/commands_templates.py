@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from finetuned import templates
-from finetuned.board import Board
-from finetuned.domain import idempotency, template_decisions
+from finetuned.appending import Appending
+from finetuned.domain import template_decisions
 from finetuned.domain.idempotency import Once
 from finetuned.domain.registers import Template
-from finetuned.domain.world import World
-from finetuned.store import Log
 from finetuned.submission import JobRequest
-from finetuned_events import NewEvent
 from finetuned_sdk import Registry
 
 
@@ -20,8 +17,7 @@ from finetuned_sdk import Registry
 class TemplateCommands:
     """What can be done with templates. Each method returns after its events are on disk."""
 
-    log: Log
-    board: Board
+    appending: Appending
     registry: Registry
 
     async def save(
@@ -41,20 +37,17 @@ class TemplateCommands:
         templates.check_name(name)
         kept = templates.check(request, self.registry)
 
-        def decide(world: World) -> list[NewEvent]:
-            if once is not None and idempotency.earlier(world, once) is not None:
-                once.replayed = True
-                return []
-            remembered = [] if once is None else [idempotency.accepted(once, f"template/{name}", actor=actor)]
-            saved = template_decisions.save(world, name, kept, description, new=new, actor=actor)
-            return [*saved, *remembered]
-
-        await self.log.execute(decide)
-        world = await self.board.world()
+        await self.appending.execute(
+            lambda world: template_decisions.save(world, name, kept, description, new=new, actor=actor),
+            subject=f"template/{name}",
+            actor=actor,
+            once=once,
+        )
+        world = await self.appending.board.world()
         if name not in world.templates:  # deleted since, by somebody else
             raise template_decisions.unknown(world, name)
         return world.templates[name]
 
     async def delete(self, name: str, *, actor: str) -> None:
         """Free a template's name. Jobs that were made from it stay as they are. Raises ``NotFoundError``."""
-        await self.log.execute(lambda world: template_decisions.delete(world, name, actor=actor))
+        await self.appending.log.execute(lambda world: template_decisions.delete(world, name, actor=actor))

@@ -20,12 +20,10 @@ from finetuned.api.doors import json
 from finetuned.api.download import send
 from finetuned.api.lists import listing
 from finetuned.api.parameters import AbsolutePath, Limit, Name, Query, Whole, spelled
-from finetuned.commands_datasets import Registered
+from finetuned.commands_datasets import AuditPlan, Registered
 from finetuned.datasets.content import Format
 from finetuned.datasets.preview import MOST_ROWS
-from finetuned.datasets.references import SCHEME
 from finetuned.domain.errors import InvalidRequestError
-from finetuned.submission import JobRequest
 
 CONTENT_DIGEST = "Content-Digest"
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]*={0,2}):")  # a dictionary of RFC 8941
@@ -174,11 +172,9 @@ async def audits(call: Call, query: VersionQuery, *, name: Name) -> wire.Page[wi
 
 async def audit(call: Call, body: AuditRequest, *, name: Name) -> wire.Job:
     """Submit a job that reads the dataset as a training would, reports on it, and keeps its first rows as tokens."""
-    version = await call.queries.datasets.version(name, body.version)
-    params = {**body.params, "model": body.model, "dataset": f"{SCHEME}{name}@{version.version}"}
-    request = JobRequest(kind=body.kind, params=params, name=f"audit of {name}")
-    job = await call.commands.submit(
-        request, actor=call.caller.actor, may_name_paths=call.may_name_paths, once=call.once
+    plan = AuditPlan(model=body.model, params=body.params, version=body.version, kind=body.kind)
+    job = await call.commands.audit(
+        name, plan, actor=call.caller.actor, may_name_paths=call.may_name_paths, once=call.once
     )
     shown = await call.queries.shown(job.id)
     return views.job(shown.job, shown.wait)

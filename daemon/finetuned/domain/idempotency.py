@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from finetuned.domain import facts
 from finetuned.domain.errors import FinetunedError
-from finetuned.domain.registers import AcceptedRequest
+from finetuned.domain.registers import KEPT_REQUESTS_US, AcceptedRequest
 from finetuned.domain.world import World
 from finetuned_events import NewEvent
 
@@ -47,10 +47,15 @@ def once(actor: str, key: str, *what: bytes) -> Once:
     return Once(hashlib.sha256(f"{actor}\0{key}".encode()).hexdigest(), fingerprint.hexdigest())
 
 
-def earlier(world: World, request: Once) -> AcceptedRequest | None:
-    """The same request's first time, if there was one. Raises ``IdempotencyKeyReusedError`` if it was another."""
+def earlier(world: World, request: Once, *, now: int) -> AcceptedRequest | None:
+    """The same request's first time, if there was one within a day. ``now`` is in microseconds since the epoch.
+
+    Raises ``IdempotencyKeyReusedError`` if the key came with another.
+    """
     before = world.requests.get(request.id)
-    if before is not None and before.fingerprint != request.fingerprint:
+    if before is None or before.at < now - KEPT_REQUESTS_US:  # the register keeps it until the next key comes
+        return None
+    if before.fingerprint != request.fingerprint:
         raise IdempotencyKeyReusedError(
             "This Idempotency-Key came with another request before; use a new key for a new request.",
             param="Idempotency-Key",

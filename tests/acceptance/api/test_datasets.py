@@ -20,6 +20,7 @@ import pytest
 
 from finetuned import followers
 from finetuned.datasets.store import DatasetStore, Limits
+from finetuned.appending import Appending
 from finetuned.domain import decisions, facts
 from finetuned.testing import House
 
@@ -459,7 +460,7 @@ async def test_nothing_is_removed_while_a_file_waits_for_its_event(
             return await events.execute(decide)
 
     held: list[bool] = []
-    datasets.log = Watching()  # type: ignore[assignment]
+    datasets.appending = Appending(Watching(), datasets.board)  # type: ignore[arg-type]
     await upload(client, ROWS)
     assert held == [True]
 

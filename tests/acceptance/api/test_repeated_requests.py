@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
-from finetuned.domain.idempotency import IdempotencyKeyReusedError
+from finetuned.appending import Appending
+from finetuned.domain import decisions, facts
+from finetuned.domain.idempotency import IdempotencyKeyReusedError, Once, once
+from finetuned.domain.registers import KEPT_REQUESTS_US
+from finetuned_sdk import JobKind
 
 KEY = {"Idempotency-Key": "9d1f"}
 
@@ -109,6 +115,81 @@ async def test_a_key_is_remembered_over_a_restart(open_house: Any, open_client: 
         again = await (await client.post("/v1/jobs", json={"kind": "fake"}, headers=KEY)).json()
         assert again["id"] == first["id"]
         assert await job_count(house) == 1
+
+
+async def test_a_retry_that_is_repeated_after_the_old_job_was_deleted_is_answered_as_before(
+    house: Any, client: Any
+) -> None:
+    old = (await (await client.post("/v1/jobs", json={"kind": "fake"})).json())["id"]
+    await client.post(f"/v1/jobs/{old}/cancel", json={})
+    first = await client.post(f"/v1/jobs/{old}/retry", json={}, headers=KEY)
+    assert (await client.delete(f"/v1/jobs/{old}")).status == 200
+    again = await client.post(f"/v1/jobs/{old}/retry", json={}, headers=KEY)
+    assert (first.status, again.status) == (201, 201)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert (await first.json())["id"] == (await again.json())["id"]
+    assert await job_count(house) == 2
+
+
+async def test_an_audit_that_is_repeated_after_its_dataset_was_deleted_is_answered_as_before(
+    house: Any, client: Any
+) -> None:
+    class Params(BaseModel):
+        model: str
+        dataset: str
+
+    kind = JobKind(
+        name="audit", summary="Reads.", params=Params, entry="fake:run", dataset_params=("dataset",)
+    )
+    house.commands.registry.job_kind(kind)
+    await client.post("/v1/datasets", params={"name": "chats"}, data=b'{"prompt": "a"}\n')
+    body = {"model": "owner/name", "kind": "audit"}
+    first = await client.post("/v1/datasets/chats/audit", json=body, headers=KEY)
+    assert first.status == 201, await first.text()
+    assert (await client.delete("/v1/datasets/chats")).status == 200
+    again = await client.post("/v1/datasets/chats/audit", json=body, headers=KEY)
+    assert again.status == 201
+    assert (await first.json())["id"] == (await again.json())["id"]
+
+
+async def test_an_upload_that_is_repeated_shows_the_dataset_as_it_is_now(client: Any) -> None:
+    query = {"name": "chats"}
+    first = await client.post("/v1/datasets", params=query, data=b'{"prompt": "a"}\n', headers=KEY)
+    await client.post("/v1/datasets", params=query, data=b'{"prompt": "b"}\n')
+    again = await client.post("/v1/datasets", params=query, data=b'{"prompt": "a"}\n', headers=KEY)
+    assert (first.status, again.status) == (201, 200)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert len((await again.json())["versions"]) == 2
+    await client.delete("/v1/datasets/chats")
+    gone = await client.post("/v1/datasets", params=query, data=b'{"prompt": "a"}\n', headers=KEY)
+    await refusal(gone, 404, "not_found")
+
+
+async def test_a_key_is_free_again_after_a_day(house: Any) -> None:
+    def ask(now: int) -> tuple[Appending, Once]:
+        return Appending(house.log, house.commands.board, lambda: now), once(
+            "uid:1", "a key", b"what is asked"
+        )
+
+    async def execute(now: int) -> bool:
+        appending, request = ask(now)
+        await appending.execute(
+            lambda _world: decisions.set_secret(facts.SecretSet(name="s"), actor="a"),
+            subject="secret/s",
+            actor="a",
+            once=request,
+        )
+        return request.replayed
+
+    start = time.time_ns() // 1000
+    assert not await execute(start)
+    assert await execute(start + KEPT_REQUESTS_US - 60_000_000)
+    appending, request = ask(start + KEPT_REQUESTS_US - 60_000_000)
+    assert await appending.earlier(request) == "secret/s"
+    late = start + KEPT_REQUESTS_US + 60_000_000
+    appending, request = ask(late)
+    assert await appending.earlier(request) is None
+    assert not await execute(late)
 
 
 async def test_what_did_not_change_is_answered_with_304(client: Any) -> None:

@@ -12,6 +12,7 @@ from finetuned.attempts.ports import Ending, SpecUnavailableError
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
 from finetuned.store import Log, open_log
+from finetuned_events import NewEvent
 from finetuned_sdk import JobKind, Registry, checkpoints, fake
 from finetuned_sdk.bundle import RunnerIdentity
 from finetuned_sdk.spool import BadLine, Fact
@@ -144,6 +145,10 @@ async def test_the_runner_is_recorded_once_and_the_live_attempt_is_told_with_its
 
 
 async def test_the_worker_is_told_what_the_job_says(desk: Desk) -> None:
+    registered = facts.ModelRegistered(name="bot", path="/m", kind="model", base=None, job=None)
+    await desk.log.append(
+        [NewEvent(stream="model/bot", type=registered.type, data=registered.to_data(), actor="daemon")]
+    )
     await desk.start(params={"steps": 3}, models={"model": "/m"})
     spec = await desk.port.spec(JOB, 1)
     assert (spec.entry, spec.params, spec.models) == ("finetuned_sdk.fake:run", {"steps": 3}, {"model": "/m"})
