@@ -1,13 +1,14 @@
 """A job's curves, read from its events in short pages and kept for whoever asks again.
 
-A fold is kept per job and goes on where it stood: the first look at a long job takes a while, the next ones take what
-has happened since.
+A fold is kept while somebody asks for it, and goes on where it stood: the first look at a long job takes a while, the
+next ones take what has happened since.
 """
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import anyio
@@ -21,7 +22,8 @@ from finetuned_events import Event
 
 PAGE = 250  # events that are read and folded in one go
 MOST_POINTS = 4000  # of a series; four for each column of a wide plot
-KEPT = 4  # folds
+KEPT_POINTS = 200_000  # of all folds together, at about 140 bytes each; the newest fold alone may have more
+KEPT_S = 600.0  # without being asked for
 MARKS = (facts.AttemptStarting.type, facts.CheckpointSaved.type)
 FIGURES = (facts.JobProgress.type, facts.EvaluationRecorded.type)
 
@@ -43,33 +45,33 @@ class _Fold:
     curves: Curves
     runs: int
     idle: int | None
+    asked_at: float = 0.0  # monotonic
     scanned: int = 0
     lock: anyio.Lock = field(default_factory=anyio.Lock)
 
 
-_Key = tuple[str, bool, tuple[str, ...] | None, int | None]
+_Key = tuple[str, bool, tuple[str, ...] | None]
 
 
 class CurveReader:
-    """Reads the curves of jobs from the log."""
+    """Reads the curves of jobs from the log. ``clock`` is monotonic, in seconds."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
+        self._clock = clock
         self._folds: OrderedDict[_Key, _Fold] = OrderedDict()
 
     async def read(
         self, job: Job, *, points: int, names: Collection[str] | None, each_attempt: bool, until: int | None
     ) -> Found:
         """The curves of a job up to position ``until`` (``None``: now), each of about ``points`` points."""
-        head = self._log.head if until is None else min(until, self._log.head)
-        key = (job.id, each_attempt, None if names is None else tuple(sorted(names)), until)
-        fold = self._folds.get(key)
-        if fold is None or await self._is_replaced(job, fold):
-            runs = await self._runs(job.id, head)
-            curves = Curves(trajectory(runs), MOST_POINTS, wanted=names, each_attempt=each_attempt)
-            idle = runs[-1].seq if runs and runs[-1].first_step is None else None
-            fold = self._keep(key, _Fold(curves, len(job.runs), idle))
-        self._folds.move_to_end(key)
+        fold: _Fold
+        if until is None:
+            head = self._log.head
+            fold = await self._kept(job, names, head, each_attempt=each_attempt)
+        else:  # the past is looked at once: it is not worth keeping
+            head = min(until, self._log.head)
+            fold = await self._begun(job, names, head, each_attempt=each_attempt)
         async with fold.lock:
             while fold.scanned < head:
                 page = await self._log.scan(
@@ -77,14 +79,37 @@ class CurveReader:
                 )
                 fold.curves.fold([event for event in page.events if event.seq <= head])
                 fold.scanned = min(page.scanned, head)
+            self._forget()
             series = await anyio.to_thread.run_sync(lambda: thinned(fold.curves.series(), points))
             return Found(series, sorted(fold.curves.names), fold.curves.more, fold.scanned)
 
-    def _keep(self, key: _Key, fold: _Fold) -> _Fold:
-        self._folds[key] = fold
-        while len(self._folds) > KEPT:
-            self._folds.popitem(last=False)
+    async def _kept(self, job: Job, names: Collection[str] | None, head: int, *, each_attempt: bool) -> _Fold:
+        """The fold that goes on from where it stood, begun if there is none."""
+        key = (job.id, each_attempt, None if names is None else tuple(sorted(names)))
+        fold = self._folds.get(key)
+        if fold is None or await self._is_replaced(job, fold):
+            fold = self._folds[key] = await self._begun(job, names, head, each_attempt=each_attempt)
+        fold.asked_at = self._clock()
+        if key in self._folds:
+            self._folds.move_to_end(key)
         return fold
+
+    async def _begun(
+        self, job: Job, names: Collection[str] | None, head: int, *, each_attempt: bool
+    ) -> _Fold:
+        runs = await self._runs(job.id, head)
+        curves = Curves(trajectory(runs), MOST_POINTS, wanted=names, each_attempt=each_attempt)
+        idle = runs[-1].seq if runs and runs[-1].first_step is None else None
+        return _Fold(curves, len(job.runs), idle)
+
+    def _forget(self) -> None:
+        """Drop the folds that nobody asks for any more, and the oldest of those that are too much together."""
+        old = self._clock() - KEPT_S
+        held = sum(fold.curves.held for fold in self._folds.values())
+        for key, fold in list(self._folds.items()):  # in the order in which they were asked for
+            if fold.asked_at < old or (held > KEPT_POINTS and len(self._folds) > 1):
+                del self._folds[key]
+                held -= fold.curves.held
 
     async def _is_replaced(self, job: Job, fold: _Fold) -> bool:
         """Whether a run began or did its first step since: it replaces steps of those before it."""

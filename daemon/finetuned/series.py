@@ -68,6 +68,11 @@ class Thinner:
         self._pending.append((self.total, step, at, value))
         self.total += 1
 
+    @property
+    def held(self) -> int:
+        """How many points are in memory, at most."""
+        return 4 * len(self._buckets) + len(self._pending)
+
     def points(self) -> list[Point]:
         """What is kept, in order."""
         buckets = [*self._buckets[:-1], [*self._buckets[-1], *self._pending]] if self._buckets else []
@@ -190,6 +195,11 @@ class Curves:
         """The curves, by name and attempt."""
         found = sorted(self._kept.items(), key=lambda item: (item[0][0], item[0][1] or 0))
         return [Series(name, attempt, thinner.points(), thinner.total) for (name, attempt), thinner in found]
+
+    @property
+    def held(self) -> int:
+        """How many points are in memory, at most."""
+        return sum(thinner.held for thinner in self._kept.values())
 
     @property
     def more(self) -> bool:
