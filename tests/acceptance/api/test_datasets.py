@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from finetuned import followers
-from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.appending import Appending
+from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions, facts
 from finetuned.testing import House
 
