@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import ExitStack
+from concurrent.futures import Future
+from contextlib import ExitStack, aclosing
 from types import GenericAlias, TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, get_args, get_type_hints
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.streams.memory import MemoryObjectSendStream
 
 from finetuned.client.client import Client
 from finetuned.client.endpoint import Endpoint
@@ -50,22 +53,36 @@ def _iterating(
     @functools.wraps(call)
     def iterate(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
         portal, client = self._opened
-        source = call(client, *args, **kwargs)
+        send, receive = anyio.create_memory_object_stream[R](0)
+        pump = portal.start_task_soon(_pump, call(client, *args, **kwargs), send)
+        self._pumps.add(pump)
         try:
             while True:
                 try:
-                    item = portal.call(anext, source)
-                except StopAsyncIteration:
+                    item = portal.call(receive.receive)
+                except anyio.EndOfStream:
+                    pump.result()  # raises what ended it
                     return
                 yield item
         finally:
-            if self._portal is portal:  # a client that was closed meanwhile has closed it too
-                portal.call(source.aclose)
+            self._pumps.discard(pump)
+            if self._portal is portal:  # a client that was closed meanwhile has ended it too
+                pump.cancel()
+                portal.call(receive.aclose)
+            else:
+                receive.close()
 
     item, *_ = get_args(get_type_hints(call)["return"])
     returned = GenericAlias(Generator, (item, None, None))
     iterate.__annotations__ = {**call.__annotations__, "return": returned}
     return iterate
+
+
+async def _pump(source: AsyncGenerator[R, None], send: MemoryObjectSendStream[R]) -> None:
+    """Hand over each item when it is asked for. A task of its own: it can be given up in the middle of one."""
+    async with send, aclosing(source):
+        async for item in source:
+            await send.send(item)
 
 
 class SyncClient:
@@ -80,6 +97,7 @@ class SyncClient:
         self._client = Client(endpoint, on_connection=on_connection)
         self._exit = ExitStack()
         self._portal: BlockingPortal | None = None
+        self._pumps: set[Future[None]] = set()  # iterations that go on
 
     @property
     def endpoint(self) -> Endpoint:
@@ -104,6 +122,8 @@ class SyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._portal = None
+        for pump in list(self._pumps):
+            pump.cancel()
         self._exit.__exit__(kind, error, trace)
 
     submit = _waiting(Client.submit)
