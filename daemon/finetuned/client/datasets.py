@@ -154,17 +154,17 @@ def sha256(file: Path) -> str:
 def _blocks(file: Path, on_bytes: OnBytes) -> Callable[[], AsyncIterator[bytes]]:
     """The file's blocks, from the first again each time it is called."""
 
+    sent = 0
+
     async def read() -> AsyncIterator[bytes]:
+        nonlocal sent
+        on_bytes(-sent)  # of an earlier time: it is all sent again
         sent = 0
-        try:
-            with await anyio.to_thread.run_sync(file.open, "rb") as opened:
-                while block := await anyio.to_thread.run_sync(opened.read, BLOCK):
-                    yield block
-                    sent += len(block)
-                    on_bytes(len(block))
-            sent = 0
-        finally:
-            on_bytes(-sent)  # broken off: what was sent is sent again
+        with await anyio.to_thread.run_sync(file.open, "rb") as opened:
+            while block := await anyio.to_thread.run_sync(opened.read, BLOCK):
+                sent += len(block)
+                on_bytes(len(block))
+                yield block
 
     return read
 
