@@ -153,7 +153,6 @@ def sha256(file: Path) -> str:
 
 def _blocks(file: Path, on_bytes: OnBytes) -> Callable[[], AsyncIterator[bytes]]:
     """The file's blocks, from the first again each time it is called."""
-
     sent = 0
 
     async def read() -> AsyncIterator[bytes]:
