@@ -5,11 +5,14 @@ What is only computed when it is read (queue position, ``wait_reason``) is no pa
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
 import anyio.to_thread
+import orjson
 
 from finetuned.domain import facts, job
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
@@ -17,21 +20,41 @@ from finetuned.domain.job import Job
 from finetuned.domain.registers import Model
 from finetuned.domain.states import JobState
 from finetuned.domain.world import Slot, World
-from finetuned.store import Log
+from finetuned.store import Log, queries
 from finetuned_events import Event
 
 PAGE = 2_000  # events that are folded at once
 
 #: Progress is most of a log, and only the newest counts: it is looked up beside the fold.
 _FOLDED = frozenset(facts.SCHEMAS) - {facts.JobProgress.type}
+_OF_MODELS = frozenset(each for each in facts.SCHEMAS if each.startswith("model."))
+
+Read = Callable[..., Awaitable[list[Event]]]  # of the log, with a filter
+
+
+KEPT_S = 60.0  # how long a world of the past waits for the next look
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The world of the last look: the next page is made from it, a later moment goes on from it."""
+
+    position: int
+    world: World
+    looked_at: float
 
 
 @dataclass(slots=True)
 class Past:
-    """What the log knows of earlier moments. A replay of everything takes a while: one is made at a time."""
+    """What the log knows of earlier moments. A replay of everything takes a while: one is made at a time.
+
+    ``clock`` counts seconds, whatever the time of day.
+    """
 
     log: Log
+    clock: Callable[[], float] = time.monotonic
     _replaying: anyio.Lock = field(default_factory=anyio.Lock)
+    _kept: Kept | None = None
 
     async def job(self, job_id: str, at: int) -> Job:
         """The job as it was after event ``at``. Raises ``NotFoundError`` if it was not there yet."""
@@ -45,18 +68,30 @@ class Past:
             after = page[-1].seq
         if found is None or found.deleted:
             raise NotFoundError(f"There was no job {job_id!r} at event {at}; name a later one.", param="at")
-        return await self._with_progress(found, at)
+        (shown,) = await self._with_progress([found], at)
+        return shown
 
-    async def world(self, at: int) -> World:
-        """Everything as it was after event ``at``: all jobs, ended ones too, without their progress."""
-        world, after = World(), 0
-        async with self._replaying:
-            while True:
-                page = await self.log.read(after=after, before=at + 1, limit=PAGE, types=_FOLDED)
-                await anyio.to_thread.run_sync(_apply, world, page)
-                if len(page) < PAGE:
-                    return world
-                after = page[-1].seq
+    async def _world(self, at: int) -> World:
+        """Everything as it was after event ``at``: all jobs, ended ones too, without their progress.
+
+        Hold ``_replaying`` while you look at it: the next caller's fold goes on from it.
+        """
+        position = min(at, self.log.head)
+        # Taken out, so that a fold which breaks off leaves nothing half done behind.
+        kept, self._kept = self._kept, None
+        if kept is None or kept.position > position or self.clock() - kept.looked_at > KEPT_S:
+            kept = Kept(0, World(), 0.0)
+        await self._fold(kept.world, partial(self.log.read, types=_FOLDED), kept.position, position)
+        self._kept = Kept(position, kept.world, self.clock())
+        return kept.world
+
+    async def _fold(self, world: World, read: Read, after: int, position: int) -> None:
+        while after < position:
+            page = await read(after=after, before=position + 1, limit=PAGE)
+            await anyio.to_thread.run_sync(_apply, world, page)
+            if len(page) < PAGE:
+                return
+            after = page[-1].seq
 
     async def jobs(
         self,
@@ -69,53 +104,54 @@ class Past:
         name: str | None = None,
     ) -> tuple[list[Job], bool]:
         """A page of the jobs that were there, newest first, and whether there are more."""
-        world = await self.world(at)
-        before = at + 1
-        if after is not None:
-            if after not in world.jobs:
-                raise InvalidRequestError(
-                    f"after: there was no job {after!r} then; give the last id of the page before.",
-                    param="after",
-                )
-            before = world.jobs[after].seq
         asked = None if state is None else JobState(state)
-        matching = sorted(
-            (
-                each
-                for each in world.jobs.values()
-                if not each.deleted
-                and each.seq < before
-                and asked in {None, each.state}
-                and kind in {None, each.kind}
-                and name in {None, each.name}
-            ),
-            key=lambda each: -each.seq,
-        )
-        page = [await self._with_progress(each, at) for each in matching[:limit]]
-        return page, len(matching) > limit
+        async with self._replaying:
+            world = await self._world(at)
+            before = at + 1
+            if after is not None:
+                if after not in world.jobs:
+                    raise InvalidRequestError(
+                        f"after: there was no job {after!r} then; give the last id of the page before.",
+                        param="after",
+                    )
+                before = world.jobs[after].seq
+            matching = sorted(
+                (
+                    each
+                    for each in world.jobs.values()
+                    if not each.deleted
+                    and each.seq < before
+                    and asked in {None, each.state}
+                    and kind in {None, each.kind}
+                    and name in {None, each.name}
+                ),
+                key=lambda each: -each.seq,
+            )
+        return await self._with_progress(matching[:limit], at), len(matching) > limit
 
     async def devices(self, at: int) -> list[Slot]:
         """The devices that were there, and who held them."""
-        return sorted((await self.world(at)).slots.values(), key=lambda slot: slot.id)
+        world = World()
+        await self._fold(world, partial(self.log.read, stream="devices"), 0, at)
+        return sorted(world.slots.values(), key=lambda slot: slot.id)
 
     async def models(self, at: int) -> list[Model]:
         """The models that could be named."""
-        return sorted((await self.world(at)).models.values(), key=lambda model: model.name)
+        world = World()
+        await self._fold(world, partial(self.log.read, types=_OF_MODELS), 0, at)
+        return sorted(world.models.values(), key=lambda model: model.name)
 
-    async def _with_progress(self, found: Job, at: int) -> Job:
-        """The job with its newest progress, and with the position and time of its newest event of any type."""
-        stream = f"job/{found.id}"
-        (newest,) = await self.log.read(before=at + 1, limit=1, stream=stream, descending=True)
-        last = await self.log.read(
-            before=at + 1, limit=1, stream=stream, types={facts.JobProgress.type}, descending=True
-        )
-        return replace(
-            found,
-            version=newest.version,
-            updated_seq=newest.seq,
-            updated_at=newest.at,
-            progress=dict(last[0].data) if last else None,
-        )
+    async def _with_progress(self, found: list[Job], at: int) -> list[Job]:
+        """The jobs with their newest progress, and with the position and time of their newest event of any type."""
+        streams = orjson.dumps([f"job/{each.id}" for each in found]).decode()
+        rows = await self.log.fetch(queries()["select_newest"], (streams, at))
+        newest = {stream.removeprefix("job/"): rest for stream, *rest in rows}
+        return [_updated(each, *newest[each.id]) for each in found]
+
+
+def _updated(found: Job, version: int, seq: int, at: int, progress: bytes | None) -> Job:
+    told = None if progress is None else orjson.loads(progress)
+    return replace(found, version=version, updated_seq=seq, updated_at=at, progress=told)
 
 
 def _folded(found: Job | None, job_id: str, events: list[Event]) -> Job | None:

@@ -31,6 +31,37 @@ WITH RECURSIVE halves (seq, half) AS (
 )
 SELECT seq FROM halves WHERE half = 0;
 
+-- select_newest --
+-- Of each of some streams the newest event up to a position, and the data of its newest progress. Within a stream
+-- positions grow with versions: the newest version is searched by halves.
+WITH asked AS (
+    SELECT value AS name, (SELECT id FROM streams WHERE streams.name = value) AS id FROM json_each(?1)
+),
+found AS (
+    SELECT name, id, (
+        WITH RECURSIVE halves (version, half) AS (
+            SELECT 0, 1 << 40
+            UNION ALL
+            SELECT
+                version + iif(
+                    (
+                        SELECT seq FROM events
+                        WHERE stream = asked.id AND events.version = halves.version + half
+                    ) <= ?2, half, 0
+                ),
+                half / 2
+            FROM halves WHERE half > 0
+        )
+        SELECT version FROM halves WHERE half = 0
+    ) AS newest FROM asked
+)
+SELECT found.name, events.version, events.seq, events.at, (
+    SELECT data FROM events AS progress
+    WHERE progress.stream = found.id AND progress.version <= found.newest AND progress.type = 'job.progress'
+    ORDER BY progress.version DESC LIMIT 1
+)
+FROM found JOIN events ON events.stream = found.id AND events.version = found.newest;
+
 -- clear_devices --
 DELETE FROM devices;
 
