@@ -131,6 +131,7 @@ class DaemonAttemptLog:
             problem=ending.problem,
             oom_killed=ending.oom_killed,
             usage=dict(ending.usage),
+            refused=ending.refused,
         )
         resume_from = await self._newest_checkpoint(job)
         jitter = self._jitter()
@@ -165,7 +166,7 @@ def read_secrets(store: SecretStore, references: Mapping[str, str]) -> dict[str,
     try:
         return store.resolve(references)
     except FinetunedError as error:
-        raise SpecUnavailableError(error.message) from None
+        raise SpecUnavailableError(error.message, code=error.stable_code) from None
 
 
 def _newest(bundles: Sequence[Path], named: Sequence[Path]) -> Path | None:

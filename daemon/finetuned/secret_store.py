@@ -70,10 +70,6 @@ class SecretStore:
             key=lambda each: each.name,
         )
 
-    def has(self, name: str) -> bool:
-        """Whether there is a secret of this name."""
-        return any(each.name == name for each in self.names())
-
     def read(self, name: str) -> str:
         """The value. Raises ``SecretMissingError`` or ``SecretUnsafeError`` with the remedy."""
         for path, of_systemd in self._places(name):

@@ -17,7 +17,7 @@ from finetuned.domain.job import Job
 from finetuned.domain.registers import Dataset
 from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.secret_scan import references, refuse_secrets
-from finetuned.secret_store import SecretMissingError, SecretStore, name_of
+from finetuned.secret_store import SecretMissingError, SecretStore, SecretUnsafeError, name_of
 from finetuned.spelling import nearest as nearest  # noqa: PLC0414 - others take it from here
 from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry
 
@@ -151,16 +151,27 @@ def resolve(
 
 
 def _secrets(request: JobRequest, store: SecretStore | None) -> dict[str, str]:
-    """The references of a job, all of which are in the store now."""
+    """The references of a job, all of which can be read from the store now."""
     found = references(request.params, request.secrets)
     for name, reference in found.items():
-        if store is None or not store.has(name_of(reference)):
-            stored = name_of(reference)
-            raise SecretMissingError(
-                f"There is no secret {stored!r}; an administrator stores it with `finetune secrets set {stored}`.",
-                param=f"secrets.{name}",
-            )
+        _require(store, name_of(reference), param=f"secrets.{name}")
     return found
+
+
+def _require(store: SecretStore | None, name: str, *, param: str) -> None:
+    """Refuse a secret that is not there, or that no attempt could read."""
+    missing = SecretMissingError(
+        f"There is no secret {name!r}; an administrator stores it with `finetune secrets set {name}`.",
+        param=param,
+    )
+    if store is None:
+        raise missing
+    try:
+        store.read(name)
+    except SecretMissingError:
+        raise missing from None
+    except SecretUnsafeError as error:
+        raise SecretUnsafeError(error.message, param=param) from None
 
 
 def _check_paths(

@@ -30,7 +30,8 @@ class Ending:
     """How an attempt ended; nothing of it is alive.
 
     ``lost`` says why when nothing proves how it ended; ``problem`` names what spoils a success: a manifest
-    that does not hold, or a worker that could not be started.
+    that does not hold, or a worker that could not be started. ``refused`` is the code of what kept it from
+    starting, which ``lost`` tells, if another try cannot mend that.
     """
 
     exit_code: int | None = None
@@ -39,10 +40,18 @@ class Ending:
     problem: str | None = None
     oom_killed: bool = False
     usage: Mapping[str, float] = field(default_factory=dict)
+    refused: str | None = None
 
 
 class SpecUnavailableError(Exception):
-    """Nobody can say what the attempt should run: its plugin is not loaded, or it has ended. It is given up."""
+    """Nobody can say what the attempt should run: its plugin is not loaded, or it has ended. It is given up.
+
+    With a ``code`` the job is given up as well: no other attempt would find it otherwise.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class AttemptLog(Protocol):

@@ -70,6 +70,7 @@ class Supervisor:
         self._news = anyio.Event()
         self._stop_asked = anyio.Event()
         self._stop_reason = ""
+        self._refused: str | None = None  # the code of what no other attempt would find otherwise
         if attempt.stop is not None:
             self.request_stop(attempt.stop)
 
@@ -89,7 +90,7 @@ class Supervisor:
         """
         runner, problem = await self._find_or_start()
         if runner is None:
-            ending = Ending(lost=problem)
+            ending = Ending(lost=problem, refused=self._refused)
         else:
             await self._log.launched(self._job, self._number, runner)
             self.attached.set()
@@ -118,6 +119,7 @@ class Supervisor:
                 raise
             return await self._give_up(f"its runner could not be started: {error}")
         except SpecUnavailableError as error:
+            self._refused = error.code
             return await self._give_up(str(error))
         pause = self._timing.start_poll
         with anyio.move_on_after(self._timing.start):

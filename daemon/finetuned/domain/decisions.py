@@ -184,7 +184,10 @@ class Reported:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """The proven end of an attempt. ``lost`` says why nothing tells how it ended; ``problem`` spoils a success."""
+    """The proven end of an attempt. ``lost`` says why nothing tells how it ended; ``problem`` spoils a success.
+
+    ``refused`` is the code of what kept it from starting, which ``lost`` tells, if another try cannot mend that.
+    """
 
     exit_code: int | None
     signal: int | None
@@ -192,6 +195,7 @@ class End:
     problem: str | None
     oom_killed: bool
     usage: Mapping[str, float]
+    refused: str | None = None
 
 
 def live_attempt(world: World, job_id: str, number: int) -> tuple[Job, Attempt] | None:
@@ -237,6 +241,9 @@ def ended(
     job, attempt = found
     outcome, cause = _outcome(job, attempt, end)
     events = _end(job, attempt, outcome, cause, end)
+    if outcome == "failed" and end.refused is not None:
+        refused = facts.JobFailed(code=end.refused, message=f"{cause} Then `finetune retry {job.id}`.")
+        return [*events, job_event(job.id, refused, actor="supervisor")]
     return [*events, *_consequences(job, attempt, outcome, cause, resume_from, jitter)]
 
 
@@ -279,7 +286,7 @@ def _outcome(job: Job, attempt: Attempt, end: End) -> tuple[str, str | None]:
     if job.state is JobState.CANCELLING:
         return "cancelled", job.cancel_reason
     if end.lost is not None:
-        return "lost", end.lost
+        return "lost" if end.refused is None else "failed", end.lost
     if end.exit_code is None and end.signal is None:
         return "crashed", end.problem
     if attempt.error is not None:
@@ -330,7 +337,7 @@ def _again_or_give_up(
     if len(tries) >= job.max_attempts:
         causes = [each.cause or "unknown" for each in tries[:-1]] + [cause or "unknown"]
         told = list(zip(tries, causes, strict=True))[-10:]
-        listed = "; ".join(f"attempt {each.number}: {shortened(why, 300)}" for each, why in told)
+        listed = "; ".join(f"attempt {each.number}: {shortened(why, 300).rstrip('.')}" for each, why in told)
         plural = "attempt" if len(tries) == 1 else "attempts"
         message = f"Gave up after {len(tries)} {plural}: {listed}. `finetune logs {job.id}` shows its output."
         return [job_event(job.id, facts.JobFailed(code="gave_up", message=message), actor="supervisor")]

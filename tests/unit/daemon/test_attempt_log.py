@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from tests.unit.domain.worlds import submission
 
-from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog
+from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
+from finetuned.attempts.launcher import LocalExecutor
 from finetuned.attempts.ports import Ending, SpecUnavailableError
+from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
+from finetuned.secret_store import SecretStore
 from finetuned.store import Log, open_log
 from finetuned_events import NewEvent
 from finetuned_sdk import JobKind, Registry, checkpoints, fake
@@ -168,6 +173,31 @@ async def test_what_cannot_be_specified_is_said_and_not_tried_for_ever(desk: Des
     del desk.registry.job_kinds["fake"]
     with pytest.raises(SpecUnavailableError, match="not loaded"):
         await desk.port.spec(JOB, 0)
+
+
+@pytest.fixture
+def unsafe(tmp_path: Path) -> SecretStore:
+    """A store whose only secret ``hf`` others can read."""
+    store = SecretStore(tmp_path / "secrets")
+    store.put("hf", "hf_abcdefgh")
+    (store.directory / "hf").chmod(0o640)
+    return store
+
+
+async def test_a_secret_that_cannot_be_read_any_more_fails_the_job_at_its_first_attempt(
+    desk: Desk, unsafe: SecretStore
+) -> None:
+    await desk.start(secrets={"HF_TOKEN": "secret:hf"})
+    executor = LocalExecutor(partial(read_secrets, unsafe))
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(Supervision(desk.jobs_dir, desk.port, executor).run)
+        with anyio.fail_after(20):
+            while (await desk.types())[-1] == "attempt.starting":  # noqa: ASYNC110 - looked at from outside
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    last = (await desk.log.read(stream=f"job/{JOB}"))[-1]
+    assert (last.type, last.data["code"]) == ("job.failed", "secret_unsafe")
+    assert last.data["message"].endswith("chmod 600 it. Then `finetune retry job-1`.")
 
 
 def test_every_fact_that_a_worker_can_report_is_an_event_of_the_domain() -> None:

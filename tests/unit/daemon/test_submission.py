@@ -240,3 +240,12 @@ def test_a_secret_that_is_not_stored_is_refused_with_the_remedy(
             404,
         )
         assert "finetune secrets set wandb" in error.message
+
+
+def test_a_secret_whose_file_others_can_read_is_refused_with_the_remedy(
+    registry: Registry, store: SecretStore
+) -> None:
+    (store.directory / "hf").chmod(0o644)
+    error = refused({"secrets": {"HF_TOKEN": "secret:hf"}}, registry, secrets=store)
+    assert (error.stable_code, error.param, error.status) == ("secret_unsafe", "secrets.HF_TOKEN", 503)
+    assert error.message == f"{store.directory / 'hf'} can be read by others; chmod 600 it."

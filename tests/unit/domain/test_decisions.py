@@ -121,6 +121,43 @@ def test_a_job_that_keeps_crashing_is_given_up_with_each_attempts_cause() -> Non
     )
 
 
+def test_causes_that_are_sentences_make_one_sentence_of_those_of_all_attempts() -> None:
+    scene = Scene()
+    scene.submit(max_attempts=2)
+    for _ in range(2):
+        scene.schedule()
+        scene.end(exit_code=None, lost="The plugin is not loaded; install it.")
+    error = scene.world.jobs["job-1"].error
+    assert error is not None
+    assert error["message"] == (
+        "Gave up after 2 attempts: attempt 1: The plugin is not loaded; install it; attempt 2: The plugin is not"
+        " loaded; install it. `finetune logs job-1` shows its output."
+    )
+
+
+def test_what_no_other_attempt_would_find_otherwise_fails_the_job_with_its_code_at_once() -> None:
+    scene = Scene()
+    scene.submit(max_attempts=3)
+    scene.schedule()
+    scene.end(exit_code=None, lost="/s/hf can be read by others; chmod 600 it.", refused="secret_unsafe")
+    job = scene.world.jobs["job-1"]
+    assert (job.state, len(job.attempts), job.attempts[0].outcome) == (JobState.FAILED, 1, "failed")
+    assert job.error == {
+        "code": "secret_unsafe",
+        "message": "/s/hf can be read by others; chmod 600 it. Then `finetune retry job-1`.",
+    }
+    assert scene.world.slots["cpu:0"].holder is None
+
+
+def test_a_job_that_was_to_end_is_cancelled_and_not_failed_by_what_kept_it_from_starting() -> None:
+    scene = Scene()
+    scene.submit()
+    scene.schedule()
+    scene.fold(decisions.cancel(scene.world, "job-1", actor="a"))
+    scene.end(exit_code=None, lost="It is gone.", refused="secret_not_found")
+    assert scene.state() == "cancelled"
+
+
 @pytest.mark.parametrize(
     ("how", "cause"),
     [
