@@ -15,6 +15,7 @@ from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Dataset
+from finetuned.json_numbers import Integer
 from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.secret_scan import references, refuse_secrets
 from finetuned.secret_store import SecretMissingError, SecretStore, SecretUnsafeError, name_of
@@ -43,7 +44,7 @@ class JobRequest(BaseModel):
         description="a template, by name or as NAME@VERSION, that says what this request does not",
     )
     params: dict[str, Json] = Field(default_factory=dict, description="the kind's own parameters")
-    priority: int = Field(
+    priority: Integer = Field(
         default=0,
         ge=-PRIORITY_LIMIT,
         le=PRIORITY_LIMIT,
@@ -53,7 +54,7 @@ class JobRequest(BaseModel):
     metadata: dict[str, Json] = Field(
         default_factory=dict, description="your own keys, at most 16 KiB; the daemon only keeps them"
     )
-    max_attempts: int | None = Field(
+    max_attempts: Integer | None = Field(
         default=None,
         ge=1,
         le=100,
@@ -119,7 +120,7 @@ def resolve(
     # Before anything is opened or looked for: whether a file is there is nobody's business either.
     _check_paths(params, kind.model_params, paths, prefix="params.", known=host.models)
     _check_paths(params, (*kind.path_params, *kind.dataset_params), paths, prefix="params.")
-    used = UsedDatasets(datasets or {}, retry_of.datasets if retry_of else {})
+    used = UsedDatasets(datasets or {}, retry_of.datasets if retry_of else {}, paths.roots)
     used.take(params, kind.dataset_params, key="", where="params.")
     host = replace(host, datasets=used.files)  # which the callbacks add to
     callbacks = _callbacks(params, registry, host, paths, used)

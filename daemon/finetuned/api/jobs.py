@@ -16,6 +16,7 @@ from finetuned.api.parameters import At, Limit, Query
 from finetuned.domain.job import Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
+from finetuned.json_numbers import Integer
 from finetuned.queries import INLINE_JOBS
 from finetuned.submission import PRIORITY_LIMIT, JobRequest
 
@@ -50,10 +51,10 @@ class RetryRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    from_checkpoint: str | int | None = Field(
+    from_checkpoint: str | Integer | None = Field(
         default=None, description="`latest`, or the step of a checkpoint; null starts from the beginning"
     )
-    priority: int | None = Field(
+    priority: Integer | None = Field(
         default=None, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT, description="null keeps the old job's"
     )
 

@@ -10,6 +10,7 @@ from finetuned import views, wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
 from finetuned.domain.tokens import LONGEST_LIFE_S
+from finetuned.json_numbers import Integer
 
 
 class TokenRequest(BaseModel):
@@ -19,11 +20,10 @@ class TokenRequest(BaseModel):
 
     scope: Literal["read", "operate", "admin"] = Field(description="what its bearer may do")
     name: str | None = Field(default=None, max_length=200, description="what it is for")
-    expires_in: int | None = Field(
+    expires_in: Integer | None = Field(
         default=None,
         ge=1,
         le=LONGEST_LIFE_S,
-        strict=True,
         description="seconds after which it opens nothing any more; without it, never",
     )
 
