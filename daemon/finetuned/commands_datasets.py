@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
@@ -16,6 +18,7 @@ from finetuned.appending import Appending
 from finetuned.board import Board
 from finetuned.datasets import references
 from finetuned.datasets.content import Format, Inspected, Inspection, open_regular
+from finetuned.datasets.file import identity_of
 from finetuned.datasets.store import DatasetStore
 from finetuned.domain import dataset_decisions, facts, registers
 from finetuned.domain.errors import InvalidRequestError
@@ -24,6 +27,7 @@ from finetuned.domain.registers import Dataset, DatasetVersion, Shelf
 from finetuned.domain.world import World
 from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.patience import FATAL
+from finetuned.server_paths import root_of
 from finetuned.store import Log
 from finetuned.submission import JobRequest
 from finetuned_events import NewEvent
@@ -33,6 +37,7 @@ log = logging.getLogger(__name__)
 Json = Any
 
 BLOCK = 1 << 24  # bytes of a file on the server that are read at a time
+TICK_NS = 20_000_000  # two writes within it may be given one time by a file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +130,12 @@ class DatasetCommands:
         file = Path(path)
         if not file.is_absolute() or ".." in file.parts or "\0" in path:
             raise _no_file(path, "it is no plain absolute path")
-        content = await _inspect(file, declared, self.paths.roots)
+        await anyio.to_thread.run_sync(_check_canonical, file, self.paths.roots)
+        content, identity = await _inspect(file, declared, self.paths.roots)
         _check_hash(content, expected)
         with anyio.CancelScope(shield=True):
             async with self.store.changing:
-                registered = await self._register(name, content, file, "path", actor, once)
+                registered = await self._register(name, content, file, "path", actor, once, identity)
         return registered
 
     async def delete(self, name: str, prefix: str | None, *, actor: str) -> list[str]:
@@ -147,7 +153,14 @@ class DatasetCommands:
         return versions
 
     async def _register(
-        self, name: str, content: Inspected, path: Path, source: str, actor: str, once: Once | None
+        self,
+        name: str,
+        content: Inspected,
+        path: Path,
+        source: str,
+        actor: str,
+        once: Once | None,
+        identity: str | None = None,
     ) -> Registered:
         fact = facts.DatasetRegistered(
             name=name,
@@ -157,6 +170,7 @@ class DatasetCommands:
             format=content.format,
             source=source,
             rows=content.rows,
+            identity=identity,
         )
         if once is not None:
             once.include(content.sha256.encode())
@@ -204,19 +218,46 @@ def _check_hash(content: Inspected, expected: Iterable[str]) -> None:
             )
 
 
-async def _inspect(path: Path, declared: Format | None, roots: tuple[Path, ...]) -> Inspected:
+def _check_canonical(path: Path, roots: tuple[Path, ...]) -> None:
+    """Refuse a path through links: whoever owns one of them would decide later what is shown. Blocks.
+
+    Beneath a root links are followed as long as they stay there.
+    """
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # RuntimeError: a ring of links
+        return  # opening it says what is wrong
+    if root_of(path, roots) is None and str(real) != str(path):
+        raise _no_file(str(path), f"it leads through a symbolic link; the file is {real}")
+
+
+async def _inspect(path: Path, declared: Format | None, roots: tuple[Path, ...]) -> tuple[Inspected, str]:
+    """What the file's bytes are, and its identity. What changes while it is read is refused."""
     inspection = Inspection(declared)
     try:
         file = await anyio.to_thread.run_sync(open_regular, path, roots)
         try:
+            before = os.fstat(file.fileno())
+            if _is_recent(before):
+                await anyio.sleep(2 * TICK_NS / 1e9)
+                before = os.fstat(file.fileno())
+                if _is_recent(before):
+                    raise _no_file(str(path), "it is being written")
             while await anyio.to_thread.run_sync(_look, file, inspection):
                 pass
+            if identity_of(os.fstat(file.fileno())) != identity_of(before):
+                raise _no_file(str(path), "it was written while it was read")
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(file.close)
     except OSError as error:
         raise _no_file(str(path), error.strerror or str(error)) from None
-    return await anyio.to_thread.run_sync(inspection.finish)
+    return await anyio.to_thread.run_sync(inspection.finish), identity_of(before)
+
+
+def _is_recent(found: os.stat_result) -> bool:
+    """Whether a write now might not show in the file's times."""
+    return abs(time.time_ns() - found.st_ctime_ns) < TICK_NS
 
 
 def _look(file: FileIO, inspection: Inspection) -> bool:

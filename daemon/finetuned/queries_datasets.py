@@ -47,12 +47,14 @@ class DatasetQueries:
             limit=limit,
             after=after,
             size=version.bytes,
-            roots=self.roots,
+            roots=file.roots_of(version, self.roots),
+            identity=file.recorded(version),
         )
         return await anyio.to_thread.run_sync(work)
 
     async def content(self, version: DatasetVersion, start: int, stop: int) -> Iterator[bytes]:
         """A part of a version's bytes, to be taken off the event loop. Raises ``Rejected`` if its file has changed."""
-        path, size = Path(version.path), version.bytes
-        await anyio.to_thread.run_sync(file.check, path, size, self.roots)
-        return file.read(path, size, start, stop, self.roots)
+        path, size, roots = Path(version.path), version.bytes, file.roots_of(version, self.roots)
+        identity = file.recorded(version)
+        await anyio.to_thread.run_sync(file.check, path, size, roots, identity)
+        return file.read(path, size, start, stop, roots, identity)

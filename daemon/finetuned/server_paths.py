@@ -14,6 +14,7 @@ from typing import Final
 MOST_ENTRIES: Final = 100_000  # of a folder that is looked through
 _SYS_OPENAT2: Final = 437  # the same number on every architecture that has it (Linux 5.6)
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
+_RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
 #: what a kernel without openat2, or a filter that does not know it, answers
 _MISSING: Final = frozenset({errno.ENOSYS, errno.EPERM})
@@ -51,32 +52,31 @@ def check_beneath(root: Path, path: Path) -> None:
 
 
 def open_to_read(path: Path, roots: tuple[Path, ...] = ()) -> int:
-    """A descriptor to read from. A path beneath a root is opened beneath it, whatever lies there by now.
+    """A descriptor to read from. A path beneath a root is opened beneath it, any other without a symbolic link.
 
-    Who checked the path before may have been shown something else. Waits for nothing: a FIFO opens at once.
-    Raises ``OSError``.
+    Who checked the path before may have been shown something else: whoever owns one of its folders can put a link
+    to what only the daemon may read in its place. Waits for nothing: a FIFO opens at once. Raises ``OSError``.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     root = root_of(path, roots)
-    if root is None:
-        return os.open(path, flags)
-    directory = os.open(root, os.O_DIRECTORY | _FLAGS)
+    start = root or Path(path.anchor)
+    directory = os.open(start, os.O_DIRECTORY | _FLAGS)
     try:
-        with opened_beneath(directory, path.relative_to(root)) as found:
+        with opened_beneath(directory, path.relative_to(start), links=root is not None) as found:
             return os.open(f"/proc/self/fd/{found}", flags)
     finally:
         os.close(directory)
 
 
 @contextmanager
-def opened_beneath(directory: int, relative: Path) -> Iterator[int]:
+def opened_beneath(directory: int, relative: Path, *, links: bool = True) -> Iterator[int]:
     """An ``O_PATH`` descriptor of what lies at ``relative`` beneath the directory. It cannot be read from.
 
-    Symbolic links are followed as long as they stay beneath; without openat2 none is. Raises ``OSError``: EXDEV
-    or ELOOP for what leaves.
+    Symbolic links are followed as long as they stay beneath; without openat2, or without ``links``, none is.
+    Raises ``OSError``: EXDEV or ELOOP for what leaves.
     """
     try:
-        descriptor = _openat2(directory, relative)
+        descriptor = _openat2(directory, relative, links=links)
     except OSError as error:
         if error.errno not in _MISSING:
             raise
@@ -104,8 +104,9 @@ def open_by_steps(directory: int, relative: Path) -> int:
     return current
 
 
-def _openat2(directory: int, relative: Path) -> int:
-    how = _OpenHow(flags=_FLAGS, mode=0, resolve=_RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
+def _openat2(directory: int, relative: Path, *, links: bool) -> int:
+    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
+    how = _OpenHow(flags=_FLAGS, mode=0, resolve=resolve)
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     name = os.fsencode(relative)

@@ -49,10 +49,11 @@ def read(
     after: str | None = None,
     size: int | None = None,
     roots: tuple[Path, ...] = (),
+    identity: str | None = None,
 ) -> Preview:
-    """A page of rows. Blocks. ``size`` is how many bytes the file must have; what is beneath a root must stay there.
+    """A page of rows. Blocks. ``size``, ``roots`` and ``identity`` are what the file must be, as ``file.opened`` says.
 
-    Raises ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more or has another size.
+    Raises ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more or is another.
     """
     reader = READERS.get(written)
     if reader is None:
@@ -63,7 +64,7 @@ def read(
     number, offset = position(after)
     shown: list[ShownRow] = []
     taken = 0
-    with opened(path, size, roots) as file:
+    with opened(path, size, roots, identity) as file:
         for row in reader(file, number, offset):
             if len(shown) == limit or taken >= PAGE_BYTES:
                 return Preview(shown, f"{number}:{offset}")

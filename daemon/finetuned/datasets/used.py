@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from finetuned.datasets import references
+from finetuned.datasets import file, references
 from finetuned.datasets.references import Reference
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.registers import Dataset, DatasetVersion
@@ -15,10 +15,19 @@ Json = Any
 
 
 class UsedDatasets:
-    """Collects them. ``known`` are the datasets there are, ``pinned`` what an earlier job used that this one repeats."""
+    """Collects them. ``known`` are the datasets there are, ``pinned`` what an earlier job used that this one repeats.
 
-    def __init__(self, known: Mapping[str, Dataset], pinned: Mapping[str, Mapping[str, Json]]) -> None:
+    Files that stayed where they were are looked at: ``roots`` are those beneath which they may hold links.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, Dataset],
+        pinned: Mapping[str, Mapping[str, Json]],
+        roots: tuple[Path, ...] = (),
+    ) -> None:
         self._known = known
+        self._roots = roots
         self._pinned = pinned
         self.found: dict[str, dict[str, str]] = {}  #: name, version and path by parameter
         self.files: dict[str, Path] = {}  #: by reference, as it was written
@@ -26,8 +35,8 @@ class UsedDatasets:
     def take(self, params: Any, names: Iterable[str], *, key: str, where: str) -> None:
         """Resolve the references in the attributes ``names`` of ``params``.
 
-        They are kept under their names after ``key``; a refusal names the parameter after ``where``. Raises
-        ``InvalidRequestError``.
+        They are kept under their names after ``key``; a refusal names the parameter after ``where``. Blocks. Raises
+        ``InvalidRequestError``, or ``Rejected`` if a file is not what was registered.
         """
         for name in names:
             value = getattr(params, name, None)
@@ -42,6 +51,8 @@ class UsedDatasets:
                     f"{where}{name}: {error.message}", param=f"{where}{name}", code=code
                 ) from None
             if reference is not None and version is not None:
+                if version.source != "upload":
+                    file.check(Path(version.path), version.bytes, self._roots, file.recorded(version))
                 self.files[value] = Path(version.path)
                 self.found[f"{key}{name}"] = {
                     "name": reference.name,

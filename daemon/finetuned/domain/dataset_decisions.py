@@ -31,11 +31,11 @@ def register(world: World, fact: facts.DatasetRegistered, *, actor: str) -> Even
         and known.source == "upload"
         and fact.source == "path"
     ):
-        fact = replace(fact, path=known.path, source=known.source, rows=known.rows)
+        fact = replace(fact, path=known.path, source=known.source, rows=known.rows, identity=None)
     if (
         dataset is not None
         and known is dataset.newest
-        and (known.path, known.format) == (fact.path, fact.format)
+        and (known.path, known.format, known.identity) == (fact.path, fact.format, fact.identity)
     ):
         return []
     return [_event(fact.name, fact, actor)]

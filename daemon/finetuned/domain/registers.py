@@ -60,6 +60,7 @@ class DatasetVersion:
     rows: int | None
     created_at: int
     created_by: str
+    identity: str | None = None  # of a file that stays where it was, as datasets.file says it
     audits: tuple[dict[str, Json], ...] = ()  # of this content, the newest last: job, at, report
 
 
@@ -162,11 +163,14 @@ def _contents(datasets: Shelf[Dataset], version: str) -> Iterable[DatasetVersion
     return (each for dataset in datasets.values() for each in dataset.versions if each.version == version)
 
 
-def fold_template(templates: Shelf[Template], fact: facts.Fact, at: int, actor: str) -> None:
-    """A fact of the stream ``template/…``."""
+def fold_template(
+    templates: Shelf[Template], versions: Shelf[int], fact: facts.Fact, at: int, actor: str
+) -> None:
+    """A fact of the stream ``template/…``. ``versions`` keeps the highest that a name ever had, free or not."""
     match fact:
         case facts.TemplateSaved():
             templates.put(fact.name, Template(**fact.to_data(), saved_at=at, saved_by=actor))
+            versions.put(fact.name, max(fact.version, versions.get(fact.name, 0)))
         case facts.TemplateDeleted():
             templates.drop(fact.name)
 

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from finetuned.appending import Appending
 from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions, facts
 from finetuned.testing import House
+from finetuned_sdk import JobKind
+from finetuned_sdk.fake import FakeParams
 
 from .conftest import Open, OpenClient, Until
 
@@ -52,7 +54,9 @@ async def delete(client: Client, path: str, **query: str) -> tuple[int, dict[str
 def files(house: House) -> list[str]:
     """The files of the store, those on their way too."""
     store = house.config.state_dir / "datasets"
-    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+    # Not rglob: it fails where a directory goes while it looks.
+    found = (Path(folder, name) for folder, _, names in os.walk(store) for name in names)
+    return sorted(str(path.relative_to(store)) for path in found)
 
 
 async def streamed(total: int, chunk: bytes) -> AsyncIterator[bytes]:
@@ -320,6 +324,80 @@ async def test_a_registered_file_that_changed_is_not_sent_as_what_it_was(
         status, refused = await get(client, f"/v1/datasets/colours/{kind}")
         assert (status, refused["error"]["code"]) == (409, "dataset_changed")
         assert "register it again" in refused["error"]["message"]
+
+
+async def registered(client: Client, path: Path) -> None:
+    async with client.post("/v1/datasets/register", json={"name": "colours", "path": str(path)}) as answer:
+        assert answer.status == 201
+
+
+def written(path: Path, _other: Path) -> None:
+    path.write_bytes(ROWS.swapcase())
+
+
+def replaced(path: Path, other: Path) -> None:
+    other.rename(path)
+
+
+def a_link(path: Path, other: Path) -> None:
+    path.unlink()
+    path.symlink_to(other)
+
+
+def a_linked_folder(path: Path, other: Path) -> None:
+    path.parent.rename(other.parent / "aside")
+    path.parent.symlink_to("aside")
+
+
+@pytest.mark.parametrize("change", [written, replaced, a_link, a_linked_folder])
+async def test_another_file_of_the_same_size_is_not_shown_and_no_job_is_given_it(
+    house: House, client: Client, tmp_path: Path, change: Callable[[Path, Path], None]
+) -> None:
+    path, other = tmp_path / "theirs" / "rows.jsonl", tmp_path / "other.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(ROWS)
+    other.write_bytes(ROWS.swapcase())
+    await registered(client, path)
+    before = path.stat()
+    change(path, other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # its owner may pretend
+    for kind in ("content", "preview"):
+        status, refused = await get(client, f"/v1/datasets/colours/{kind}")
+        assert status == 409
+        assert refused["error"]["code"] in {"dataset_changed", "dataset_unreadable"}
+        assert "register it again" in refused["error"]["message"]
+    house.commands.registry.job_kind(
+        JobKind(name="reading", summary="", params=FakeParams, entry="none:none", dataset_params=("dataset",))
+    )
+    job = {"kind": "reading", "params": {"dataset": "dataset:colours"}}
+    async with client.post("/v1/jobs", json=job) as answer:
+        refused = await answer.json()
+        assert (answer.status, refused["error"]["code"][:8]) == (409, "dataset_")
+
+
+async def test_a_touched_file_can_be_registered_again(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(ROWS)
+    await registered(client, path)
+    path.touch()
+    assert (await get(client, "/v1/datasets/colours/preview"))[0] == 409
+    body = {"name": "colours", "path": str(path)}
+    async with client.post("/v1/datasets/register", json=body) as answer:
+        assert answer.status == 200
+    assert (await get(client, "/v1/datasets/colours/preview"))[0] == 200
+
+
+async def test_a_path_through_a_link_cannot_be_registered(client: Client, tmp_path: Path) -> None:
+    real = tmp_path / "rows.jsonl"
+    real.write_bytes(ROWS)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "link.jsonl").symlink_to(real)
+    for path in (tmp_path / "folder" / "rows.jsonl", tmp_path / "link.jsonl"):
+        body = {"name": "colours", "path": str(path)}
+        async with client.post("/v1/datasets/register", json=body) as answer:
+            error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (400, "dataset_unreadable")
+            assert f"the file is {real}" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 def check(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Check:
     """The check with the system call, and as where a kernel or a filter does not have it."""
 
-    def missing(directory: int, relative: Path) -> int:
+    def missing(directory: int, relative: Path, *, links: bool) -> int:
         raise OSError(errno.ENOSYS, "no such system call")
 
     if request.param == "by steps":
@@ -149,7 +149,16 @@ def test_a_file_beneath_a_root_is_opened_beneath_it_whatever_it_has_become(root:
     file.symlink_to("../../secret.jsonl")
     with pytest.raises(OSError, match=r"cross-device|symbolic links"):
         open_to_read(file, (root,))
-    os.close(open_to_read(file))  # what lies in no root is an administrator's word
+
+
+def test_outside_of_the_roots_no_link_is_followed_on_the_way(root: Path, check: Check) -> None:
+    file = root / "orders" / "train.jsonl"
+    os.close(open_to_read(file))
+    (root / "link").symlink_to("orders")
+    (root / "same.jsonl").symlink_to("orders/train.jsonl")
+    for path in (root / "link" / "train.jsonl", root / "same.jsonl", Path("/proc/self/environ")):
+        with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
+            open_to_read(path)
 
 
 def test_a_fifo_beneath_a_root_is_opened_without_waiting(root: Path, check: Check) -> None:
