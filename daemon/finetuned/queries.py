@@ -30,7 +30,14 @@ from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry
 
+#: streams with hashes and scopes of tokens, names of secrets, and fingerprints of requests
+GUARDED = ("token/", "secret/", "request/")
 INLINE_JOBS = 50  # jobs that are decoded or put in order on the event loop; more of them in a thread
+
+
+def is_guarded(event: Event) -> bool:
+    """Whether an event is for administrators only, as the routes are that show what it tells."""
+    return event.stream.startswith(GUARDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +163,22 @@ class Queries:
         limit: int = 100,
         stream: str | None = None,
         types: Collection[str] | None = None,
+        guarded: bool = True,
     ) -> tuple[Page, bool]:
         """A page of events in order with how far was looked, and whether to look on from there.
 
         The look is bounded: with a filter a page may be short or empty although there are more before the head.
+        Without ``guarded`` those for administrators only are left out.
         """
         head = self.log.head
         page = await self.log.scan(after=after, limit=limit + 1, stream=stream, types=types)
+        has_more = page.scanned < head
         if len(page.events) > limit:
             found = page.events[:limit]
-            return Page(found, found[-1].seq), True
-        return page, page.scanned < head
+            page, has_more = Page(found, found[-1].seq), True
+        if not guarded:
+            page = Page([event for event in page.events if not is_guarded(event)], page.scanned)
+        return page, has_more
 
     async def follow(
         self, *, after: int, stream: str | None = None, types: Collection[str] | None = None

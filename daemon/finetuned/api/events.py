@@ -9,6 +9,7 @@ from pydantic import Field
 
 from finetuned import views, wire
 from finetuned.api import sse
+from finetuned.api.auth import Scope
 from finetuned.api.call import Call
 from finetuned.api.doors import FEED
 from finetuned.api.feed import Filter, Subscriber
@@ -43,7 +44,11 @@ async def of_job(
 
 
 async def of_all(call: Call, query: EventsQuery) -> wire.Page[wire.Event] | web.StreamResponse:
-    """All events. A stream without a cursor begins at the head."""
+    """All events. A stream without a cursor begins at the head.
+
+    Those of tokens, secrets and repeated requests (the streams `token/…`, `secret/…` and `request/…`) are left out
+    below scope `admin`.
+    """
     return await _events(call, query, stream=None, stream_from=call.queries.head)
 
 
@@ -51,15 +56,18 @@ async def _events(
     call: Call, query: EventsQuery, *, stream: str | None, stream_from: int
 ) -> wire.Page[wire.Event] | web.StreamResponse:
     after, pushed = query.after, query.stream
+    guarded = call.caller.scope >= Scope.ADMIN
     if pushed is None:
         pushed = sse.CONTENT_TYPE in call.request.headers.get(hdrs.ACCEPT, "")
     if pushed:
         seen = call.request.headers.get(LAST_EVENT_ID)
         if seen is not None:  # a client that reconnects keeps its first URL, so this one counts
             after = whole_number(LAST_EVENT_ID, seen, lowest=0, highest=LARGEST_SEQ)
-        return await _push(call, Filter(stream, query.types), stream_from if after is None else after)
+        return await _push(
+            call, Filter(stream, query.types, guarded), stream_from if after is None else after
+        )
     page, has_more = await call.queries.events(
-        after=after or 0, limit=query.limit, stream=stream, types=query.types
+        after=after or 0, limit=query.limit, stream=stream, types=query.types, guarded=guarded
     )
     found = [views.event(event) for event in page.events]
     return listing(found, has_more=has_more, key="seq", next_after=page.scanned)

@@ -20,7 +20,7 @@ from aiohttp import web
 from finetuned.api import sse
 from finetuned.domain import facts
 from finetuned.patience import patiently
-from finetuned.queries import Queries
+from finetuned.queries import Queries, is_guarded
 from finetuned_events import Event
 
 BEHIND_BYTES = 16 * 1024  # unsent bytes at which a client counts as behind
@@ -32,15 +32,18 @@ SWEEP_S = 1.0  # how often clients are looked after
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events a client wants: of one stream, of some types, or all."""
+    """Which events a client wants: of one stream, of some types, or all; ``guarded`` ones only if it may see them."""
 
     stream: str | None = None
     types: frozenset[str] | None = None
+    guarded: bool = True
 
     def wants(self, event: Event) -> bool:
         """Whether the event passes."""
-        return (self.stream is None or event.stream == self.stream) and (
-            self.types is None or event.type in self.types
+        return (
+            (self.stream is None or event.stream == self.stream)
+            and (self.types is None or event.type in self.types)
+            and (self.guarded or not is_guarded(event))
         )
 
 
@@ -133,8 +136,9 @@ class Feed:
                 stream=client.filter.stream,
                 types=client.filter.types,
             )
-            if page.events:
-                await response.write(b"".join(self._framed(page.events)))
+            wanted = [event for event in page.events if client.filter.wants(event)]
+            if wanted:
+                await response.write(b"".join(self._framed(wanted)))
             client.cursor = page.scanned
 
     def _join(self, client: Subscriber) -> None:

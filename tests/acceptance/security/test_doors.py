@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import anyio
 import pytest
 from pydantic import BaseModel
 
@@ -180,6 +181,48 @@ async def test_a_file_of_a_root_that_becomes_a_link_out_of_it_is_not_shown(
             status, refused = await operator(method, path, again)
             assert status in {403, 409}, (path, refused)
             assert "nobody" not in json.dumps(refused)
+
+
+@pytest.mark.parametrize("scope", ["read", "operate"])
+async def test_events_of_tokens_secrets_and_requests_are_for_administrators(
+    state_dir: Path, scope: str
+) -> None:
+    async with opened(state_dir) as house:
+        admin, other = await caller(house, "admin"), await caller(house, scope)
+        await admin("PUT", "/v1/secrets/hf", {"value": "hf_abcdefgh"})
+        async with aiohttp.ClientSession(
+            house.url, headers={"Authorization": f"Bearer {admin.secret}"}
+        ) as session:
+            for _ in range(2):
+                job = await session.post("/v1/jobs", json={"kind": "fake"}, headers={"Idempotency-Key": "k"})
+                assert job.status == 201
+        all_of_them = (await admin("GET", "/v1/events?limit=1000"))[1]
+        kinds = {event["stream"].partition("/")[0] for event in all_of_them["data"]}
+        assert {"token", "secret", "request", "job"} <= kinds
+        allowed = [
+            event
+            for event in all_of_them["data"]
+            if event["stream"].partition("/")[0] not in {"token", "secret", "request"}
+        ]
+        shown = (await other("GET", "/v1/events?limit=1000"))[1]
+        assert shown["data"] == allowed
+        assert shown["next_after"] == all_of_them["next_after"]  # whoever pages goes on behind them
+        for named in ("token.created", "secret.set", "request.accepted"):
+            page = (await other("GET", f"/v1/events?types={named}"))[1]
+            assert (page["data"], page["has_more"]) == ([], False)
+        # Pushed: what was before the stream began, and what comes while it is open.
+        async with (
+            aiohttp.ClientSession(house.url, headers={"Authorization": f"Bearer {other.secret}"}) as session,
+            session.get("/v1/events?stream=true&after=0") as response,
+        ):
+            await admin("PUT", "/v1/secrets/other", {"value": "hf_abcdefgh"})
+            await admin("POST", "/v1/jobs", {"kind": "fake", "name": "the last"})
+            pushed = b""
+            with anyio.fail_after(20):
+                while b"the last" not in pushed:
+                    pushed += await response.content.readany()
+        for word in (b"event: token", b"event: secret", b"event: request", b"sha256"):
+            assert word not in pushed
 
 
 async def test_a_reason_or_a_tokens_name_may_not_be_a_secret_either(state_dir: Path) -> None:
