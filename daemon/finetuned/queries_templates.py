@@ -10,7 +10,7 @@ from finetuned.domain.errors import NotFoundError
 from finetuned.domain.registers import Template
 from finetuned.store import Log
 
-MOST_VERSIONS = 1000  # of a template that are listed
+EVENTS = 500  # of a template that are read at once
 
 
 @dataclass(slots=True)
@@ -33,21 +33,36 @@ class TemplateQueries:
             raise template_decisions.unknown(world, name)
         if version in {None, newest.version}:
             return newest
-        for each in await self.versions(name):
-            if each.version == version:
-                return each
+        found, _ = await self.versions(name, after=None if version is None else version + 1, limit=1)
+        if found and found[0].version == version:
+            return found[0]
         raise NotFoundError(
             f"The template {name!r} has no version {version}; its newest is {newest.version}.",
             param="version",
         )
 
-    async def versions(self, name: str) -> list[Template]:
-        """The versions of a template since its name was last free, the newest first. Raises ``NotFoundError``."""
+    async def versions(
+        self, name: str, *, after: int | None = None, limit: int
+    ) -> tuple[list[Template], bool]:
+        """A page of a template's versions, the newest first, and whether there are more; those before ``after``.
+
+        They are those since its name was last free. Raises ``NotFoundError``.
+        """
         await self.template(name)
-        events = await self.log.read(stream=f"template/{name}", descending=True, limit=MOST_VERSIONS)
         found: list[Template] = []
-        for event in events:
-            if event.type != facts.TemplateSaved.type:
-                break  # it was deleted there
-            found.append(Template(**dict(event.data), saved_at=event.at, saved_by=event.actor))
-        return found
+        before: int | None = None
+        while True:
+            events = await self.log.read(
+                stream=f"template/{name}", descending=True, before=before, limit=EVENTS
+            )
+            for event in events:
+                if event.type != facts.TemplateSaved.type:
+                    return found, False  # it was deleted there
+                if after is not None and event.data["version"] >= after:
+                    continue
+                if len(found) == limit:
+                    return found, True
+                found.append(Template(**dict(event.data), saved_at=event.at, saved_by=event.actor))
+            if len(events) < EVENTS:
+                return found, False
+            before = events[-1].seq

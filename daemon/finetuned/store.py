@@ -28,6 +28,7 @@ _DOCUMENTS: dict[str, type[Any]] = {
     "models": Model,
     "datasets": Dataset,
     "templates": Template,
+    "template_versions": int,
     "tokens": Token,
     "requests": AcceptedRequest,
 }
@@ -53,7 +54,7 @@ class WorldProjection:
     """Jobs, devices and registers as tables."""
 
     name = "world"
-    version = 2
+    version = 3
     tables = ("jobs", "devices", "registers")
 
     @property

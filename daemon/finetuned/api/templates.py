@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finetuned import views, wire
+from finetuned import views_templates, wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
-from finetuned.api.parameters import Limit, Name, Query, Whole
-from finetuned.domain.registers import Template
+from finetuned.api.parameters import LARGEST_PAGE, Limit, Name, Query, Whole
 from finetuned.submission import JobRequest
 
 LARGEST_VERSION = 999_999_999
@@ -27,6 +26,15 @@ class TemplateQuery(Query):
     version: Whole | None = Field(
         default=None, ge=1, le=LARGEST_VERSION, description="an earlier version; default: the newest"
     )
+
+
+class VersionsQuery(Query):
+    """Which versions."""
+
+    after: Whole | None = Field(
+        default=None, ge=1, le=LARGEST_VERSION, description="the last version of the page before"
+    )
+    limit: Limit = LARGEST_PAGE
 
 
 class TemplateRequest(BaseModel):
@@ -53,19 +61,19 @@ async def listed(call: Call, query: TemplatesQuery) -> wire.Page[wire.Template]:
         for each in await call.queries.templates.templates()
         if query.after is None or each.name > query.after
     ]
-    page = [view(each) for each in found[: query.limit]]
+    page = [views_templates.template(each) for each in found[: query.limit]]
     return listing(page, has_more=len(found) > len(page))
 
 
 async def show(call: Call, query: TemplateQuery, *, name: Name) -> wire.Template:
     """One version of a template."""
-    return view(await call.queries.templates.template(name, query.version))
+    return views_templates.template(await call.queries.templates.template(name, query.version))
 
 
-async def versions(call: Call, *, name: Name) -> wire.Page[wire.Template]:
+async def versions(call: Call, query: VersionsQuery, *, name: Name) -> wire.Page[wire.Template]:
     """A template's versions, the newest first."""
-    found = [view(each) for each in await call.queries.templates.versions(name)]
-    return listing(found, key="version")
+    found, has_more = await call.queries.templates.versions(name, after=query.after, limit=query.limit)
+    return listing([views_templates.template(each) for each in found], has_more=has_more, key="version")
 
 
 async def create(call: Call, body: NewTemplateRequest) -> wire.Template:
@@ -78,7 +86,7 @@ async def create(call: Call, body: NewTemplateRequest) -> wire.Template:
         new=True,
         once=call.once,
     )
-    return view(saved)
+    return views_templates.template(saved)
 
 
 async def save(call: Call, body: TemplateRequest, *, name: Name) -> wire.Template:
@@ -86,24 +94,10 @@ async def save(call: Call, body: TemplateRequest, *, name: Name) -> wire.Templat
     saved = await call.commands.templates.save(
         name, body.request, description=body.description, actor=call.caller.actor
     )
-    return view(saved)
+    return views_templates.template(saved)
 
 
 async def delete(call: Call, *, name: Name) -> wire.Deleted:
     """Free a template's name."""
     await call.commands.templates.delete(name, actor=call.caller.actor)
     return {"id": name, "object": "template", "deleted": True}
-
-
-def view(each: Template) -> wire.Template:
-    """A template as it is shown."""
-    return {
-        "id": each.name,
-        "object": "template",
-        "name": each.name,
-        "version": each.version,
-        "description": each.description,
-        "request": each.request,
-        "saved_at": views.time(each.saved_at),
-        "saved_by": each.saved_by,
-    }

@@ -78,6 +78,7 @@ class World:
     models: Shelf[Model] = field(default_factory=Shelf)
     datasets: Shelf[Dataset] = field(default_factory=Shelf)
     templates: Shelf[Template] = field(default_factory=Shelf)
+    template_versions: Shelf[int] = field(default_factory=Shelf)  # the highest that each name ever had
     tokens: Shelf[Token] = field(default_factory=Shelf)
     requests: Shelf[AcceptedRequest] = field(default_factory=Shelf)
     generation: int = 0  # grows with whatever can change who runs, waits or holds what
@@ -100,6 +101,7 @@ class World:
             "models": self.models,
             "datasets": self.datasets,
             "templates": self.templates,
+            "template_versions": self.template_versions,
             "tokens": self.tokens,
             "requests": self.requests,
         }
@@ -122,7 +124,7 @@ class World:
             case "dataset":
                 registers.fold_dataset(self.datasets, fact, event.at, event.actor)
             case "template":
-                registers.fold_template(self.templates, fact, event.at, event.actor)
+                registers.fold_template(self.templates, self.template_versions, fact, event.at, event.actor)
             case "token":
                 registers.fold_token(self.tokens, fact, event.at)
             case "request":

@@ -63,15 +63,41 @@ async def test_each_save_that_changes_something_is_a_version_that_stays(client: 
     assert "its newest is 3" in error["message"]
 
 
-async def test_a_name_that_is_freed_begins_anew(client: Any) -> None:
+async def test_the_versions_of_a_name_that_is_freed_count_on(house: Any, client: Any) -> None:
     await saved(client)
     deleted = await answer(client, "DELETE", "/v1/templates/small", 200)
     assert deleted == {"id": "small", "object": "template", "deleted": True}
     await refusal(client, "GET", "/v1/templates/small", 404, "not_found")
     await refusal(client, "DELETE", "/v1/templates/small", 404, "not_found")
-    assert (await saved(client, request={"kind": "fake"}))["version"] == 1
+    assert (await saved(client, request={"kind": "fake"}))["version"] == 2
     listed = (await answer(client, "GET", "/v1/templates/small/versions", 200))["data"]
     assert [each["request"] for each in listed] == [{"kind": "fake"}]
+    await refusal(client, "GET", "/v1/templates/small?version=1", 404, "not_found")
+    assert (await house.commands.rebuild_log()).equal
+
+
+async def test_the_versions_of_a_name_count_on_over_a_restart(open_house: Any, open_client: Any) -> None:
+    async with open_house() as house, open_client(house) as client:
+        await saved(client)
+        await answer(client, "DELETE", "/v1/templates/small", 200)
+    async with open_house() as house, open_client(house) as client:
+        assert (await saved(client))["version"] == 2
+
+
+async def test_versions_come_in_pages(client: Any) -> None:
+    for steps in range(1, 6):
+        await saved(client, request={"kind": "fake", "params": {"steps": steps}})
+    seen: list[int] = []
+    path, more = "/v1/templates/small/versions?limit=2", ""
+    while True:
+        page = await answer(client, "GET", path + more, 200)
+        seen += [each["version"] for each in page["data"]]
+        if not page["has_more"]:
+            break
+        more = f"&after={page['next_after']}"
+    assert seen == [5, 4, 3, 2, 1]
+    page = await answer(client, "GET", "/v1/templates/small/versions?after=3", 200)
+    assert [each["version"] for each in page["data"]] == [2, 1]
 
 
 async def test_templates_come_in_pages_by_name(client: Any) -> None:
