@@ -84,12 +84,13 @@ def _check(raw: bytes, body: dict[str, Any]) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:
-    if len(pairs) > 1 and len(dict(pairs)) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        raise InvalidRequestError(
-            f"The body has the key {twice[:80]!r} twice in one object; leave one out.", code="invalid_json"
-        )
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise InvalidRequestError(
+                f"The body has the key {name[:80]!r} twice in one object; leave one out.", code="invalid_json"
+            )
+        seen.add(name)
 
 
 def parse(model: type[M], body: dict[str, Any]) -> M:
