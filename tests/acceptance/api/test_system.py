@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -105,7 +107,9 @@ async def test_what_a_worker_uses_is_told_after_a_look_and_its_processors_after_
     for _ in range(2):
         await house.telemetry.look()
         sum(range(2_000_000))
+    asked_at = time.time()
     (worker,) = (await get(client, "/v1/workers"))["data"]
+    answered_at = time.time()
     assert (worker["job"], worker["attempt"], worker["purpose"], worker["state"]) == (
         job_id,
         1,
@@ -117,7 +121,9 @@ async def test_what_a_worker_uses_is_told_after_a_look_and_its_processors_after_
     assert worker["processes"] >= 1
     assert worker["threads"] >= 2
     assert worker["cpu"] is not None
-    assert worker["silent_s"] >= 0
+    heard_at = datetime.fromisoformat(worker["last_event_at"]).timestamp()
+    assert asked_at - heard_at - 0.001 <= worker["silent_s"] <= answered_at - heard_at + 0.001
+    assert worker["silent_s"] > 0
     assert worker["last_event_at"] >= worker["started_at"] >= worker["starting_at"]
 
 
