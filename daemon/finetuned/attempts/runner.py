@@ -126,11 +126,13 @@ class Runner:
         self._lower_rank(self._worker)
 
     def _environment(self) -> dict[str, str]:
+        directory = temporary.create(self._bundle, os.environ)
+        temporary.hold(directory)  # until the runner ends; its worker does not inherit it
         return {
             **os.environ,
             "PYTHONUNBUFFERED": "1",
             **self._spec.environment,
-            "TMPDIR": str(temporary.create(self._bundle, os.environ)),
+            "TMPDIR": str(directory),
             ATTEMPT_VARIABLE: self._spec.tag,
             RUNNER_VARIABLE: str(os.getpid()),
         }

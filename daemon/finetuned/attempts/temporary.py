@@ -8,6 +8,7 @@ Standard library only: the runner uses it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,21 @@ def create(bundle: Bundle, environment: Mapping[str, str]) -> Path:
             return path
     bundle.temporary.mkdir(mode=0o700, exist_ok=True)
     return bundle.temporary
+
+
+def hold(path: Path) -> int | None:
+    """Lock the directory until the process ends; the lock's descriptor, ``None`` where it cannot be locked.
+
+    systemd-tmpfiles passes over a locked directory with all in it; else it takes files of a long training that
+    nobody has touched for ten days.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # a file system without locks: the work matters more
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def remove(bundle: Bundle) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -511,6 +512,28 @@ async def test_sockets_of_the_work_fit_however_deep_the_state_directory_lies(
     assert values["mode"] == 0o700
     assert not await to_thread.run_sync(Path(values["directory"]).exists)
     assert not await to_thread.run_sync(os.path.lexists, house.bundle(entry.spec).temporary)
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether systemd-tmpfiles would find an exclusive lock on it, and pass over it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+async def test_nobody_tidies_up_temporary_files_while_the_attempt_lives(house: House) -> None:
+    entry = house.start(params={"steps": 1000, "step_seconds": 0.05})
+    async with house.daemon() as supervision:
+        await house.log.until_fact("job-1", 1, "progress")
+        directory = await to_thread.run_sync(house.bundle(entry.spec).temporary.readlink)
+        assert await to_thread.run_sync(is_locked, directory)
+        await supervision.kill_all()
+    assert not await to_thread.run_sync(directory.exists)
 
 
 async def test_temporary_files_of_a_killed_runner_are_removed(house: House) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,48 @@ def test_where_no_short_directory_can_be_made_the_bundle_has_it(
     (bundle.temporary / "file").write_text("x")
     temporary.remove(bundle)
     assert not bundle.temporary.exists()
+
+
+def locks(path: Path) -> bool:
+    """Whether systemd-tmpfiles could lock the directory, and so would tidy up in it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def test_a_directory_that_is_held_is_locked_until_its_holder_ends_and_can_be_removed(bundle: Bundle) -> None:
+    path = temporary.create(bundle, {})
+    held = temporary.hold(path)
+    assert held is not None
+    assert not locks(path)
+    assert not os.get_inheritable(held)
+    os.close(held)
+    assert locks(path)
+    held = temporary.hold(path)
+    temporary.remove(bundle)
+    assert not path.exists()
+    assert held is not None
+    os.close(held)
+
+
+def test_where_no_lock_can_be_had_the_work_goes_on_without(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    path = temporary.create(bundle, {})
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", refuse)
+        assert temporary.hold(path) is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+    temporary.remove(bundle)
 
 
 def test_a_link_that_was_turned_elsewhere_removes_nothing_there(bundle: Bundle, tmp_path: Path) -> None:
