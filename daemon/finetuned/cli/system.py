@@ -135,7 +135,7 @@ def worker_table(listed: Iterable[Worker]) -> Table:
             ", ".join(worker["devices"]) or units.NOTHING,
             units.NOTHING if worker["cpu"] is None else f"{worker['cpu']:.1f}",
             units.size(worker["rss_bytes"]),
-            units.NOTHING if held is None else units.size(sum(held.values())),
+            units.size(sum(held.values())) if held else units.NOTHING,
             units.duration(worker["silent_s"]),
         )
     return shown

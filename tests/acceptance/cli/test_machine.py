@@ -88,6 +88,12 @@ def test_the_past_is_a_line_for_each_figure(daemon: FakeDaemon, finetune: Run) -
     assert finetune("system", "--history", "60", "--json").json["bucket_s"] == 30.0
 
 
+def test_a_worker_that_holds_no_memory_of_a_gpu_has_a_dash_there(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.answers["GET", "/v1/workers"] = {"data": [{**WORKER, "gpu_memory_bytes": {}}]}
+    _, worker = finetune("workers").out.splitlines()
+    assert worker.split()[-5:] == ["500", "MB", "-", "2.0", "s"]
+
+
 def test_workers_are_listed_with_what_they_use(daemon: FakeDaemon, finetune: Run) -> None:
     idle = {**WORKER, "job": "job-2", "cpu": None, "rss_bytes": None, "gpu_memory_bytes": None, "devices": []}
     daemon.answers["GET", "/v1/workers"] = {"data": [WORKER, idle]}
