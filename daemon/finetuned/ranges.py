@@ -26,11 +26,6 @@ class Range:
         return self.stop - self.start
 
     @property
-    def is_whole(self) -> bool:
-        """Whether nothing is left out."""
-        return self.length == self.size
-
-    @property
     def content_range(self) -> str:
         """The Content-Range header's value."""
         return f"bytes {self.start}-{self.stop - 1}/{self.size}"

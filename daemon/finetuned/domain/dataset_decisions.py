@@ -8,7 +8,6 @@ from typing import Any
 
 from finetuned.domain import facts
 from finetuned.domain.errors import NotFoundError, Rejected
-from finetuned.domain.registers import DatasetVersion
 from finetuned.domain.world import World
 from finetuned_events import NewEvent
 
@@ -72,11 +71,6 @@ def paths_in_use(world: World) -> Iterator[str]:
         yield from (version.path for version in dataset.versions)
     for job in world.live_jobs():
         yield from (each["path"] for each in job.datasets.values())
-
-
-def newest_audits(version: DatasetVersion) -> list[dict[str, Json]]:
-    """What jobs found in this content, the newest first."""
-    return list(reversed(version.audits))
 
 
 def _event(name: str, fact: facts.Fact, actor: str) -> NewEvent:
