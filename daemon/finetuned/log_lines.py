@@ -31,6 +31,7 @@ _TELLING = re.compile(
     r"ERROR|CRITICAL|FATAL|WARN|INFO|DEBUG|error|fatal|warning|Error|Exception|Interrupt|Exit|Iteration|Group|Warning"
     r"|Traceback|exception|^\["
 )
+_ENDS = re.compile(rb"\n++")
 _TRACEBACK = "Traceback (most recent call last):"
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 _LOOKED_AT = 300  # characters of a line in which its level is looked for
@@ -64,10 +65,15 @@ class Splitter:
         """The offset of the next byte."""
         return self.offset + self._held_bytes
 
-    def feed(self, block: bytes) -> Iterator[Line]:
-        """The lines that end in this block."""
+    def feed(self, block: bytes, *, empty: bool = True) -> Iterator[Line]:
+        """The lines that end in this block; without ``empty`` those that have something, though all are numbered."""
         start = 0
         while (end := block.find(b"\n", start)) >= 0:
+            if not empty and end == start and not self._held_bytes and (run := _ENDS.match(block, start)):
+                self.number += run.end() - start
+                self.offset += run.end() - start
+                start = run.end()
+                continue
             self._hold(block[start:end])
             yield self._finish(1)
             start = end + 1

@@ -7,12 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import anyio
+
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
 from finetuned.log_lines import SHOWN, Judge, Level, Line, Splitter
 from finetuned.logs import OutputReader
+from finetuned.looking import Check, always
 
 SCANNED_BYTES = 8 << 20  # that one page of a search looks through at most
+COUNTED_BYTES = 16 << 20  # that one request counts at most
 PIECE_BYTES = 1 << 20  # that are counted in one go
 LINE_COST = 40  # bytes that could be looked through in the time that a line as such takes
 
@@ -81,22 +85,27 @@ class Judged:
 
 @dataclass(slots=True)
 class LineReader:
-    """Lines with their levels of one attempt's output, from a place on. ``is_end``: the last read came to the end."""
+    """Lines with their levels of one attempt's output, from a place on. ``is_end``: the last read came to the end.
+
+    ``check`` is called before each block, and ends the work by raising.
+    """
 
     directory: Path
     splitter: Splitter = field(default_factory=Splitter)
     judge: Judge = field(default_factory=Judge)
+    check: Check = always
     is_end: bool = False
 
-    def read(self, most: int, *, is_final: bool) -> Iterator[Judged]:
+    def read(self, most: int, *, is_final: bool, empty: bool = True) -> Iterator[Judged]:
         """The lines that end in about the next ``most`` bytes; a line counts as ``LINE_COST`` bytes more than it has.
 
-        At the end an unfinished line is one if nothing more will be written (``is_final``).
+        Without ``empty`` lines that are empty cost and give nothing; no level and no state depends on them. At the end an unfinished line is one if nothing more will be written (``is_final``).
         """
         self.is_end = False
         with OutputReader(self.directory) as reader:
             reader.seek(self.splitter.position)
             while most > 0:
+                self.check()
                 block = reader.read()
                 if not block:
                     self.is_end = True
@@ -106,9 +115,10 @@ class LineReader:
                 begin = reader.position - len(block)
                 if begin != self.splitter.position:  # what was between is rotated away
                     self.splitter, self.judge = Splitter(begin, self.splitter.number), Judge()
-                lines = self.splitter.number
-                yield from map(self._judged, self.splitter.feed(block))
-                most -= len(block) + LINE_COST * (self.splitter.number - lines)
+                for line in self.splitter.feed(block, empty=empty):
+                    most -= LINE_COST
+                    yield self._judged(line)
+                most -= len(block)
 
     def _judged(self, line: Line) -> Judged:
         level, is_new = self.judge.level(line.text)
@@ -124,7 +134,9 @@ class SearchPage:
     has_more: bool
 
 
-def search(directory: Path, job: Job, wanted: Wanted, after: Cursor, limit: int) -> SearchPage:
+def search(
+    directory: Path, job: Job, wanted: Wanted, after: Cursor, limit: int, check: Check = always
+) -> SearchPage:
     """The next lines of a job's output that are wanted. Looks through a bounded piece: a page may be short or empty."""
     hits: list[Hit] = []
     begun, left = after, SCANNED_BYTES
@@ -136,7 +148,10 @@ def search(directory: Path, job: Job, wanted: Wanted, after: Cursor, limit: int)
         if number > after.attempt:
             after = Cursor(number)
         lines = LineReader(
-            directory / "attempts" / str(number), Splitter(after.offset, after.number), Judge.of(after.state)
+            directory / "attempts" / str(number),
+            Splitter(after.offset, after.number),
+            Judge.of(after.state),
+            check,
         )
         start = lines.splitter.position
         for each in lines.read(left, is_final=not attempt.is_live):
@@ -161,17 +176,22 @@ class Count:
     lines: int = 0
     errors: int = 0
     warnings: int = 0
-    is_complete: bool = False
+    is_end: bool = False  # whether all was counted that was there
+    is_complete: bool = False  # and nothing more will come
     reader: LineReader | None = None
+    lock: anyio.Lock = field(default_factory=anyio.Lock)  # who counts on
 
-    def go_on(self, directory: Path, *, is_final: bool) -> bool:
-        """Count the next piece; whether that was the last one for now."""
+    def go_on(self, directory: Path, *, is_final: bool) -> int:
+        """Count the next piece; what that cost, in bytes that could be looked through meanwhile."""
         if self.is_complete:
-            return True
+            return 0
         self.reader = self.reader or LineReader(directory)
-        for each in self.reader.read(PIECE_BYTES, is_final=is_final):
-            self.lines += 1
+        start, cost = self.reader.splitter.position, 0
+        for each in self.reader.read(PIECE_BYTES, is_final=is_final, empty=False):
+            cost += LINE_COST
             self.errors += each.is_new and each.level == "error"
             self.warnings += each.is_new and each.level == "warning"
-        self.is_complete = self.reader.is_end and is_final
-        return self.reader.is_end
+        self.lines = self.reader.splitter.number
+        self.is_end = self.reader.is_end
+        self.is_complete = self.is_end and is_final
+        return cost + max(0, self.reader.splitter.position - start)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from anyio import CapacityLimiter
 
 from finetuned import moments
 from finetuned.board import Board
@@ -20,6 +21,7 @@ from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Model, Token
 from finetuned.domain.world import Slot
+from finetuned.looking import few
 from finetuned.observation import Observation
 from finetuned.past import Past
 from finetuned.queries_datasets import DatasetQueries
@@ -72,11 +74,12 @@ class Queries:
     past: Past = field(init=False)  # what was
     templates: TemplateQueries = field(init=False)
     output: OutputQueries = field(init=False)  # what jobs printed
+    _threads: CapacityLimiter = field(default_factory=few)  # that look into files
     _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None
 
     def __post_init__(self) -> None:
         self.templates = TemplateQueries(self.log, self.board)
-        self.output = OutputQueries(self.jobs_dir, self.job)
+        self.output = OutputQueries(self.jobs_dir, self.job, self._threads)
         self.reading = Reading(self.log, self.jobs_dir)
         self.past = Past(self.log)
 
@@ -87,7 +90,7 @@ class Queries:
     @property
     def datasets(self) -> DatasetQueries:
         """What can be looked at of datasets."""
-        return DatasetQueries(self.board, self.data_roots)
+        return DatasetQueries(self.board, self.data_roots, self._threads)
 
     async def job(self, job_id: str) -> Job:
         """One job, live or ended. Raises ``NotFoundError``."""

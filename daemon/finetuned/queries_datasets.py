@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
+from anyio import CapacityLimiter
 
 from finetuned.board import Board
 from finetuned.datasets import file, preview, references
 from finetuned.datasets.preview import Preview
 from finetuned.domain.registers import Dataset, DatasetVersion
+from finetuned.looking import Check, always, few
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class DatasetQueries:
 
     board: Board
     roots: tuple[Path, ...] = ()
+    threads: CapacityLimiter = field(default_factory=few)  # that look into files
 
     async def listed(self, *, after: str | None = None, limit: int = 50) -> tuple[list[Dataset], bool]:
         """A page of datasets by name, and whether there are more."""
@@ -38,8 +41,10 @@ class DatasetQueries:
         dataset = await self.dataset(name)
         return references.version(dataset, None if prefix is None else references.check_prefix(prefix))
 
-    async def preview(self, version: DatasetVersion, *, limit: int, after: str | None = None) -> Preview:
-        """A page of a version's rows. Raises ``InvalidRequestError`` or ``Rejected``."""
+    async def preview(
+        self, version: DatasetVersion, *, limit: int, after: str | None = None, check: Check = always
+    ) -> Preview:
+        """A page of a version's rows. Raises ``InvalidRequestError``, ``Rejected``, or what ``check`` raises."""
         work = partial(
             preview.read,
             Path(version.path),
@@ -49,8 +54,9 @@ class DatasetQueries:
             size=version.bytes,
             roots=file.roots_of(version, self.roots),
             identity=file.recorded(version),
+            check=check,
         )
-        return await anyio.to_thread.run_sync(work)
+        return await anyio.to_thread.run_sync(work, limiter=self.threads)
 
     async def content(self, version: DatasetVersion, start: int, stop: int) -> Iterator[bytes]:
         """A part of a version's bytes, to be taken off the event loop. Raises ``Rejected`` if its file has changed."""

@@ -6,16 +6,19 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from anyio import CapacityLimiter
 
 from finetuned import log_search
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
-from finetuned.log_search import Count, Cursor, SearchPage, Wanted
+from finetuned.log_search import COUNTED_BYTES, Count, Cursor, SearchPage, Wanted
 from finetuned.logs import JobOutput, OutputGapError, Position
+from finetuned.looking import Check, always, few
 
 POLL_S = 0.25  # how often output that is followed is looked at
 KEPT_COUNTS = 256  # attempts whose counts go on where they stood
@@ -27,8 +30,8 @@ class OutputQueries:
 
     jobs_dir: Path
     job: Callable[[str], Awaitable[Job]]
+    threads: CapacityLimiter = field(default_factory=few)  # that look through output
     _counts: OrderedDict[tuple[str, int], Count] = field(default_factory=OrderedDict)
-    _counting: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def read(
         self,
@@ -79,27 +82,34 @@ class OutputQueries:
                 yield b""
                 await anyio.sleep(POLL_S)
 
-    async def search(self, job_id: str, wanted: Wanted, *, after: str | None, limit: int) -> SearchPage:
-        """The next lines that are wanted. Raises ``NotFoundError`` or ``InvalidRequestError``."""
+    async def search(
+        self, job_id: str, wanted: Wanted, *, after: str | None, limit: int, check: Check = always
+    ) -> SearchPage:
+        """The next lines that are wanted. Raises ``NotFoundError``, ``InvalidRequestError``, or what ``check`` raises."""
         job = await self._checked(job_id, wanted.attempt)
         cursor = Cursor() if after is None else Cursor.parse(after)
         directory = self.jobs_dir / job_id
-        return await anyio.to_thread.run_sync(log_search.search, directory, job, wanted, cursor, limit)
+        return await anyio.to_thread.run_sync(
+            log_search.search, directory, job, wanted, cursor, limit, check, limiter=self.threads
+        )
 
-    async def counts(self, job_id: str) -> dict[int, Count]:
-        """Lines, errors and warnings of each attempt; what was counted before is not read again."""
+    async def counts(self, job_id: str, *, check: Check = always) -> dict[int, Count]:
+        """Lines, errors and warnings of each attempt; what was counted before is not read again.
+
+        It is a bounded look: an attempt that it did not come to the end of (``is_end``) is counted on by the next.
+        """
         job = await self.job(job_id)
-        async with self._counting:
-            found = {each.number: self._count(job_id, each.number) for each in job.attempts}
-            for each in job.attempts:
-                directory = self.jobs_dir / job_id / "attempts" / str(each.number)
-                count, is_final = found[each.number], not each.is_live
-                while not await anyio.to_thread.run_sync(
-                    lambda count=count, directory=directory, is_final=is_final: count.go_on(  # type: ignore[misc]
-                        directory, is_final=is_final
-                    )
-                ):
-                    pass
+        found = {each.number: self._count(job_id, each.number) for each in job.attempts}
+        left = COUNTED_BYTES
+        for attempt in job.attempts:
+            count, is_final = found[attempt.number], not attempt.is_live
+            directory = self.jobs_dir / job_id / "attempts" / str(attempt.number)
+            piece = partial(count.go_on, directory, is_final=is_final)
+            async with count.lock:
+                count.is_end = count.is_complete
+                while left > 0 and not count.is_end:
+                    check()
+                    left -= await anyio.to_thread.run_sync(piece, limiter=self.threads)
         while len(self._counts) > KEPT_COUNTS:
             self._counts.popitem(last=False)
         return found

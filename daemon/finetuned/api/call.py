@@ -28,6 +28,7 @@ from finetuned.config import Config
 from finetuned.domain import idempotency
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.idempotency import Once
+from finetuned.looking import AbandonedError
 from finetuned.queries import Queries
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -110,6 +111,12 @@ class Call:
     def config(self) -> Config:
         """The configuration in force."""
         return self.doors.config
+
+    def check_wanted(self) -> None:
+        """Raise ``AbandonedError`` if the client has gone. Threads may call it: it only looks."""
+        transport = self.request.transport
+        if transport is None or transport.is_closing():
+            raise AbandonedError
 
 
 def signature(handler: Handle) -> Signature:

@@ -18,8 +18,8 @@ from finetuned.api.body import UnsupportedMediaTypeError
 from finetuned.api.call import IDEMPOTENCY_REPLAYED, Call
 from finetuned.api.doors import json
 from finetuned.api.download import send
-from finetuned.api.lists import listing
-from finetuned.api.parameters import AbsolutePath, Limit, Name, Query, Whole, spelled
+from finetuned.api.lists import listing, page_of
+from finetuned.api.parameters import AbsolutePath, Limit, Name, PageQuery, Query, Whole, spelled
 from finetuned.commands_datasets import AuditPlan, Registered
 from finetuned.datasets.content import Format
 from finetuned.datasets.preview import MOST_ROWS
@@ -56,6 +56,14 @@ class VersionQuery(Query):
 
     version: Version | None = Field(
         default=None, description="a version, or at least 8 digits that it begins with"
+    )
+
+
+class AuditsQuery(PageQuery):
+    """Audits of which version."""
+
+    version: Version | None = Field(
+        default=None, description="a version, or at least 8 digits that it begins with; absent, all"
     )
 
 
@@ -144,7 +152,9 @@ async def show(call: Call, *, name: Name) -> wire.Dataset:
 async def preview(call: Call, query: PreviewQuery, *, name: Name) -> wire.DatasetPreview:
     """Some rows of a dataset, long values cut. Parquet is shown by an audit only."""
     version = await call.queries.datasets.version(name, query.version)
-    page = await call.queries.datasets.preview(version, limit=query.rows, after=query.after)
+    page = await call.queries.datasets.preview(
+        version, limit=query.rows, after=query.after, check=call.check_wanted
+    )
     return views_datasets.preview(name, version, page)
 
 
@@ -161,13 +171,14 @@ async def content(call: Call, query: VersionQuery, *, name: Name) -> web.StreamR
     )
 
 
-async def audits(call: Call, query: VersionQuery, *, name: Name) -> wire.Page[wire.DatasetAudit]:
+async def audits(call: Call, query: AuditsQuery, *, name: Name) -> wire.Page[wire.DatasetAudit]:
     """What jobs found in a dataset's content, the newest first."""
     if query.version is not None:
         versions = [await call.queries.datasets.version(name, query.version)]
     else:
         versions = list((await call.queries.datasets.dataset(name)).versions)
-    return listing(views_datasets.audits(versions), key="job")
+    found = views_datasets.audits(versions)
+    return page_of(found, lambda each: each["job"], after=query.after, limit=query.limit, key="job")
 
 
 async def audit(call: Call, body: AuditRequest, *, name: Name) -> wire.Job:

@@ -22,6 +22,7 @@ from finetuned.domain.errors import (
     TooManyFailuresError,
     UnavailableError,
 )
+from finetuned.looking import AbandonedError
 from finetuned_events import InvalidEventError, LogError, LogFullError
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         return response(_too_large(request, error))
     except web.HTTPException as error:
         return of_router(request, error)
+    except AbandonedError as error:
+        raise ConnectionAbortedError from error
     except ConnectionError:
         raise  # the client went; there is nobody to answer
     except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and answered

@@ -111,19 +111,22 @@ async def _write(call: Call, response: web.StreamResponse, blocks: AsyncIterator
 async def search(call: Call, query: SearchQuery, *, job_id: str) -> wire.Page[wire.LogLine]:
     """Lines of a job's output that contain a text, or look like a level."""
     wanted = Wanted(query.q, query.level, query.attempt)
-    page = await call.queries.output.search(job_id, wanted, after=query.after, limit=query.limit)
+    page = await call.queries.output.search(
+        job_id, wanted, after=query.after, limit=query.limit, check=call.check_wanted
+    )
     return listing([_line(each) for each in page.hits], has_more=page.has_more, next_after=str(page.after))
 
 
 async def counts(call: Call, *, job_id: str) -> wire.LogCounts:
-    """How many lines, errors and warnings a job printed."""
-    found = await call.queries.output.counts(job_id)
+    """How many lines, errors and warnings a job printed. One request counts a bounded piece; the next goes on."""
+    found = await call.queries.output.counts(job_id, check=call.check_wanted)
     return {
         "object": "log_counts",
         "job": job_id,
         "lines": sum(each.lines for each in found.values()),
         "errors": sum(each.errors for each in found.values()),
         "warnings": sum(each.warnings for each in found.values()),
+        "is_complete": all(each.is_end for each in found.values()),
         "attempts": [
             {"attempt": number, "lines": each.lines, "errors": each.errors, "warnings": each.warnings}
             for number, each in found.items()

@@ -45,7 +45,7 @@ async def logs(
 ) -> None:
     """Print what a job's processes printed."""
     if count:
-        _count(await daemon.log_counts(job_id), as_json=as_json)
+        _count(await _counted(daemon, job_id), as_json=as_json)
         return
     if text is not None or level is not None:
         if follow or tail is not None:
@@ -91,11 +91,21 @@ def _found(line: LogLine) -> Text:
     )
 
 
+async def _counted(daemon: Client, job_id: str) -> LogCounts:
+    """The counts, asked for again while there is more to count and counting goes on."""
+    counts, before = await daemon.log_counts(job_id), -1
+    while not counts["is_complete"] and counts["lines"] > before:
+        before = counts["lines"]
+        counts = await daemon.log_counts(job_id)
+    return counts
+
+
 def _count(counts: LogCounts, *, as_json: bool) -> None:
     if as_json:
         console.emit(counts)
         return
-    console.say(f"{counts['lines']} lines, {counts['errors']} errors, {counts['warnings']} warnings")
+    so_far = "" if counts["is_complete"] else " so far; there is more to count"
+    console.say(f"{counts['lines']} lines, {counts['errors']} errors, {counts['warnings']} warnings{so_far}")
 
 
 class _RawWriter:

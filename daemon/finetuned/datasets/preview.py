@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 from finetuned.datasets import rows
 from finetuned.datasets.content import Format
 from finetuned.datasets.file import opened
-from finetuned.datasets.rows import RawRow
+from finetuned.datasets.rows import File, RawRow
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.looking import Check, always
 
 MOST_ROWS = 100
 LONGEST_TEXT = 2000  # characters of a value
@@ -19,7 +20,7 @@ MOST_ITEMS = 100  # of a list or an object
 DEEPEST = 8
 PAGE_BYTES = 8 << 20  # read for one page; after them it is short
 
-Read = Callable[[BinaryIO, int, int], Iterator[RawRow]]
+Read = Callable[[File, int, int], Iterator[RawRow]]
 READERS: dict[str, Read] = {"jsonl": rows.jsonl, "csv": rows.csv_rows, "json": rows.json_rows}
 
 
@@ -50,10 +51,12 @@ def read(
     size: int | None = None,
     roots: tuple[Path, ...] = (),
     identity: str | None = None,
+    check: Check = always,
 ) -> Preview:
     """A page of rows. Blocks. ``size``, ``roots`` and ``identity`` are what the file must be, as ``file.opened`` says.
 
-    Raises ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more or is another.
+    ``check`` is called before each piece is read, and ends the work by raising. A page may be short or empty. Raises
+    ``InvalidRequestError``, or ``Rejected`` if the file cannot be read any more or is another.
     """
     reader = READERS.get(written)
     if reader is None:
@@ -65,16 +68,36 @@ def read(
     shown: list[ShownRow] = []
     taken = 0
     with opened(path, size, roots, identity) as file:
-        for row in reader(file, number, offset):
-            if len(shown) == limit or taken >= PAGE_BYTES:
+        for row in reader(_Checked(file, check), number, offset):
+            if taken >= PAGE_BYTES or (len(shown) == limit and not row.blank):
                 return Preview(shown, f"{number}:{offset}")
-            value, cut = shortened(row.value)
-            shown.append(ShownRow(row.number, value, cut, row.problem))
-            taken += row.read
+            if not row.blank:
+                value, cut = shortened(row.value)
+                shown.append(ShownRow(row.number, value, cut, row.problem))
+            taken += row.cost
             number, offset = row.after
             if row.last:
                 break
     return Preview(shown, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A file that is read only as long as somebody waits for it."""
+
+    file: BinaryIO
+    check: Check
+
+    def seek(self, offset: int, /) -> int:
+        return self.file.seek(offset)
+
+    def read(self, size: int, /) -> bytes:
+        self.check()
+        return self.file.read(size)
+
+    def readline(self, size: int, /) -> bytes:
+        self.check()
+        return self.file.readline(size)
 
 
 def position(after: str | None) -> tuple[int, int]:

@@ -33,11 +33,15 @@ class AttemptCounts(TypedDict):
 
 
 class LogCounts(TypedDict):
-    """How many lines, errors and warnings a job printed; a traceback is one error."""
+    """How many lines, errors and warnings a job printed; a traceback is one error.
+
+    ``is_complete`` is false where a request did not come to the end of what is there: the next one goes on.
+    """
 
     object: Literal["log_counts"]
     job: str
     lines: int
     errors: int
     warnings: int
+    is_complete: bool
     attempts: list[AttemptCounts]

@@ -431,6 +431,7 @@ async def test_lines_errors_and_warnings_are_counted_and_counting_goes_on(house:
             "lines": 7,
             "errors": 1,
             "warnings": 1,
+            "is_complete": True,
             "attempts": [first, {"attempt": 2, "lines": 1, "errors": 0, "warnings": 0}],
         }
     with output_file(house, job_id, 2).open("a") as file:
