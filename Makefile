@@ -99,7 +99,7 @@ lock:
 
 # Random and long by itself; in CI a fixed seed and a few examples. tests/fuzz says what it is told beyond the description.
 fuzz: $(VENV)/.installed
-	$(BIN)/python tests/fuzz/run.py $(or $(ARGS),--seconds 600)
+	$(BIN)/python tests/fuzz/run.py $(or $(ARGS),--seconds 300)
 
 clean:
 	rm -rf $(VENV) .audit .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .site bench/results

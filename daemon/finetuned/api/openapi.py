@@ -74,8 +74,8 @@ class Schemas:
         """Make all schemas, what they share beside them."""
         asked = [(key, mode, adapter) for (key, mode), adapter in self._wanted.items()]
         found, shared = TypeAdapter.json_schemas(asked, ref_template=TEMPLATE)
-        self._found = {(key, mode): schema for (key, mode), schema in found.items()}
-        self.definitions = shared.get("$defs", {})
+        self._found = {(key, mode): _worded(schema) for (key, mode), schema in found.items()}
+        self.definitions = _worded(shared.get("$defs", {}))
 
     def of(self, annotation: Any, mode: JsonSchemaMode) -> Schema | Reference:
         """The schema of an annotation, or a reference to it."""
@@ -218,7 +218,16 @@ def _query_parameter(name: str, schema: dict[str, Json], *, required: bool) -> J
     if schema.get("type") == "array":
         schema["minItems"] = 1
         parameter |= {"style": "form", "explode": False}
-    return {**parameter, "schema": schema}
+    return {**parameter, "schema": _worded(schema)}
+
+
+def _worded(node: Json) -> Json:
+    """A schema in JSON Schema's words: for a limit behind a validator pydantic keeps its own."""
+    if isinstance(node, dict):
+        is_schema = isinstance(node.get("type"), str)
+        words = {"ge": "minimum", "le": "maximum"} if is_schema else {}
+        return {words.get(key, key): _worded(value) for key, value in node.items()}
+    return [_worded(each) for each in node] if isinstance(node, list) else node
 
 
 def _inlined(schema: dict[str, Json], shared: dict[str, Json]) -> dict[str, Json]:
