@@ -13,9 +13,9 @@ from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import encode
 from finetuned.api.download import send
-from finetuned.api.lists import listing
+from finetuned.api.lists import page_of
 from finetuned.api.output import LARGEST_ATTEMPT
-from finetuned.api.parameters import LARGEST_PAGE, Limit, Query, Whole
+from finetuned.api.parameters import LARGEST_PAGE, Limit, PageQuery, Query, Whole
 from finetuned.artifacts import Contents, shown
 from finetuned_sdk.manifest import Entry
 
@@ -41,16 +41,18 @@ class ContentsQuery(ArtifactQuery):
     limit: Limit = LARGEST_PAGE
 
 
-async def checkpoints(call: Call, *, job_id: str) -> wire.Page[wire.Checkpoint]:
+async def checkpoints(call: Call, query: PageQuery, *, job_id: str) -> wire.Page[wire.Checkpoint]:
     """A job's checkpoints that are kept, oldest first."""
     job = await call.queries.job(job_id)
-    return listing([views.checkpoint(each) for each in job.checkpoints])
+    found = [views.checkpoint(each) for each in job.checkpoints]
+    return page_of(found, lambda each: each["id"], after=query.after, limit=query.limit)
 
 
-async def listed(call: Call, *, job_id: str) -> wire.Page[wire.Artifact]:
+async def listed(call: Call, query: PageQuery, *, job_id: str) -> wire.Page[wire.Artifact]:
     """A job's artifacts in the order of their publication."""
     job = await call.queries.job(job_id)
-    return listing([views.artifact(each) for each in job.artifacts])
+    found = [views.artifact(each) for each in job.artifacts]
+    return page_of(found, _of_attempt, after=query.after, limit=query.limit)
 
 
 async def show(call: Call, query: ContentsQuery, *, job_id: str, name: str) -> Encoded[wire.ArtifactContents]:
@@ -101,6 +103,11 @@ async def archive(call: Call, query: ArtifactQuery, *, job_id: str, name: str) -
         name=f"{PurePosixPath(name).name}.zip",
         media=ARCHIVE_MEDIA,
     )
+
+
+def _of_attempt(each: wire.Artifact) -> str:
+    """What names an artifact among those of all attempts."""
+    return f"{each['attempt']}/{each['name']}"
 
 
 def _etag(entry: Entry) -> str:

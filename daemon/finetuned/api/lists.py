@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from finetuned import wire
+from finetuned.domain.errors import InvalidRequestError
 
 Item = TypeVar("Item")
 
@@ -22,6 +24,31 @@ def listing(
         "last_id": last,
         "next_after": last if next_after is None else next_after,
     }
+
+
+def page_of(
+    items: list[Item], position: Callable[[Item], str], *, after: str | None, limit: int, key: str = "id"
+) -> wire.Page[Item]:
+    """A page of a list that is in memory. ``position`` names an item in the list, and is what ``after`` takes.
+
+    Raises ``InvalidRequestError`` if no item is named ``after``.
+    """
+    first = 0
+    if after is not None:
+        first = 1 + next((at for at, item in enumerate(items) if position(item) == after), -2)
+    if first < 0:
+        raise InvalidRequestError(
+            f"after: there is no {after!r} in this list (any more); give the next_after of the page before, or begin"
+            " again without it.",
+            param="after",
+        )
+    page = items[first : first + limit]
+    return listing(
+        page,
+        has_more=first + limit < len(items),
+        key=key,
+        next_after=position(page[-1]) if page else None,
+    )
 
 
 def _key(item: Any, key: str) -> str | int | None:

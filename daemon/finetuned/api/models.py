@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from finetuned import views, wire
 from finetuned.api.call import Call
-from finetuned.api.lists import listing
-from finetuned.api.parameters import At, Query
+from finetuned.api.lists import page_of
+from finetuned.api.parameters import At, PageQuery
 
 
-class ModelsQuery(Query):
-    """When."""
+class ModelsQuery(PageQuery):
+    """Which models, and when."""
 
     at: At | None = None
 
@@ -20,7 +20,8 @@ async def listed(call: Call, query: ModelsQuery) -> wire.Page[wire.Model]:
         found = await call.queries.models()
     else:
         found = await call.queries.past.models(await call.queries.position(query.at))
-    return listing([views.model(model) for model in found])
+    shown = [views.model(model) for model in found]
+    return page_of(shown, lambda each: each["id"], after=query.after, limit=query.limit)
 
 
 async def show(call: Call, *, name: str) -> wire.Model:

@@ -76,6 +76,13 @@ EventTypes = Annotated[
 Limit = Annotated[Whole, Field(ge=1, le=LARGEST_PAGE, description="how many items a page has at most")]
 
 
+class PageQuery(Query):
+    """Which page of a list that is seldom longer than one."""
+
+    after: str | None = Field(default=None, description="the next_after of the page before")
+    limit: Limit = LARGEST_PAGE
+
+
 def spelled(pattern: str, longest: int) -> WithJsonSchema:
     """Has the description say how a text must be spelled; who checks it is the domain, in its own words."""
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": longest, "pattern": pattern})

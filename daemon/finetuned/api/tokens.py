@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views, wire
 from finetuned.api.call import Call
-from finetuned.api.lists import listing
+from finetuned.api.lists import page_of
+from finetuned.api.parameters import PageQuery
 from finetuned.domain.tokens import LONGEST_LIFE_S
 from finetuned.json_numbers import Integer
 
@@ -28,9 +29,10 @@ class TokenRequest(BaseModel):
     )
 
 
-async def listed(call: Call) -> wire.Page[wire.Token]:
+async def listed(call: Call, query: PageQuery) -> wire.Page[wire.Token]:
     """All tokens, revoked and expired ones too; never a secret."""
-    return listing([views.token(token) for token in await call.queries.tokens()])
+    found = [views.token(token) for token in await call.queries.tokens()]
+    return page_of(found, lambda each: each["id"], after=query.after, limit=query.limit)
 
 
 async def create(call: Call, body: TokenRequest) -> wire.NewToken:

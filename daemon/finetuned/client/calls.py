@@ -22,9 +22,15 @@ class Calls:
         return await self._transport.request("GET", path, query=parameters(**query))
 
     async def _listed(self, path: str, **query: str | int | None) -> list[Any]:
-        """The items of a list that comes on one page."""
-        page = cast("Page[Any]", await self._get(path, **query))
-        return page["data"]
+        """All items of a list, page after page."""
+        items: list[Any] = []
+        after: str | int | None = None
+        while True:
+            page = cast("Page[Any]", await self._get(path, **query, after=after))
+            items += page["data"]
+            if not page["has_more"] or not page["data"]:
+                return items
+            after = page["next_after"]
 
     async def _post(self, path: str, body: Json = None) -> Any:
         """Ask for something to be done, once, however often the connection is lost."""
