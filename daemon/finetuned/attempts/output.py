@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -109,23 +109,27 @@ class Redactor:
         if not self._secrets:
             return data
         data, self._held = self._held + data, b""
-        out, position = b"", 0
-        tail = self._possible_beginning(data, position)
-        while (found := self._pattern.search(data, position)) is not None and found.start() < tail:
+        out, position = bytearray(), 0
+        tails = self._possible_beginnings(data)
+        tail = next(tails)
+        for found in self._pattern.finditer(data):
+            if found.start() >= tail:
+                break
             out += data[position : found.start()] + MASK
             position = found.end()
-            tail = self._possible_beginning(data, position)
+            while tail < position:
+                tail = next(tails)
         self._held = data[tail:]
-        return out + data[position:tail]
+        return bytes(out + data[position:tail])
 
     def finish(self) -> bytes:
         """What was kept, at the end of the stream."""
         held, self._held = self._held, b""
         return self._pattern.sub(MASK, held) if self._secrets else held
 
-    def _possible_beginning(self, data: bytes, position: int) -> int:
-        """Where the longest end of the data begins that is a piece of a secret; its length if none is."""
-        for start in range(max(position, len(data) - len(self._secrets[0]) + 1), len(data)):
+    def _possible_beginnings(self, data: bytes) -> Iterator[int]:
+        """Where ends of the data begin that are pieces of secrets, the longest first; at last the data's length."""
+        for start in range(max(0, len(data) - len(self._secrets[0]) + 1), len(data)):
             if any(len(data) - start < len(s) and s.startswith(data[start:]) for s in self._secrets):
-                return start
-        return len(data)
+                yield start
+        yield len(data)

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -187,3 +188,21 @@ def test_text_that_only_begins_like_a_secret_is_not_lost() -> None:
     assert redactor.feed(b"the sec") == b"the "
     assert redactor.feed(b"ond") == b"second"
     assert redactor.feed(b"secr") + redactor.finish() == b"secr"
+
+
+class Looked(bytes):
+    """A secret that counts how often it is compared with an end of the output."""
+
+    times = 0
+
+    def startswith(self, *arguments: Any) -> bool:
+        Looked.times += 1
+        return super().startswith(*arguments)
+
+
+def test_the_end_of_a_read_is_looked_at_once_however_many_secrets_are_in_it() -> None:
+    redactor = Redactor(["aaaaaaaa", "b" * 8000])
+    redactor._secrets = [Looked(each) for each in redactor._secrets]
+    masked = redactor.feed(b"aaaaaaaabbbbbbb" * 4369)
+    assert masked.count(b"***") == 4369
+    assert Looked.times <= 2 * 8000
