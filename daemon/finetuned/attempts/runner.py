@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     path, *rest = sys.argv[1:] if arguments is None else arguments
     with contextlib.suppress(PermissionError):  # the launcher has done it already
         os.setsid()
+    forbid_core_dumps()
     bundle = Bundle(path)
     wakeup = _catch_signals()
     if not bundle.claim(identity.own()):
@@ -45,6 +46,17 @@ def main(arguments: list[str] | None = None) -> int:
     temporary.remove(bundle)  # before the record: it may be what fills the disk
     write_exit(bundle, record)
     return 0
+
+
+def forbid_core_dumps() -> None:
+    """No process of the attempt leaves its memory on disk: its secrets and its data are in it, and many gigabytes.
+
+    One byte, not none: for Linux that also means no dump to a program that ``core_pattern`` names (core(5) has such
+    programs get it all, whatever other limit there is).
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 def write_exit(bundle: Bundle, record: ExitRecord, *, pause: float = WRITE_INTERVAL) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -381,6 +382,35 @@ async def test_secrets_reach_the_worker_and_nothing_that_it_leaves_behind(
     assert not [
         path for path in bundle.path.rglob("*") if path.is_file() and b"verysecret" in path.read_bytes()
     ]
+
+
+async def test_a_worker_that_crashes_leaves_no_core_dump_with_its_secrets(
+    house: House, tmp_path: Path
+) -> None:
+    (tmp_path / "crash.py").write_text(
+        "import os, resource, signal\n"
+        "def run(ctx, params):\n"
+        "    kept = ctx.secret('HF_TOKEN')\n"
+        "    print('limit', resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    house.executor = LocalExecutor(lambda names: dict.fromkeys(names, "hf_verysecret"))
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        entry = await house.run(
+            entry="crash:run", environment={"PYTHONPATH": str(tmp_path)}, secrets={"HF_TOKEN": "secret:hf"}
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert entry.ending is not None
+    assert entry.ending.signal == signal.SIGSEGV
+    bundle = house.bundle(entry.spec)
+    files = [path for path in bundle.path.rglob("*") if path.is_file()]
+    assert not [path for path in files if b"verysecret" in path.read_bytes()]
+    # One byte: less than any dump, and for Linux also no dump to a program.
+    limit = min(1, before[1]) if before[1] >= 0 else 1  # where none is allowed anyway, none
+    assert f"limit ({limit}, {limit})" in bundle.output_path.read_text(encoding="utf-8")
 
 
 async def test_an_error_that_quotes_a_secret_is_masked_in_what_is_recorded(
