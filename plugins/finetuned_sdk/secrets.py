@@ -6,11 +6,13 @@ descriptor of. Standard library only: the runner imports this module and must st
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 DESCRIPTOR: Final = 3  # where a process that is handed secrets finds them
 MASK: Final = "***"
@@ -19,6 +21,8 @@ SHORTEST: Final = 8  # characters: what is shorter cannot be masked without spoi
 REFERENCE: Final = re.compile(r"secret:([a-z0-9][a-z0-9._-]{0,63})")
 #: a name of this form is an environment variable, and is set as one in the worker
 VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+_URL_SAFE: Final = str.maketrans("+/", "-_")
 
 
 def to_descriptor(values: Mapping[str, str]) -> int:
@@ -46,10 +50,32 @@ def export(values: Mapping[str, str], environment: Any = os.environ) -> None:
 
 
 def needles(values: Iterable[str]) -> list[str]:
-    """What to look for in output: each value, and each long line of it, the longest first."""
+    """What to look for in output: each value, each long line of it, and how it is often written; the longest first."""
     found = {value for value in values if value}
     lines = {line.strip() for value in found for line in value.splitlines()}
-    return sorted(found | {line for line in lines if len(line) >= SHORTEST}, key=len, reverse=True)
+    written = {form for value in found for form in _forms(value)}
+    return sorted(found | {each for each in lines | written if len(each) >= SHORTEST}, key=len, reverse=True)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """The value as JSON, Python, URLs and Base64 write it.
+
+    Base64 of a text in which the value begins anywhere (``user:value`` of HTTP's Basic): three characters stand for
+    other bits at each place modulo 3, and those that its neighbours have a share in are left out.
+    """
+    data = value.encode("utf-8", "surrogateescape")
+    for is_ascii in (True, False):
+        yield json.dumps(value, ensure_ascii=is_ascii)[1:-1]
+    yield repr(value)[1:-1]
+    yield repr(data)[2:-1]
+    yield quote(data, safe="")
+    yield quote(data)
+    yield quote_plus(data)
+    for before, shared in ((0, 0), (1, 2), (2, 3)):
+        whole = (before + len(data)) * 8 // 6
+        encoded = base64.b64encode(bytes(before) + data)[shared:whole].decode()
+        yield encoded
+        yield encoded.translate(_URL_SAFE)
 
 
 def masked(data: Any, values: Iterable[str]) -> Any:
