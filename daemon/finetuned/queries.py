@@ -25,6 +25,7 @@ from finetuned.looking import few
 from finetuned.observation import Observation
 from finetuned.past import Past
 from finetuned.queries_datasets import DatasetQueries
+from finetuned.queries_lineage import LineageQueries
 from finetuned.queries_output import OutputQueries
 from finetuned.queries_templates import TemplateQueries
 from finetuned.reading import Reading
@@ -112,6 +113,15 @@ class Queries:
             )
             return Shown(job, wait, seq)
         return Shown(await self._ended(job_id), None, seq)
+
+    @property
+    def lineage(self) -> LineageQueries:
+        """Where models come from, and what makes sense next."""
+        return LineageQueries(self.board, self.job, self._waiting)
+
+    async def _waiting(self, job_id: str) -> tuple[Job, queue.Wait | None]:
+        shown = await self.shown(job_id)
+        return shown.job, shown.wait
 
     async def _ended(self, job_id: str) -> Job:
         rows = await self.log.fetch(queries()["select_job"], (job_id,))
