@@ -62,7 +62,7 @@ class Commands:
 
     def __post_init__(self) -> None:
         self._appending = Appending(self.log, self.board, self.queries.now)
-        self.templates = TemplateCommands(self._appending, self.registry)
+        self.templates = TemplateCommands(self._appending, self.registry, self.paths)
 
     async def submit(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None

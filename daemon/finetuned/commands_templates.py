@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import anyio.to_thread
+
 from finetuned import templates
 from finetuned.appending import Appending
 from finetuned.domain import template_decisions
 from finetuned.domain.idempotency import Once
 from finetuned.domain.registers import Template
+from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.submission import JobRequest
 from finetuned_sdk import Registry
 
@@ -19,6 +22,7 @@ class TemplateCommands:
 
     appending: Appending
     registry: Registry
+    paths: PathPolicy = NOWHERE
 
     async def save(
         self,
@@ -27,15 +31,20 @@ class TemplateCommands:
         *,
         description: str | None,
         actor: str,
+        may_name_paths: bool = False,
         new: bool = False,
         once: Once | None = None,
     ) -> Template:
         """Keep a job request as the newest version of a template; ``new`` refuses a name that is taken.
 
-        Raises ``InvalidRequestError`` or ``Rejected``.
+        Paths in it are checked as those of a job: whoever makes a job of it later has rights of their own to lend.
+        Raises ``InvalidRequestError``, ``PathNotAllowedError`` or ``Rejected``.
         """
         templates.check_name(name)
         kept = templates.check(request, self.registry)
+        paths = self.paths.of(may_name_paths=may_name_paths)
+        models = frozenset((await self.appending.board.world()).models)
+        await anyio.to_thread.run_sync(templates.check_paths, request, self.registry, paths, models)
 
         await self.appending.execute(
             lambda world: template_decisions.save(world, name, kept, description, new=new, actor=actor),

@@ -1,14 +1,16 @@
-"""Templates: what may be kept as one, and how a job request is completed from one. Pure."""
+"""Templates: what may be kept as one, and how a job request is completed from one."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.registers import Template
+from finetuned.path_policy import PathPolicy
 from finetuned.secret_scan import refuse_secrets
 from finetuned.spelling import nearest
 from finetuned.submission import JobRequest, invalid, parse_request
@@ -59,6 +61,24 @@ def check(request: JobRequest, registry: Registry) -> dict[str, Json]:
             without_missing = ValidationError.from_exception_data(error.title, wrong)  # type: ignore[arg-type]
             raise invalid(without_missing, kind.params.model_fields, prefix="request.params.") from None
     return request.model_dump(mode="json", exclude_unset=True)
+
+
+def check_paths(
+    request: JobRequest, registry: Registry, paths: PathPolicy, models: Collection[str] = ()
+) -> None:
+    """Refuse paths that ``paths`` does not allow in parameters that are declared as such; ``models`` are names.
+
+    Reads the file system. Raises ``PathNotAllowedError`` or ``UrlNotAllowedError``.
+    """
+    kind = registry.job_kinds[request.kind]
+    where = "request.params."
+    paths.check(request.params, kind.model_params, prefix=where, known=models)
+    paths.check(request.params, (*kind.path_params, *kind.dataset_params), prefix=where)
+    for index, each in enumerate(request.params.get("callbacks") or []):
+        callback = registry.callbacks.get(each.get("name", "")) if isinstance(each, Mapping) else None
+        if callback is not None:
+            names = (*callback.path_params, *callback.dataset_params)
+            paths.check(each.get("params") or {}, names, prefix=f"{where}callbacks.{index}.params.")
 
 
 def reference(named: str) -> tuple[str, int | None]:

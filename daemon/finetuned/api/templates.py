@@ -83,6 +83,7 @@ async def create(call: Call, body: NewTemplateRequest) -> wire.Template:
         body.request,
         description=body.description,
         actor=call.caller.actor,
+        may_name_paths=call.may_name_paths,
         new=True,
         once=call.once,
     )
@@ -92,7 +93,11 @@ async def create(call: Call, body: NewTemplateRequest) -> wire.Template:
 async def save(call: Call, body: TemplateRequest, *, name: Name) -> wire.Template:
     """Keep a job request as the newest version of a template."""
     saved = await call.commands.templates.save(
-        name, body.request, description=body.description, actor=call.caller.actor
+        name,
+        body.request,
+        description=body.description,
+        actor=call.caller.actor,
+        may_name_paths=call.may_name_paths,
     )
     return views_templates.template(saved)
 

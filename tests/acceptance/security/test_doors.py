@@ -145,6 +145,33 @@ async def test_a_job_of_an_operator_names_no_path_and_that_of_an_administrator_d
         assert (await admin("POST", f"/v1/jobs/{job['id']}/retry"))[0] == 201
 
 
+async def test_a_template_of_an_operator_names_no_path_that_an_administrator_would_lend_it(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "rows.jsonl").write_text("{}\n")
+    async with opened(state_dir, data_roots=(root,)) as house:
+        admin, operator = await caller(house, "admin"), await caller(house, "operate")
+        theirs = {"kind": "reading", "params": {"file": "/etc/hostname"}}
+        for method, path, body in (
+            ("POST", "/v1/templates", {"name": "nightly", "request": theirs}),
+            ("PUT", "/v1/templates/nightly", {"request": theirs}),
+        ):
+            status, refused = await operator(method, path, body)
+            assert (status, refused["error"]["code"]) == (403, "path_not_allowed")
+            assert refused["error"]["param"] == "request.params.file"
+            assert "data_roots" in refused["error"]["message"]
+        for params in ({}, {"file": str(root / "rows.jsonl")}):
+            body = {"request": {"kind": "reading", "params": params}}
+            assert (await operator("PUT", "/v1/templates/nightly", body))[0] == 200
+        # What an administrator keeps is still checked for who makes a job of it.
+        assert (await admin("PUT", "/v1/templates/nightly", {"request": theirs}))[0] == 200
+        status, refused = await operator("POST", "/v1/jobs", {"template": "nightly"})
+        assert (status, refused["error"]["code"]) == (403, "path_not_allowed")
+        assert (await admin("POST", "/v1/jobs", {"template": "nightly"}))[0] == 201
+
+
 async def test_the_client_sets_lists_and_removes_secrets(state_dir: Path) -> None:
     async with opened(state_dir) as house:
         _token, secret = await house.commands.create_token(scope="admin", name=None, actor="test")
