@@ -253,7 +253,7 @@ async def test_other_refusals_say_what_to_do_and_record_nothing(house: Any, clie
         ("/v1/events?after=-1", "after"),
         ("/v1/events?types=job.progres", "types"),
         ("/v1/events?stream=maybe", "stream"),
-        ("/v1/models?limit=3", "limit"),
+        ("/v1/kinds?limit=3", "limit"),
         ("/v1/devices?x=1", "x"),
     ],
 )
