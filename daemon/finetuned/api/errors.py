@@ -20,6 +20,7 @@ from finetuned.domain.errors import (
     StorageFullError,
     TooLargeError,
     TooManyFailuresError,
+    TooManyUploadsError,
     UnavailableError,
 )
 from finetuned.looking import AbandonedError
@@ -50,7 +51,7 @@ def response(error: FinetunedError) -> web.Response:
     answer = json(body, status=error.status)
     if error.status == 401:
         answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    if isinstance(error, TooManyFailuresError):
+    if isinstance(error, TooManyFailuresError | TooManyUploadsError):
         answer.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
     if error.status in {408, 429}:  # what else the client has to say is not waited for
         answer.force_close()

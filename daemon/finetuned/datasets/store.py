@@ -24,12 +24,14 @@ from finetuned.domain.errors import (
     InvalidRequestError,
     StorageFullError,
     TooLargeError,
+    TooManyUploadsError,
     UploadStalledError,
 )
 
 log = logging.getLogger(__name__)
 
 BATCH = 1 << 20  # bytes that are gathered before a thread writes and hashes them
+MOST_UPLOADS = 32  # at a time; each may hold two batches in memory
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 DIRECTORY_MODE = 0o750
 FILE_MODE = 0o440  # a version never changes
@@ -69,6 +71,7 @@ class DatasetStore:
         self.limits = limits
         self.changing = anyio.Lock()
         self._incoming = directory / "incoming"
+        self._receiving = 0
         self._free = free
 
     def prepare(self) -> None:
@@ -88,10 +91,26 @@ class DatasetStore:
     ) -> AsyncIterator[Received]:
         """A file of the chunks for the block; what :meth:`place` has not taken by its end is removed.
 
-        Raises ``InvalidRequestError``, ``TooLargeError``, ``StorageFullError`` or ``UploadStalledError``, and
-        whatever the chunks raise.
+        Raises ``InvalidRequestError``, ``TooLargeError``, ``StorageFullError``, ``UploadStalledError`` or
+        ``TooManyUploadsError``, and whatever the chunks raise.
         """
         self._check_size(announced or 0)
+        if self._receiving >= MOST_UPLOADS:
+            raise TooManyUploadsError(
+                f"{MOST_UPLOADS} uploads are on their way in, and no more are taken at a time; send the file again"
+                " when one has ended, or register it where it lies."
+            )
+        self._receiving += 1
+        try:
+            async with self._received(chunks, declared, announced) as received:
+                yield received
+        finally:
+            self._receiving -= 1
+
+    @asynccontextmanager
+    async def _received(
+        self, chunks: AsyncIterator[bytes], declared: Format | None, announced: int | None
+    ) -> AsyncIterator[Received]:
         await anyio.to_thread.run_sync(self._check_room, announced or 0)
         file = self._incoming / f"{os.urandom(12).hex()}.part"
         try:

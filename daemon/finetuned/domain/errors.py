@@ -138,6 +138,13 @@ class UnavailableError(FinetunedError):
     exit_code = 6
 
 
+class TooManyUploadsError(UnavailableError):
+    """As many files are on their way in as are taken at a time; after ``retry_after_s`` seconds one may be tried again."""
+
+    code = "too_many_uploads"
+    retry_after_s = 5
+
+
 class ConfigError(FinetunedError):
     """The configuration cannot be used."""
 

@@ -19,8 +19,10 @@ from finetuned.domain.errors import (
     Rejected,
     StorageFullError,
     TooLargeError,
+    TooManyUploadsError,
     UnavailableError,
 )
+from finetuned.looking import AbandonedError
 from finetuned_events import InvalidEventError, LogError, LogFullError, LogWriteError
 
 
@@ -90,3 +92,14 @@ async def test_an_unforeseen_error_is_logged_under_the_reference_that_is_answere
     assert reference in body["message"]
     assert record.exc_info is not None
     assert "inner" not in body["message"]
+
+
+async def test_who_uploads_too_much_at_a_time_is_told_when_to_come_back() -> None:
+    response, body = await answer(TooManyUploadsError("busy; later"))
+    assert (response.status, body["code"]) == (503, "too_many_uploads")
+    assert response.headers["Retry-After"] == "5"
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_is_no_failure() -> None:
+    with pytest.raises(ConnectionError):
+        await answer(AbandonedError())

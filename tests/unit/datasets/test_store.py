@@ -15,7 +15,13 @@ import pytest
 
 from finetuned.datasets import store as store_module
 from finetuned.datasets.store import DatasetStore, Limits, Received
-from finetuned.domain.errors import InvalidRequestError, StorageFullError, TooLargeError, UploadStalledError
+from finetuned.domain.errors import (
+    InvalidRequestError,
+    StorageFullError,
+    TooLargeError,
+    TooManyUploadsError,
+    UploadStalledError,
+)
 
 ROWS = b'{"a": 1}\n' * 1000
 SHA256 = hashlib.sha256(ROWS).hexdigest()
@@ -184,3 +190,31 @@ def test_a_start_sweeps_what_was_on_its_way_and_nothing_else(store: DatasetStore
     kept.write_bytes(ROWS)
     store.prepare()
     assert files(store) == [f"{SHA256}/data.jsonl"]
+
+
+async def test_uploads_beyond_a_number_are_refused_until_one_has_ended(store: DatasetStore) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        yield ROWS
+        await anyio.sleep_forever()
+
+    async def upload(scope: anyio.CancelScope) -> None:
+        with scope:
+            async with store.receive(never()):
+                pass
+
+    async with anyio.create_task_group() as tasks:
+        scopes = [anyio.CancelScope() for _ in range(store_module.MOST_UPLOADS)]
+        for scope in scopes:
+            tasks.start_soon(upload, scope)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(TooManyUploadsError, match="register it where it lies") as caught:
+            await take(store, ROWS)
+        assert (caught.value.stable_code, caught.value.status) == ("too_many_uploads", 503)
+        scopes[0].cancel()
+        await anyio.wait_all_tasks_blocked()
+        with anyio.fail_after(20):
+            while store._receiving == len(scopes):  # noqa: ASYNC110 - no event comes
+                await anyio.sleep(0.01)
+        assert (await take(store, ROWS)).read_bytes() == ROWS
+        tasks.cancel_scope.cancel()
+    assert store._receiving == 0
