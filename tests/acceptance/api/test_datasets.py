@@ -6,8 +6,10 @@ import asyncio
 import base64
 import hashlib
 import io
+import logging
 import os
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,8 +22,10 @@ import pytest
 
 from finetuned import followers
 from finetuned.appending import Appending
+from finetuned.datasets import preview
 from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions, facts
+from finetuned.looking import THREADS, AbandonedError
 from finetuned.testing import House
 from finetuned_sdk import JobKind
 from finetuned_sdk.fake import FakeParams
@@ -592,3 +596,38 @@ async def test_an_audit_of_an_unknown_kind_or_dataset_is_refused(client: Client)
     for name, code, status in (("colours", "unknown_kind", 400), ("colour", "not_found", 404)):
         async with client.post(f"/v1/datasets/{name}/audit", json={"model": "m"}) as answer:
             assert (answer.status, (await answer.json())["error"]["code"]) == (status, code)
+
+
+async def test_previews_hold_up_nobody_else_and_are_given_up_when_their_clients_go(
+    house: House,
+    client: Client,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    at_work, given_up, done = [0], [0], threading.Event()
+
+    def endless(*_: Any, check: Callable[[], None], **__: Any) -> None:
+        at_work[0] += 1
+        try:
+            while not done.wait(0.01):
+                check()
+        except AbandonedError:
+            given_up[0] += 1
+            raise
+
+    await upload(client, ROWS)
+    monkeypatch.setattr(preview, "read", endless)
+    try:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(get, client, "/v1/datasets/colours/preview")
+            await until(lambda: at_work[0] == THREADS)
+            async with client.post("/v1/jobs", json={"kind": "fake"}) as answer:
+                assert answer.status == 201
+            assert at_work[0] == THREADS
+            tasks.cancel_scope.cancel()
+        await until(lambda: given_up[0] >= THREADS and given_up[0] == at_work[0])
+    finally:
+        done.set()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []

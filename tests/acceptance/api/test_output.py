@@ -11,7 +11,7 @@ import aiohttp
 import anyio
 import pytest
 
-from finetuned import log_search, logs
+from finetuned import log_search, logs, queries_output
 from finetuned.domain import facts
 
 
@@ -445,3 +445,27 @@ async def test_lines_errors_and_warnings_are_counted_and_counting_goes_on(house:
     await house.end_attempt(job_id)
     for _ in range(2):
         assert (await counted(client, job_id))["lines"] == 9
+
+
+async def test_one_request_counts_a_bounded_piece_and_the_next_ones_the_rest(
+    house: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await printing_job(house)
+    output_file(house, job_id, 1).write_text("a line\n" * 200_000)
+    monkeypatch.setattr(queries_output, "COUNTED_BYTES", 1 << 20)
+    seen = []
+    while not (answer := await counted(client, job_id))["is_complete"]:
+        seen.append(answer["lines"])
+    assert len(seen) > 2
+    assert sorted(set(seen)) == seen
+    assert answer["lines"] > 200_000
+
+
+async def test_counts_of_one_job_do_not_wait_for_those_of_another(house: Any, client: Any) -> None:
+    first = await printing_job(house)
+    await house.end_attempt(first)
+    second = await printing_job(house)
+    await counted(client, first)
+    async with house.queries.output._count(first, 2).lock:
+        with anyio.fail_after(20):
+            assert (await counted(client, second))["is_complete"]

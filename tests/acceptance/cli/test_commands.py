@@ -4,7 +4,9 @@ import hashlib
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -361,10 +363,27 @@ def test_logs_are_searched_page_by_page(daemon: FakeDaemon, finetune: Run) -> No
 
 
 def test_logs_are_counted(daemon: FakeDaemon, finetune: Run) -> None:
-    counts = {"object": "log_counts", "job": "job-1", "lines": 9, "errors": 1, "warnings": 2, "attempts": []}
+    counts: dict[str, Any] = {"object": "log_counts", "job": "job-1", "lines": 9, "errors": 1, "warnings": 2}
+    counts |= {"is_complete": True, "attempts": []}
     daemon.answers["GET", "/v1/jobs/job-1/logs/counts"] = counts
     assert finetune("logs", "job-1", "--count").out == "9 lines, 1 errors, 2 warnings\n"
     assert finetune("logs", "job-1", "--count", "--json").json == counts
+
+
+def test_logs_are_counted_to_their_end_or_it_says_that_there_is_more(
+    daemon: FakeDaemon, finetune: Run
+) -> None:
+    def answers(*pieces: tuple[int, bool]) -> Iterator[dict[str, Any]]:
+        for lines, is_complete in pieces:
+            yield {"lines": lines, "errors": 0, "warnings": 0, "is_complete": is_complete}
+
+    pages = answers((5, False), (7, False), (9, True))
+    daemon.answers["GET", "/v1/jobs/job-1/logs/counts"] = lambda: next(pages)
+    assert finetune("logs", "job-1", "--count").out == "9 lines, 0 errors, 0 warnings\n"
+    stuck = answers((5, False), (5, False))
+    daemon.answers["GET", "/v1/jobs/job-1/logs/counts"] = lambda: next(stuck)
+    told = finetune("logs", "job-1", "--count").out
+    assert told == "5 lines, 0 errors, 0 warnings so far; there is more to count\n"
 
 
 def test_logs_that_break_off_without_follow_are_an_error(daemon: FakeDaemon, finetune: Run) -> None:
