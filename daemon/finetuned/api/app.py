@@ -6,7 +6,7 @@ import anyio
 from aiohttp import web
 
 from finetuned.api import browsers, errors, prometheus
-from finetuned.api.call import guarded
+from finetuned.api.call import guarded, hosted
 from finetuned.api.doors import DESCRIPTION, DOORS, FAILURES, FEED, STOPPING, USES, Doors
 from finetuned.api.failures import Failures
 from finetuned.api.feed import Feed
@@ -43,5 +43,6 @@ def build(doors: Doors) -> web.Application:
         if route.head:
             app.router.add_route("HEAD", route.path, handler)
     for open_route in OPEN_ROUTES:
-        app.router.add_route(open_route.method, open_route.path, open_route.handler)
+        handler = open_route.handler if open_route.any_host else hosted(open_route.handler)
+        app.router.add_route(open_route.method, open_route.path, handler)
     return app

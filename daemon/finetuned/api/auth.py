@@ -166,7 +166,7 @@ def check_host(request: web.Request, config: Config) -> None:
 
 def asked_as(request: web.Request) -> str:
     """The host and port that the client asked for: of an absolute target if it sent one, else of the Host header."""
-    if "://" in request.raw_path.partition("?")[0]:
+    if not request.raw_path.startswith("/"):  # what begins so is a path, whatever it holds
         return request.raw_path.partition("://")[2].partition("/")[0]
     return request.headers.get(hdrs.HOST, "")
 

@@ -156,6 +156,16 @@ def guarded(route: Route) -> Handler:
     return handle
 
 
+def hosted(handler: Handler) -> Handler:
+    """An open handler behind the check of the Host header."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        auth.check_host(request, request.app[DOORS].config)
+        return await handler(request)
+
+    return handle
+
+
 async def _once(request: web.Request, caller: Caller, *, reads_body: bool) -> Once | None:
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is None:

@@ -35,13 +35,14 @@ from finetuned.api.call import Route
 
 @dataclass(frozen=True, slots=True)
 class OpenRoute:
-    """An operation that needs no credentials."""
+    """An operation that needs no credentials. With ``any_host`` the Host header may be what it likes."""
 
     method: str
     path: str
     handler: Handler
     summary: str
     answer: Any = None  # the shape of its JSON; none for what is no JSON
+    any_host: bool = False
 
 
 A_DATASET = "{name:(?!register$)[^/]+}"  # what stands beside the datasets is none of them
@@ -107,8 +108,15 @@ ROUTES: tuple[Route, ...] = (
 # fmt: on
 
 OPEN_ROUTES: tuple[OpenRoute, ...] = (
-    OpenRoute("GET", "/healthz", health.alive, "Whether the process answers", wire.Alive),
-    OpenRoute("GET", "/readyz", health.ready, "Whether the daemon has recovered and can be used", wire.Ready),
+    OpenRoute("GET", "/healthz", health.alive, "Whether the process answers", wire.Alive, any_host=True),
+    OpenRoute(
+        "GET",
+        "/readyz",
+        health.ready,
+        "Whether the daemon has recovered and can be used",
+        wire.Ready,
+        any_host=True,  # probes ask an address, by whatever name
+    ),
     OpenRoute("GET", "/openapi.json", docs.description, "This API as OpenAPI 3.1", dict[str, Any]),
     OpenRoute("GET", "/docs", docs.page, "This API for people, offline"),
 )

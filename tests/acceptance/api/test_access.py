@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
+from yarl import URL
 
 from finetuned.api import auth
 from finetuned.api.auth import Scope
@@ -311,6 +312,16 @@ async def test_a_foreign_host_header_is_refused_on_tcp_and_ignored_on_the_socket
         assert (await client.get("/v1/jobs", headers={"Host": host})).status == 200
     for host in ("localhost", "LOCALHOST.:1", "127.0.0.1:8642", "[::1]:8642"):
         assert (await tcp.get("/v1/jobs", headers=headers | {"Host": host})).status == 200, host
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/j/artifacts/n/files/x://localhost/y", "/docs", "/openapi.json"])
+async def test_what_a_path_holds_is_no_host(house: Any, path: str) -> None:
+    address = URL(house.url)
+    asked = f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    async with await anyio.connect_tcp(address.host or "", address.port or 0) as stream:
+        await stream.send(asked.encode())
+        answer = await stream.receive(65536)
+    assert answer.startswith(b"HTTP/1.1 421 ")
 
 
 async def test_a_host_that_the_operator_allows_is_answered(open_house: Any, open_client: Any) -> None:
