@@ -215,7 +215,10 @@ def audited(daemon: FakeDaemon) -> None:
         "created_at": "2026-11-22T12:00:00.000000Z",
         "report": {"rows": 2, "truncated_rows": 1, "warnings": ["One row is cut."]},
     }  # fmt: skip
-    daemon.answers["GET", "/v1/datasets/rows/audits"] = {"data": [{**audit, "job": "job-gone"}, audit]}
+    daemon.answers["GET", "/v1/datasets/rows/audits"] = {
+        "data": [{**audit, "job": "job-gone"}, audit],
+        "has_more": False,
+    }
     told = {"error": {"code": "not_found", "message": "None.", "param": None, "type": "t"}}
     daemon.answers["GET", "/v1/jobs/job-gone/artifacts/preview.json"] = (404, told)
     content = json.dumps(DOCUMENT).encode()
@@ -244,7 +247,7 @@ def test_tokens_stand_out_by_colour_and_neighbours_are_told_apart() -> None:
 
 
 def test_without_an_audit_tokens_say_how_to_have_one(daemon: FakeDaemon, finetune: Run) -> None:
-    daemon.answers["GET", "/v1/datasets/rows/audits"] = {"data": []}
+    daemon.answers["GET", "/v1/datasets/rows/audits"] = {"data": [], "has_more": False}
     outcome = finetune("datasets", "preview", "rows", "--tokens")
     assert outcome.code == 3
     assert "finetune datasets audit rows --model MODEL" in outcome.err
@@ -265,5 +268,5 @@ def test_what_jobs_found_is_listed(daemon: FakeDaemon, finetune: Run) -> None:
     audited(daemon)
     assert "One row is cut." in finetune("datasets", "audits", "rows").out
     assert finetune("datasets", "audits", "rows", "--json").json["data"][1]["job"] == "job-2"
-    daemon.answers["GET", "/v1/datasets/rows/audits"] = {"data": []}
+    daemon.answers["GET", "/v1/datasets/rows/audits"] = {"data": [], "has_more": False}
     assert "datasets audit rows" in finetune("datasets", "audits", "rows").err

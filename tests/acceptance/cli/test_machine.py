@@ -89,14 +89,14 @@ def test_the_past_is_a_line_for_each_figure(daemon: FakeDaemon, finetune: Run) -
 
 
 def test_a_worker_that_holds_no_memory_of_a_gpu_has_a_dash_there(daemon: FakeDaemon, finetune: Run) -> None:
-    daemon.answers["GET", "/v1/workers"] = {"data": [{**WORKER, "gpu_memory_bytes": {}}]}
+    daemon.answers["GET", "/v1/workers"] = {"data": [{**WORKER, "gpu_memory_bytes": {}}], "has_more": False}
     _, worker = finetune("workers").out.splitlines()
     assert worker.split()[-5:] == ["500", "MB", "-", "2.0", "s"]
 
 
 def test_workers_are_listed_with_what_they_use(daemon: FakeDaemon, finetune: Run) -> None:
     idle = {**WORKER, "job": "job-2", "cpu": None, "rss_bytes": None, "gpu_memory_bytes": None, "devices": []}
-    daemon.answers["GET", "/v1/workers"] = {"data": [WORKER, idle]}
+    daemon.answers["GET", "/v1/workers"] = {"data": [WORKER, idle], "has_more": False}
     _, busy, other = finetune("workers").out.splitlines()
     assert busy.split() == [
         "job-1",
@@ -115,5 +115,5 @@ def test_workers_are_listed_with_what_they_use(daemon: FakeDaemon, finetune: Run
     ]
     assert other.split()[5:] == ["-", "-", "-", "-", "2.0", "s"]
     assert finetune("workers", "--json").json["data"][0] == WORKER
-    daemon.answers["GET", "/v1/workers"] = {"data": []}
+    daemon.answers["GET", "/v1/workers"] = {"data": [], "has_more": False}
     assert "Nothing runs" in finetune("workers").err

@@ -21,7 +21,7 @@ TEMPLATE: wire.Template = {
 def test_templates_are_listed_and_shown(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.answers["GET", "/v1/templates"] = {"data": [TEMPLATE], "has_more": False}
     daemon.answers["GET", "/v1/templates/nightly"] = TEMPLATE
-    daemon.answers["GET", "/v1/templates/nightly/versions"] = {"data": [TEMPLATE]}
+    daemon.answers["GET", "/v1/templates/nightly/versions"] = {"data": [TEMPLATE], "has_more": False}
     assert "Every night." in finetune("templates").out
     assert finetune("templates", "ls", "--json").json["data"] == [TEMPLATE]
     shown = finetune("templates", "show", "nightly@3").out
@@ -98,12 +98,12 @@ def test_what_makes_sense_next_is_said_with_its_commands(daemon: FakeDaemon, fin
         {"action": "export", "why": "The adapter is ready.", "command": "finetune export job-1"},
         {"action": "wait", "why": "An evaluation still runs.", "command": None},
     ]
-    daemon.answers["GET", "/v1/jobs/job-1/next"] = {"data": steps}
+    daemon.answers["GET", "/v1/jobs/job-1/next"] = {"data": steps, "has_more": False}
     assert finetune("next", "job-1").out.splitlines() == [
         "The adapter is ready.", "  finetune export job-1", "An evaluation still runs.",
     ]  # fmt: skip
     assert finetune("next", "job-1", "--json").json["data"] == steps
-    daemon.answers["GET", "/v1/jobs/job-1/next"] = {"data": []}
+    daemon.answers["GET", "/v1/jobs/job-1/next"] = {"data": [], "has_more": False}
     assert "Nothing is left to do" in finetune("next", "job-1").err
 
 

@@ -28,7 +28,7 @@ DEADLINE = 30  # seconds
 @pytest.fixture
 def busy(daemon: FakeDaemon) -> FakeDaemon:
     daemon.answers["GET", "/v1/system"] = SYSTEM
-    daemon.answers["GET", "/v1/workers"] = {"data": [WORKER]}
+    daemon.answers["GET", "/v1/workers"] = {"data": [WORKER], "has_more": False}
     progress = {"progress": 50.0, "loss": 0.25, "eta_seconds": 65.0}
     daemon.jobs["job-0"] = a_job("job-0", state="succeeded")
     daemon.jobs["job-2"] = a_job("job-2", queue_position=1, wait_reason="behind job-1")
