@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -42,7 +44,7 @@ class UrlNotAllowedError(PermissionDeniedError):
 class PathPolicy:
     """Which paths a caller may name: ``anywhere``, or beneath ``roots``; by itself none.
 
-    ``hosts`` are those that a worker may be sent to by a caller who may not name paths.
+    ``hosts`` are those that a worker may be sent to by a caller who may not name paths: names, addresses and networks.
     """
 
     anywhere: bool = False
@@ -80,12 +82,23 @@ class PathPolicy:
             host = (URL(value).host or "").lower().removesuffix(".")
         except ValueError:
             host = ""
-        if host not in {each.lower().removesuffix(".") for each in self.hosts}:
+        if not self._is_listed(host):
             raise UrlNotAllowedError(
                 f"{param} sends the job to {host or 'a URL'}, which needs scope admin; ask the operator to add the"
                 " host to outbound_allow in the configuration.",
                 param=param,
             )
+
+    def _is_listed(self, host: str) -> bool:
+        """Whether a host is among ``hosts``: by its name, or as an address that is written out in a network."""
+        listed = {each.strip().lower().removesuffix(".") for each in self.hosts}
+        if host in listed:
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        return any(address.version == each.version and address in each for each in _networks(listed))
 
     def _check_path(self, value: str, param: str) -> None:
         path = Path(value)
@@ -114,6 +127,12 @@ class PathPolicy:
 
 NOWHERE: Final = PathPolicy()
 ANYWHERE: Final = PathPolicy(anywhere=True)
+
+
+def _networks(listed: Collection[str]) -> Iterator[IPv4Network | IPv6Network]:
+    for each in listed:
+        with suppress(ValueError):  # a name
+            yield ip_network(each.strip("[]"), strict=False)
 
 
 def is_path(value: str) -> bool:

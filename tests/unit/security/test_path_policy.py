@@ -123,6 +123,17 @@ def test_a_url_sends_the_job_only_to_hosts_that_the_operator_listed() -> None:
         assert "outbound_allow" in error.message
 
 
+def test_an_address_of_a_listed_network_is_one_that_the_operator_listed() -> None:
+    policy = PathPolicy(hosts=frozenset({"10.1.0.0/16", "fd00::/8", "192.168.1.7"}))
+    for url in ("http://10.1.2.3:8080/hook", "https://[fd00::1]/", "http://192.168.1.7/"):
+        policy.check({"url": url}, ["url"], prefix="params.")
+    # A name is not resolved here: it may be another address when the worker asks.
+    for url in ("http://10.2.0.1/", "https://[fe80::1]/", "http://lab.example/", "http://0x0a010203/"):
+        error = refusal(policy, url)
+        assert error.stable_code == "url_not_allowed"
+        assert "outbound_allow" in error.message
+
+
 def test_paths_in_typed_parameters_are_found() -> None:
     class Source(BaseModel):
         file: Path
