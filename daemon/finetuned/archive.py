@@ -65,7 +65,7 @@ class Layout:
 
     @property
     def etag(self) -> str:
-        """A strong entity tag: equal if and only if every byte is (up to what CRC-32 and size tell of a file)."""
+        """An entity tag of what the manifest says: equal if names, sizes and checksums of the files are."""
         digest = hashlib.sha256()
         for each in self._members:
             name = _name(each)

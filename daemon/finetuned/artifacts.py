@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -41,6 +42,7 @@ class Contents:
     location: Location
     files: tuple[Entry, ...]
     is_directory: bool
+    seen: Mapping[str, str] = field(default_factory=dict)  # what files were when looked at, by path
 
     @property
     def bytes(self) -> int:
@@ -104,6 +106,24 @@ def contents(location: Location, name: str) -> Contents:
     return Contents(name, location, files, is_directory)
 
 
+def look(contents_: Contents, entries: Sequence[Entry]) -> Contents:
+    """The same with what these files are now: from here on only they are read, and their tags are theirs.
+
+    Raises ``Rejected`` if one of them is not there or has not the size that the manifest says.
+    """
+    seen: dict[str, str] = {}
+    for entry in entries:
+        with opened(contents_, entry) as descriptor:
+            seen[entry.path] = _identity(descriptor)
+    return replace(contents_, seen=seen)
+
+
+def tag(contents_: Contents, entries: Sequence[Entry]) -> str:
+    """What differs once one of these files, which were looked at, was written, replaced or renamed."""
+    each = (f"{entry.crc32:08x}:{entry.bytes}:{contents_.seen[entry.path]}" for entry in entries)
+    return blake2b("\n".join(each).encode(), digest_size=12).hexdigest()
+
+
 def check(contents_: Contents, entries: Sequence[Entry]) -> None:
     """Raise ``Rejected`` if one of the files is not there or has not the size that the manifest says."""
     for entry in entries:
@@ -120,6 +140,7 @@ def opened(contents_: Contents, entry: Entry) -> Iterator[int]:
             size = os.fstat(descriptor).st_size
             if size != entry.bytes:
                 raise _damaged(f"{entry.path} has {size} bytes; the manifest says {entry.bytes}")
+            _compare(contents_, entry, descriptor)
             yield descriptor
     except OSError as error:
         raise _damaged(f"{entry.path} cannot be read ({_reason(error)})") from None
@@ -132,8 +153,20 @@ def read_file(contents_: Contents, entry: Entry, start: int, stop: int) -> Itera
             block = os.pread(descriptor, min(BLOCK_BYTES, stop - start), start)
             if not block:
                 raise _damaged(f"{entry.path} became shorter while it was read")
+            _compare(contents_, entry, descriptor)  # before it is sent
             start += len(block)
             yield block
+
+
+def _compare(contents_: Contents, entry: Entry, descriptor: int) -> None:
+    if contents_.seen.get(entry.path, _identity(descriptor)) != _identity(descriptor):
+        raise _damaged(f"{entry.path} changed while it was read")
+
+
+def _identity(descriptor: int) -> str:
+    """A file's inode and the time of its last change, which its owner cannot set."""
+    found = os.fstat(descriptor)
+    return f"{found.st_ino}:{found.st_ctime_ns}"
 
 
 def read_archive(contents_: Contents, layout: Layout, start: int, stop: int) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class Reading:
         found = artifacts.find(job, name, attempt)
         location = artifacts.locate(self._jobs_dir, job.id, found)
         return found, await anyio.to_thread.run_sync(artifacts.contents, location, name)
+
+    async def looked_at(self, contents: Contents, entries: Sequence[Entry]) -> Contents:
+        """An artifact with what these files of it are now. Raises ``Rejected`` if one is not as it was published."""
+        return await anyio.to_thread.run_sync(artifacts.look, contents, entries)
 
     async def file(self, contents: Contents, entry: Entry, start: int, stop: int) -> Iterator[bytes]:
         """Blocks of a file, to be taken in a thread. Raises ``Rejected`` if it is not as it was published."""

@@ -9,7 +9,7 @@ import anyio.to_thread
 from aiohttp import web
 from pydantic import Field
 
-from finetuned import views, wire
+from finetuned import artifacts, views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import encode
 from finetuned.api.download import send
@@ -17,7 +17,6 @@ from finetuned.api.lists import page_of
 from finetuned.api.output import LARGEST_ATTEMPT
 from finetuned.api.parameters import LARGEST_PAGE, Limit, PageQuery, Query, Whole
 from finetuned.artifacts import Contents, shown
-from finetuned_sdk.manifest import Entry
 
 FILE_MEDIA = "application/octet-stream"  # whatever it is: a browser must not run what a job wrote
 ARCHIVE_MEDIA = "application/zip"
@@ -80,11 +79,12 @@ async def file(call: Call, query: ArtifactQuery, *, job_id: str, name: str, path
     reading = call.queries.reading
     _, contents = await reading.artifact(await call.queries.job(job_id), name, query.attempt)
     entry = contents.entry(path)
+    contents = await reading.looked_at(contents, [entry])
     return await send(
         call,
         partial(reading.file, contents, entry),
         size=entry.bytes,
-        etag=_etag(entry),
+        etag=f'"{artifacts.tag(contents, [entry])}"',
         name=PurePosixPath(path).name,
         media=FILE_MEDIA,
     )
@@ -94,12 +94,13 @@ async def archive(call: Call, query: ArtifactQuery, *, job_id: str, name: str) -
     """All files of an artifact as a zip archive, or a range of it."""
     reading = call.queries.reading
     _, contents = await reading.artifact(await call.queries.job(job_id), name, query.attempt)
+    contents = await reading.looked_at(contents, contents.files)
     layout = await reading.layout(contents)
     return await send(
         call,
         partial(reading.archive, contents, layout),
         size=layout.size,
-        etag=layout.etag,
+        etag=f'{layout.etag[:-1]}-{artifacts.tag(contents, contents.files)}"',  # the manifest's, and the files' own
         name=f"{PurePosixPath(name).name}.zip",
         media=ARCHIVE_MEDIA,
     )
@@ -108,7 +109,3 @@ async def archive(call: Call, query: ArtifactQuery, *, job_id: str, name: str) -
 def _of_attempt(each: wire.Artifact) -> str:
     """What names an artifact among those of all attempts."""
     return f"{each['attempt']}/{each['name']}"
-
-
-def _etag(entry: Entry) -> str:
-    return f'"{entry.crc32:08x}-{entry.bytes:x}"'

@@ -236,6 +236,26 @@ async def test_a_range_of_another_version_gets_the_whole(client: Any, job: str, 
 
 
 @pytest.mark.parametrize("what", ["file", "archive"])
+async def test_a_file_that_changed_at_the_same_size_has_another_tag(
+    house: Any, client: Any, what: str
+) -> None:
+    job_id = await house.accept_job()
+    await publish(house, job_id, "report.txt", b"all well")
+    url = f"/v1/jobs/{job_id}/artifacts/report.txt/" + {"file": "files/report.txt"}.get(what, what)
+    async with client.get(url) as response:
+        etag = response.headers["ETag"]
+    (path,) = house.config.state_dir.rglob("artifacts/report.txt")
+    before = path.stat()
+    path.write_bytes(b"all lost")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    async with client.get(url, headers={"If-None-Match": etag}) as response:
+        assert response.status == 200
+        assert b"all lost" in await response.read()
+    async with client.get(url, headers={"Range": "bytes=0-3", "If-Range": etag}) as response:
+        assert (response.status, response.headers["ETag"] == etag) == (200, False)
+
+
+@pytest.mark.parametrize("what", ["file", "archive"])
 async def test_a_range_behind_the_end_is_refused_with_the_size(client: Any, job: str, what: str) -> None:
     async with client.get(urls(job)[what], headers={"Range": "bytes=99999999-"}) as response:
         assert response.status == 416
