@@ -5,6 +5,7 @@ Every check is a function of what it looks at, so that tests can show it a machi
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -32,6 +33,7 @@ LITTLE_SHM = 1_000_000_000  # bytes: data loaders hand batches over in shared me
 FEW_FILES = 4096
 CLOCK_SLACK = 5.0  # seconds
 SYSTEMCTL_TIMEOUT = 10  # seconds
+CONNECT_TIMEOUT = 2  # seconds
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "fuse.sshfs", "fuse.s3fs"}
 )
@@ -120,6 +122,12 @@ def state_directory(path: Path) -> Check:
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o022:
         return fail(name, f"Others may write in {path} ({mode:04o}).", f"`chmod go-w {path}`")
+    if mode & 0o005:
+        return warn(
+            name,
+            f"Everybody on this machine may look into {path} ({mode:04o}): at data, models and what jobs print.",
+            f"`chmod o-rwx {path}`",
+        )
     if found.st_uid != os.geteuid():
         return ok(name, f"{path} belongs to uid {found.st_uid}, who runs the daemon.")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -236,8 +244,8 @@ def port(address: tuple[str, int] | None, *, daemon_there: bool) -> Check:
     if address is None:
         return ok("port", "TCP is switched off.")
     shown = f"{address[0]}:{address[1]}"
-    if daemon_there:
-        return ok("port", f"{shown}, which the daemon has")
+    if daemon_there and _answers(address):
+        return ok("port", f"{shown} takes connections")
     try:
         family, kind, *_, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as door:
@@ -248,7 +256,18 @@ def port(address: tuple[str, int] | None, *, daemon_there: bool) -> Check:
         return fail(
             "port", f"{shown}: {why}.", "Set another by `listen` or FINETUNED_LISTEN; '' switches TCP off."
         )
+    if daemon_there:
+        return ok(
+            "port", f"{shown} is free: the daemon that answers listens elsewhere, or has TCP switched off"
+        )
     return ok("port", f"{shown} is free")
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    """Whether somebody takes a connection there."""
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=CONNECT_TIMEOUT):
+        return True
+    return False
 
 
 def systemd(run: Run, *, booted: bool | None = None) -> Check:

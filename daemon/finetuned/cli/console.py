@@ -9,12 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from finetuned.cli import printable
 
 Json = Any
 
@@ -26,6 +29,22 @@ _held: list[str] = []  # what is to be said when the pager has ended
 
 
 class _Console(Console):
+    """Obeys nothing that is in the text: neither control characters nor what rich would take for markup."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does, with control characters made visible: each text of a table passes here, too."""
+        if isinstance(renderable, str):
+            renderable = printable.visible(renderable)
+        elif (
+            isinstance(renderable, Text) and (seen := printable.visible(renderable.plain)) != renderable.plain
+        ):
+            renderable = renderable.copy()
+            renderable.plain = seen
+        return super().render(renderable, options)
+
     def on_broken_pipe(self) -> None:
         """Leave it to the one place that knows the exit codes."""
         raise BrokenPipeError
@@ -34,7 +53,7 @@ class _Console(Console):
 def stdout() -> Console:
     """A console on stdout; plain where it is not a terminal."""
     if _paged_width is not None:
-        return _Console(file=sys.stdout, width=_paged_width, force_terminal=True, highlight=False)
+        return _Console(file=sys.stdout, width=_paged_width, force_terminal=True)
     return _console(stderr=False)
 
 
@@ -50,20 +69,20 @@ def speaks_unicode(stream: TextIO) -> bool:
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    console = _Console(file=stream, highlight=False, soft_wrap=False)
+    console = _Console(file=stream, soft_wrap=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        return _Console(file=stream, width=PIPE_WIDTH, highlight=False, soft_wrap=False)
+        return _Console(file=stream, width=PIPE_WIDTH, soft_wrap=False)
     return console
 
 
 def say(text: str | Text, *, style: str | None = None) -> None:
     """A sentence on stdout, as it stands."""
-    stdout().print(text, style=style, markup=False, soft_wrap=True)
+    stdout().print(text, style=style, soft_wrap=True)
 
 
 def row(*fields: object) -> None:
     """Fields with tabs between them: a line that programs can take apart."""
-    sys.stdout.write("\t".join(map(str, fields)) + "\n")
+    sys.stdout.write("\t".join(printable.field(str(each)) for each in fields) + "\n")
     sys.stdout.flush()
 
 
@@ -72,7 +91,7 @@ def note(text: str) -> None:
     if _paged_width is not None:
         _held.append(text)
         return
-    stderr().print(text, markup=False, soft_wrap=True)
+    stderr().print(text, soft_wrap=True)
 
 
 def show(table: Table, *, empty: str = "") -> None:
@@ -93,7 +112,8 @@ def show(table: Table, *, empty: str = "") -> None:
 
 def emit(value: Json) -> None:
     """One JSON document on one line of stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=not speaks_unicode(sys.stdout)) + "\n")
+    text = json.dumps(value, ensure_ascii=not speaks_unicode(sys.stdout))
+    sys.stdout.write(printable.document(text) + "\n")
     sys.stdout.flush()
 
 

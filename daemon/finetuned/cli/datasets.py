@@ -8,6 +8,7 @@ import anyio.to_thread
 import click
 
 from finetuned.cli import console, listings, parameters, preview, transfers, units, watch
+from finetuned.cli.nouns import Noun
 from finetuned.cli.session import json_option, paged, with_daemon
 from finetuned.cli.shapes import Fetched, Gone, Listing, TokenPreview
 from finetuned.client import Client
@@ -23,7 +24,7 @@ format_option = click.option(
 )
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Noun, invoke_without_command=True)
 @json_option(shape=Listing[Dataset])
 @click.pass_context
 def datasets(context: click.Context, *, as_json: bool) -> None:

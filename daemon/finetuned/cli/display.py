@@ -198,7 +198,7 @@ class LiveView(_View):
         text = self.watched.apply(event)
         if text:
             at = units.local(event["at"], date=False)
-            self._live.console.print(f"{at}  {text}", markup=False, highlight=False)
+            self._live.console.print(f"{at}  {text}")
 
     def connection(self, trouble: str | None) -> None:
         """Show that the stream is gone for as long as it is."""

@@ -14,6 +14,8 @@ from finetuned.client import Client
 from finetuned.domain.states import TERMINAL, JobState
 from finetuned.wire import Event, Job
 
+NONE = "No jobs. `finetune run` submits one."
+
 
 @click.command
 @click.option(
@@ -48,7 +50,9 @@ async def ls(
     if as_json:
         console.emit({"data": listed, "has_more": has_more})
         return
-    console.show(tables.jobs(listed, now=datetime.now(UTC)), empty="No jobs. `finetune run` submits one.")
+    some = state is not None or kind is not None or name is not None
+    empty = "No job matches. `finetune ls` without options lists the newest." if some else NONE
+    console.show(tables.jobs(listed, now=datetime.now(UTC)), empty=empty)
     if has_more:
         console.note(f"The newest {limit}; --all lists every one.")
 

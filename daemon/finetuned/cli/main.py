@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from finetuned import __version__
+from finetuned.cli import printable
 from finetuned.domain.errors import FinetunedError
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _complain(arguments: list[str], code: str, message: str, param: str | None =
     if "--json" in arguments:
         print(json.dumps({"error": {"code": code, "message": message, "param": param}}), file=sys.stderr)
     else:
-        print(f"Error: {message}", file=sys.stderr)
+        print(f"Error: {printable.visible(message)}", file=sys.stderr)
 
 
 def _trace() -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from finetuned.cli import console, plot
 from finetuned.cli.arguments import job_argument
-from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.session import at_option, json_option, with_daemon
 from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
 from finetuned.domain.errors import InvalidRequestError
@@ -45,6 +45,7 @@ Names = tuple[str, ...]
     "--attempts", is_flag=True, help="A curve for each attempt, with the steps that were done again."
 )
 @click.option("--watch", "watching", is_flag=True, help="Go on until the job ends.")
+@at_option
 @json_option(
     "Print JSON: the curves; with --watch each time that they have changed, one a line.",
     shape=Metrics,
@@ -60,19 +61,24 @@ async def metrics(
     points: int | None,
     attempts: bool,
     watching: bool,
+    at: str | None,
     as_json: bool,
 ) -> None:
     """Draw a job's curves: loss, learning rate and what else it reports.
 
     In a pipe: a line for each point, with the curve's name, step, time and value.
     """
+    if watching and at is not None:
+        raise InvalidRequestError("What was does not change; leave --watch or --at out.", param="--at")
     groups = [tuple(group.split("+")) for group in names.split(",")] if names else []
     out = console.stdout()
     wanted = points if points is not None else (plot.DOTS_X * out.width if out.is_terminal else None)
 
     async def look() -> Metrics:
         asked = [name for group in groups for name in group]
-        found = await daemon.metrics(job_id, names=asked, points=wanted, attempts="all" if attempts else None)
+        found = await daemon.metrics(
+            job_id, names=asked, points=wanted, attempts="all" if attempts else None, at=at
+        )
         _must_be_there(asked, found, job_id)
         return found
 

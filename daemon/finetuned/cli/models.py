@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from finetuned.cli import console, listings, parameters, tables, units, watch
+from finetuned.cli.nouns import Noun
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
 from finetuned.wire import Event, Job, Lineage, Model
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Noun, invoke_without_command=True)
 @json_option(shape=Listing[Model])
 @click.pass_context
 def models(context: click.Context, *, as_json: bool) -> None:

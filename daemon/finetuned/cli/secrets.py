@@ -7,6 +7,7 @@ import sys
 import click
 
 from finetuned.cli import console, tables
+from finetuned.cli.nouns import Noun
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
@@ -16,9 +17,13 @@ from finetuned.wire import Secret
 LONGEST_INPUT = 1 << 16  # characters that are read from stdin
 
 
-@click.group
-def secrets() -> None:
+@click.group(cls=Noun, invoke_without_command=True)
+@json_option(shape=Listing[Secret])
+@click.pass_context
+def secrets(context: click.Context, *, as_json: bool) -> None:
     """Store, list and remove secrets that jobs can name."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_secrets, as_json=as_json)
 
 
 @secrets.command("set")

@@ -71,7 +71,7 @@ class Fetched(TypedDict):
 
 
 class Look(TypedDict):
-    """What ``top`` shows: the machine, the live attempts and the newest jobs as they were ``at`` a time."""
+    """What ``top`` shows: the machine, the live attempts, the live jobs and the newest, as they were ``at`` a time."""
 
     at: str
     system: wire.System

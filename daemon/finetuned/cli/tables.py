@@ -105,6 +105,7 @@ def _details(job: Job) -> Iterable[tuple[str, str | Text]]:
         yield "progress", progress_line(job["progress"])
     if job["devices"]:
         yield "devices", ", ".join(job["devices"])
+    yield from _request(job)
     for name, value in job["params"].items():
         yield f"  {name}", compact(value)
     for name, value in (job["result"] or {}).items():
@@ -113,6 +114,31 @@ def _details(job: Job) -> Iterable[tuple[str, str | Text]]:
         yield f"{artifact['kind']}", f"{artifact['path']} ({units.size(artifact['bytes'])})"
     for advice in job["advice"]:
         yield "advice", str(advice["message"])
+
+
+def _request(job: Job) -> Iterable[tuple[str, str]]:
+    """What was asked for beside the parameters, and what was made of it when it was submitted."""
+    if job["template"]:
+        yield "template", job["template"]
+    for variable, reference in job["secrets"].items():
+        yield f"secret {variable}", reference
+    for name, value in job["metadata"].items():
+        yield f"metadata {name}", compact(value)
+    for param, used in job["datasets"].items():
+        yield f"dataset {param}", f"{used['name']}@{used['version']}"
+    if job["estimate"]:
+        yield "estimate", estimate(job["estimate"])
+
+
+def estimate(expected: Mapping[str, Json]) -> str:
+    """What a job was expected to take when it was submitted: ``duration 5 min 00 s, device 2.0 GB``."""
+    parts = []
+    for name, value in expected.items():
+        what, _, unit = name.rpartition("_")
+        if value is not None:
+            shown = {"s": units.duration, "bytes": units.size}.get(unit)
+            parts.append(f"{what} {shown(value)}" if shown else f"{name} {compact(value)}")
+    return ", ".join(parts) or units.NOTHING
 
 
 def compact(value: Json) -> str:

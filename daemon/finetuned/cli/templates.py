@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from finetuned.cli import console, listings, parameters, tables, units
+from finetuned.cli.nouns import Noun
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
-from finetuned.domain.errors import InvalidRequestError
+from finetuned.domain.errors import InvalidRequestError, Rejected
 from finetuned.wire import Template
 
 Json = Any
@@ -20,7 +21,7 @@ Json = Any
 KEPT = ("kind", "params", "priority", "metadata", "max_attempts", "secrets")
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Noun, invoke_without_command=True)
 @json_option(shape=Listing[Template])
 @click.pass_context
 def templates(context: click.Context, *, as_json: bool) -> None:
@@ -102,7 +103,16 @@ async def save(
         raise InvalidRequestError("Say either --job or --file: which request is to be kept.", param="--job")
     request = _read(file) if file is not None else await _of_job(daemon, str(job_id))
     keep = daemon.create_template if new else daemon.save_template
-    template = await keep(name, request, description=description)
+    try:
+        template = await keep(name, request, description=description)
+    except Rejected as error:
+        if error.stable_code != "template_exists":
+            raise
+        raise Rejected(
+            error.stable_code,
+            f"There is a template {name!r} already; `finetune templates save` without --new saves its next version.",
+            param="--new",
+        ) from None
     if as_json:
         console.emit(template)
         return

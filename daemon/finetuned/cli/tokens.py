@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from finetuned.cli import console, tables, units
+from finetuned.cli.nouns import Noun
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Listing
 from finetuned.client import Client
@@ -30,9 +31,13 @@ class Life(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic
         return int(match[1]) * UNITS_S[match[2]]
 
 
-@click.group
-def tokens() -> None:
+@click.group(cls=Noun, invoke_without_command=True)
+@json_option(shape=Listing[Token])
+@click.pass_context
+def tokens(context: click.Context, *, as_json: bool) -> None:
     """Make, list and revoke access tokens."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_tokens, as_json=as_json)
 
 
 @tokens.command

@@ -27,7 +27,9 @@ from finetuned.client.follow import ResetError
 from finetuned.domain.states import TERMINAL, JobState
 from finetuned.wire import Job
 
-JOBS = 50  # the newest, of which those that live are shown and the last that ended
+JOBS = 50  # of the newest, and of each state of those that live
+#: In the order of a life: who goes on meanwhile is seen twice rather than never.
+LIVE = tuple(state for state in JobState if state not in TERMINAL)
 SHORTEST = 0.25  # seconds between two looks, however much happens
 QUIT = frozenset(b"qQ\x03\x04")  # q, and what Ctrl-C and Ctrl-D send
 
@@ -77,8 +79,18 @@ async def look(daemon: Client) -> Look:
         "at": datetime.now(UTC).isoformat(),
         "system": await daemon.system(),
         "workers": await daemon.workers(),
-        "jobs": (await daemon.jobs(limit=JOBS))["data"],
+        "jobs": await _jobs(daemon),
     }
+
+
+async def _jobs(daemon: Client) -> list[Job]:
+    """The newest jobs, and those that live however many came after them; newest first."""
+    newest = await daemon.jobs(limit=JOBS)
+    found = {job["id"]: job for job in newest["data"]}
+    if newest["has_more"]:
+        for state in LIVE:
+            found |= {job["id"]: job for job in (await daemon.jobs(state=state, limit=JOBS))["data"]}
+    return sorted(found.values(), key=lambda job: job["created_at"] or "", reverse=True)
 
 
 class _Changed:

@@ -36,6 +36,10 @@ class Calls:
         """Ask for something to be done, once, however often the connection is lost."""
         return await self._transport.request("POST", path, body={} if body is None else body, once=True)
 
+    async def _put(self, path: str, body: Json) -> Any:
+        """Have something be as ``body`` says; twice is the same as once, so a lost connection is no reason to stop."""
+        return await self._transport.request("PUT", path, body=body, once=True)
+
     async def _delete(self, path: str) -> None:
         await self._transport.request("DELETE", path)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from finetuned.domain import errors
 
@@ -21,6 +22,9 @@ class UnexpectedAnswerError(errors.FinetunedError):
     exit_code = 6
 
 
+LATER: Final = frozenset({429, 503})  # refused before anything was done
+_SECONDS: Final = re.compile(r"[0-9]{1,6}", re.ASCII)
+
 _BY_STATUS: dict[int, type[errors.FinetunedError]] = {
     401: errors.AuthenticationError,
     403: errors.PermissionDeniedError,
@@ -34,8 +38,24 @@ _BY_STATUS: dict[int, type[errors.FinetunedError]] = {
 }
 
 
-def error_from(status: int, body: object) -> errors.FinetunedError:
-    """The error behind an answer with ``status`` >= 400; the server's code and sentence are kept."""
+def error_from(status: int, body: object, *, retry_after: str | None = None) -> errors.FinetunedError:
+    """The error behind an answer with ``status`` >= 400; the server's code and sentence are kept.
+
+    ``retry_after`` is the header of that name: whole seconds are kept, too, for :func:`wait_s`.
+    """
+    error = _from_body(status, body)
+    if status in LATER and retry_after is not None and _SECONDS.fullmatch(retry_after):
+        vars(error)["retry_after_s"] = int(retry_after)
+    return error
+
+
+def wait_s(error: errors.FinetunedError) -> int | None:
+    """After how many seconds the server would have the same request again; ``None`` if it did not say."""
+    found: int | None = vars(error).get("retry_after_s")
+    return found
+
+
+def _from_body(status: int, body: object) -> errors.FinetunedError:
     told = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(told, Mapping) or not isinstance(told.get("message"), str):
         foreign = UnexpectedAnswerError(

@@ -15,8 +15,7 @@ class SecretCalls(Calls):
 
     async def set_secret(self, name: str, value: str) -> Secret:
         """Store a secret, or replace it."""
-        path = f"/v1/secrets/{part(name)}"
-        stored: Secret = await self._transport.request("PUT", path, body={"value": value})
+        stored: Secret = await self._put(f"/v1/secrets/{part(name)}", {"value": value})
         return stored
 
     async def delete_secret(self, name: str) -> None:

@@ -52,9 +52,7 @@ class TemplateCalls(Calls):
         self, name: str, request: Mapping[str, Json], *, description: str | None = None
     ) -> Template:
         """Keep a job request as the newest version of a template."""
-        template: Template = await self._transport.request(
-            "PUT", _path(name), body=given(request=request, description=description)
-        )
+        template: Template = await self._put(_path(name), given(request=request, description=description))
         return template
 
     async def delete_template(self, name: str) -> None:

@@ -15,7 +15,7 @@ import anyio
 from aiohttp import hdrs
 
 from finetuned.client.endpoint import Endpoint
-from finetuned.client.errors import UnexpectedAnswerError, UnreachableError, error_from
+from finetuned.client.errors import UnexpectedAnswerError, UnreachableError, error_from, wait_s
 from finetuned.domain.errors import FinetunedError
 
 Json = Any
@@ -93,25 +93,30 @@ class Transport:
 
         ``content`` makes the bytes to send where that is no JSON ``body``. With ``once`` the request carries an
         ``Idempotency-Key`` and is repeated for up to :data:`PATIENCE` seconds when the daemon goes away: the daemon
-        carries it out once however often it comes. Raises the server's refusal, or ``UnreachableError``.
+        carries it out once however often it comes. A refusal that says when to come again (``Retry-After``) is obeyed
+        as long as patience lasts, whatever was asked. Raises the server's refusal, or ``UnreachableError``.
         """
         sent = dict(headers or {})
-        if not once:
-            return await self._ask(method, path, query, body, content, sent, timeout)
-        sent[IDEMPOTENCY_KEY] = str(uuid.uuid4())
+        if once:
+            sent[IDEMPOTENCY_KEY] = str(uuid.uuid4())
         pause, patience = FIRST_PAUSE, anyio.current_time() + PATIENCE
         while True:
             try:
                 answer = await self._ask(method, path, query, body, content, sent, timeout)
             except FinetunedError as error:
-                if not self._may_come_back(error) or anyio.current_time() + pause > patience:
+                asked = wait_s(error)
+                if asked is None and not (once and self._may_come_back(error)):
+                    raise
+                wait = max(pause, asked or 0)
+                if anyio.current_time() + wait > patience:
                     raise
                 self._met = True  # from here on it is a daemon that went away, and may come back
                 self._on_connection(error.message)
             else:
-                self._on_connection(None)
+                if once or pause > FIRST_PAUSE:
+                    self._on_connection(None)
                 return answer
-            await anyio.sleep(pause)
+            await anyio.sleep(wait)
             pause = min(LONGEST_PAUSE, pause * 2)
 
     @asynccontextmanager
@@ -177,7 +182,7 @@ class Transport:
             raw = kept.raw
         elif method == hdrs.METH_GET and hdrs.ETAG in answer.headers and len(raw) <= LARGEST_KEPT:
             self._keep(_key(path, query), _Kept(answer.headers[hdrs.ETAG], raw))
-        found = _content(answer.status, raw)
+        found = _content(answer.status, raw, answer.headers.get(hdrs.RETRY_AFTER))
         self._met = True
         return found
 
@@ -224,10 +229,10 @@ def _key(path: str, query: Mapping[str, str] | None) -> tuple[str, str]:
     return path, json.dumps(query or {}, sort_keys=True)
 
 
-def _content(status: int, raw: bytes) -> Json:
+def _content(status: int, raw: bytes, retry_after: str | None) -> Json:
     content = _json_or_none(raw)
     if status >= 400:
-        raise error_from(status, content)
+        raise error_from(status, content, retry_after=retry_after)
     if raw and content is None:
         raise UnexpectedAnswerError(
             "The answer was not JSON. Is FINETUNED_URL or FINETUNED_SOCKET really a finetuned daemon's?"

@@ -42,6 +42,7 @@ def a_job(job_id: str, **changes: Json) -> dict[str, Json]:
         "started_at": None, "paused_at": None, "finished_at": None, "progress": None, "wait_reason": None,
         "queue_position": None, "retry_of": None, "resume_from": None, "estimate": None,
         "cancel_reason": None, "error": None, "result": None, "devices": [], "submitted_by": "uid:1000",
+        "template": None, "datasets": {}, "secrets": {},
         "attempts": [], "checkpoints": [], "artifacts": [], "audits": [], "evaluations": [], "advice": [],
     } | changes  # fmt: skip
 

@@ -636,3 +636,57 @@ def test_a_rebuild_is_refused_while_a_daemon_runs(finetune: Run, state_dir: Path
         other.kill()
     assert outcome.code == 4
     assert "leave --state-dir out" in outcome.err
+
+
+@pytest.mark.parametrize("filters", [("--state", "running"), ("--kind", "dpo"), ("--name", "mine")])
+def test_ls_without_a_match_says_so_and_not_that_there_are_no_jobs(
+    daemon: FakeDaemon, finetune: Run, filters: tuple[str, str]
+) -> None:
+    daemon.answers["GET", "/v1/jobs"] = {"object": "list", "data": [], "has_more": False}
+    outcome = finetune("ls", *filters)
+    assert outcome.code == 0
+    assert "No job matches." in outcome.err
+    assert "finetune run" not in outcome.err
+
+
+@pytest.mark.parametrize("noun", ["datasets", "templates", "tokens", "secrets", "models"])
+def test_a_noun_lists_by_itself_and_under_either_name(daemon: FakeDaemon, finetune: Run, noun: str) -> None:
+    daemon.answers["GET", f"/v1/{noun}"] = {"object": "list", "data": [], "has_more": False}
+    for arguments in ([noun, "--json"], [noun, "ls", "--json"], [noun, "list", "--json"]):
+        assert finetune(*arguments).json == {"data": [], "has_more": False}
+    assert finetune(noun).err.startswith("No ")
+
+
+def test_show_has_what_was_asked_for_beside_the_parameters(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.jobs["job-1"] = a_job(
+        "job-1",
+        template="nightly@2",
+        secrets={"HF_TOKEN": "secret:hf"},
+        metadata={"team": "nlp"},
+        datasets={"dataset": {"name": "rows", "version": "ab12", "path": "/state/rows"}},
+        estimate={"duration_s": 300.0, "device_bytes": 2_000_000_000, "disk_bytes": None},
+    )
+    lines = [" ".join(line.split()) for line in finetune("show", "job-1").out.splitlines()]
+    assert "template nightly@2" in lines
+    assert "secret HF_TOKEN secret:hf" in lines
+    assert "metadata team nlp" in lines
+    assert "dataset dataset rows@ab12" in lines
+    assert "estimate duration 5 min 00 s, device 2.0 GB" in lines
+
+
+def test_a_name_cannot_speak_to_the_terminal(daemon: FakeDaemon, finetune: Run) -> None:
+    name = "a\x1b]0;owned\x07\x1b[2J\x00b"
+    daemon.runs("job-1")
+    daemon.jobs["job-1"] |= {"name": name, "cancel_reason": name, "metadata": {name: name}}
+    for arguments in (["ls"], ["show", "job-1"], ["ls", "--json"], ["show", "job-1", "--json"]):
+        outcome = finetune(*arguments)
+        assert outcome.code == 0
+        assert not any(ord(each) < 0x20 and each != "\n" for each in outcome.out)
+    assert "␛[2J␀b" in finetune("show", "job-1").out
+    daemon.answers["GET", "/v1/jobs/job-2"] = (
+        404,
+        {"error": {"code": "not_found", "message": f"There is no {name}.", "param": None}},
+    )
+    outcome = finetune("show", "job-2")
+    assert outcome.code == 3
+    assert "\x1b" not in outcome.err

@@ -28,6 +28,7 @@ class Fickle:
         self.bodies: list[bytes] = []
         self.lost_answers = 0  # how many requests are carried out and then cut
         self.refusals: list[int] = []  # the status of each of the next requests
+        self.retry_after: str | None = None  # what refusals say of when to come again
         self.away = False  # whether it stops listening after the first lost answer
         self._runner: web.AppRunner | None = None
 
@@ -49,7 +50,8 @@ class Fickle:
         if self.refusals:
             status = self.refusals.pop(0)
             told = {"code": "c", "message": "Not now.", "param": None, "type": "t"}
-            return web.json_response({"error": told}, status=status)
+            headers = {} if self.retry_after is None else {"Retry-After": self.retry_after}
+            return web.json_response({"error": told}, status=status, headers=headers)
         if self.lost_answers:
             self.lost_answers -= 1
             assert request.transport is not None
@@ -178,3 +180,39 @@ async def test_a_secret_that_cannot_be_shown_twice_is_not_asked_for_twice(
     with pytest.raises(UnreachableError):
         await client.create_token(scope="read")
     assert server.keys == [None]
+
+
+async def test_what_is_put_is_put_again_when_the_answer_was_lost(server: Fickle, client: Client) -> None:
+    server.lost_answers = 1
+    await client.save_template("nightly", {"kind": "sft"})
+    server.lost_answers = 1
+    await client.set_secret("hf", "12345678")
+    assert len(server.bodies) == 4
+    assert server.bodies[0] == server.bodies[1]
+    assert server.bodies[2] == server.bodies[3] == b'{"value": "12345678"}'
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_who_is_told_when_to_come_again_does_whatever_was_asked(
+    server: Fickle, client: Client, troubles: Trouble, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def at_once(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(client_transport.anyio, "sleep", at_once)
+    server.refusals, server.retry_after = [status, status], "7"
+    assert (await client.job("job-1"))["id"] == "job-1"
+    assert waits == [7, 7]
+    assert troubles == ["Not now.", "Not now.", None]
+
+
+@pytest.mark.parametrize("retry_after", ["3600", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "x"])
+async def test_nobody_waits_longer_than_patience_lasts_or_for_what_is_no_number(
+    server: Fickle, client: Client, retry_after: str
+) -> None:
+    server.refusals, server.retry_after = [503], retry_after
+    with pytest.raises(UnavailableError, match="Not now"):
+        await client.job("job-1")
+    assert len(server.keys) == 1

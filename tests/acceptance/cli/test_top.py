@@ -259,3 +259,12 @@ def test_a_terminal_without_a_screen_gets_lines(busy: FakeDaemon) -> None:
         assert process.wait(DEADLINE) == 0
     assert b"\x1b[?1049h" not in shown
     assert b"job-1" in shown
+
+
+def test_a_job_that_runs_is_shown_however_many_came_after_it(busy: FakeDaemon, finetune: Run) -> None:
+    for number in range(5):  # the fake daemon gives two a page
+        busy.jobs[f"job-x{number}"] = a_job(f"job-x{number}", state="failed")
+    (look,) = finetune("top", "--times", "1", "--json").lines
+    assert {"job-1", "job-2"} < {job["id"] for job in look["jobs"]}
+    lines = finetune("top", "--times", "1").out.splitlines()
+    assert next(line for line in lines if line.startswith("job-")).startswith("job-1")

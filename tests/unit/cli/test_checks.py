@@ -55,6 +55,14 @@ def test_a_state_directory_that_others_may_write_is_refused(tmp_path: Path) -> N
     assert found["remedy"] == f"`chmod go-w {tmp_path}`"
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o751, 0o754])
+def test_a_state_directory_that_everybody_may_look_into_is_said(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    found = checks.state_directory(tmp_path)
+    assert verdict(found) == "warn"
+    assert found["remedy"] == f"`chmod o-rwx {tmp_path}`"
+
+
 def test_a_state_directory_that_is_not_there_yet_is_made_by_the_daemon(tmp_path: Path) -> None:
     assert verdict(checks.state_directory(tmp_path / "a" / "b")) == "ok"
     (tmp_path / "file").touch()
@@ -146,7 +154,10 @@ def test_a_port_that_another_program_has_is_refused() -> None:
         taken = checks.port(address, daemon_there=False)
         assert verdict(taken) == "fail"
         assert "another program has it" in taken["message"]
-        assert verdict(checks.port(address, daemon_there=True)) == "ok"
+        assert "takes connections" in checks.port(address, daemon_there=True)["message"]
+    alone = checks.port(address, daemon_there=True)
+    assert verdict(alone) == "ok"
+    assert "has TCP switched off" in alone["message"]
     assert verdict(checks.port(address, daemon_there=False)) == "ok"
     assert verdict(checks.port(None, daemon_there=False)) == "ok"
     assert verdict(checks.port(("203.0.113.9", 1), daemon_there=False)) == "fail"
