@@ -47,7 +47,7 @@ class _Away:
 
     def __call__(self, trouble: str | None) -> None:
         if trouble is not None and not self._told:
-            console.note("The daemon went away before it answered; asking again. Nothing is done twice.")
+            console.note("The daemon went away or has too much to do; asking again. Nothing is done twice.")
             self._told = True
 
 

@@ -54,6 +54,15 @@ def test_what_is_asked_for_is_passed_on(daemon: FakeDaemon, finetune: Run) -> No
     assert path == "/v1/jobs/job-1/metrics?names=loss,eval_loss,grad_norm&points=50&attempts=all"
 
 
+def test_the_past_of_a_curve_is_asked_for_and_not_watched(daemon: FakeDaemon, finetune: Run) -> None:
+    daemon.answers["GET", "/v1/jobs/job-1/metrics"] = curves(LOSS)
+    assert finetune("metrics", "job-1", "--at", "12", "--json").code == 0
+    assert daemon.requests[-1][1] == "/v1/jobs/job-1/metrics?at=12"
+    outcome = finetune("metrics", "job-1", "--at", "12", "--watch")
+    assert outcome.code == 2
+    assert "leave --watch or --at out" in outcome.err
+
+
 def test_a_curve_that_is_not_there_is_refused_with_the_nearest(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.answers["GET", "/v1/jobs/job-1/metrics"] = curves()
     outcome = finetune("metrics", "job-1", "--names", "los")

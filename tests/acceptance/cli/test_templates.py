@@ -69,6 +69,22 @@ def test_a_template_is_made_of_one_thing(daemon: FakeDaemon, finetune: Run, argu
     assert "either --job or --file" in outcome.err
 
 
+def test_a_name_that_is_taken_is_refused_with_the_command_that_saves_the_next_version(
+    daemon: FakeDaemon, finetune: Run
+) -> None:
+    daemon.jobs["job-1"] = a_job("job-1")
+    told = {"code": "template_exists", "message": "PUT /v1/templates/nightly saves it.", "param": "name"}
+    daemon.answers["POST", "/v1/templates"] = (409, {"error": told})
+    arguments = ("templates", "save", "nightly", "--job", "job-1", "--new")
+    outcome = finetune(*arguments)
+    assert outcome.code == 4
+    assert "`finetune templates save` without --new saves its next version" in outcome.err
+    assert "PUT" not in outcome.err
+    assert json.loads(finetune(*arguments, "--json").err)["error"]["code"] == "template_exists"
+    told |= {"code": "template_unsafe", "message": "Another refusal."}
+    assert "Another refusal." in finetune(*arguments).err
+
+
 def test_a_template_is_removed(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.answers["DELETE", "/v1/templates/nightly"] = {}
     assert finetune("templates", "rm", "nightly").out == "nightly is removed.\n"
