@@ -201,7 +201,7 @@ async def test_who_is_told_when_to_come_again_does_whatever_was_asked(
     async def at_once(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(client_transport.anyio, "sleep", at_once)
+    monkeypatch.setattr(anyio, "sleep", at_once)
     server.refusals, server.retry_after = [status, status], "7"
     assert (await client.job("job-1"))["id"] == "job-1"
     assert waits == [7, 7]
