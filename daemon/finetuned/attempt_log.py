@@ -16,15 +16,15 @@ from typing import Any
 import anyio.to_thread
 from pydantic import TypeAdapter, ValidationError
 
-from finetuned import devices
 from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import FinetunedError
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
-from finetuned.secret_scan import without_tokens
-from finetuned.secret_store import SecretStore
+from finetuned.machine import devices
+from finetuned.secrets.scan import without_tokens
+from finetuned.secrets.store import SecretStore
 from finetuned.store import Log
 from finetuned_events import InvalidEventError, ProjectionError
 from finetuned_sdk import JobKind, Registry, checkpoints

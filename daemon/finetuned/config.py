@@ -192,7 +192,7 @@ class Config(BaseModel):
     @classmethod
     def _readable_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
         if entries:
-            from finetuned.outbound import OutboundGuard  # noqa: PLC0415 - the command line reads a Config too
+            from finetuned.access.outbound import OutboundGuard  # noqa: PLC0415 - the command line reads a Config too
 
             OutboundGuard(entries)
         return entries

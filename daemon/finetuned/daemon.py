@@ -19,28 +19,29 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from finetuned import __version__, devices, followers, plugins, watchdog
+from finetuned import __version__, followers, plugins, watchdog
+from finetuned.access.path_policy import PathPolicy
 from finetuned.api.app import Doors, build
 from finetuned.api.server import serve
 from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
 from finetuned.attempts.launcher import LocalExecutor, withheld_secrets
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
-from finetuned.commands import Commands
-from finetuned.commands_datasets import DatasetCommands
-from finetuned.commands_secrets import SecretCommands
+from finetuned.commands.datasets import DatasetCommands
+from finetuned.commands.door import Commands
+from finetuned.commands.secrets import SecretCommands
 from finetuned.config import Config
 from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions
 from finetuned.domain.errors import StartError
-from finetuned.host import HostFacts
+from finetuned.machine import devices
+from finetuned.machine.host import HostFacts
 from finetuned.notify import notify, watchdog_period
-from finetuned.observation import Observation, processes_of
-from finetuned.path_policy import PathPolicy
 from finetuned.patience import FATAL, patiently
-from finetuned.queries import Queries
+from finetuned.queries.door import Queries
+from finetuned.queries.observation import Observation, processes_of
 from finetuned.scheduler import Scheduler
-from finetuned.secret_store import SecretStore
+from finetuned.secrets.store import SecretStore
 from finetuned.store import Log, open_log
 from finetuned.telemetry import gpus
 from finetuned.telemetry.gpus import GpuReader
@@ -133,7 +134,9 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
 def prepare(state_dir: Path) -> None:
     """Make the state directory, for its owner and its group only. Raises ``StartError`` if that cannot be."""
     try:
-        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)  # a mode is not for parents: each gets its own
+        state_dir.mkdir(
+            mode=0o750, parents=True, exist_ok=True
+        )  # a mode is not for parents: each gets its own
         (state_dir / JOBS_DIR).mkdir(mode=0o750, exist_ok=True)
     except OSError as error:
         raise StartError(

@@ -16,7 +16,7 @@ from typing import Protocol
 import anyio.to_thread
 
 from finetuned.attempts.supervision import Supervision
-from finetuned.commands_datasets import DatasetCommands
+from finetuned.commands.datasets import DatasetCommands
 from finetuned.domain import facts
 from finetuned.patience import patiently
 from finetuned.store import Log, job_from, queries

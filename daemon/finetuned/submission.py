@@ -10,15 +10,15 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.datasets.used import UsedDatasets
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Dataset
 from finetuned.json_numbers import Integer
-from finetuned.path_policy import NOWHERE, PathPolicy
-from finetuned.secret_scan import references, refuse_secrets
-from finetuned.secret_store import SecretMissingError, SecretStore, SecretUnsafeError, name_of
+from finetuned.secrets.scan import references, refuse_secrets
+from finetuned.secrets.store import SecretMissingError, SecretStore, SecretUnsafeError, name_of
 from finetuned.spelling import nearest as nearest  # noqa: PLC0414 - others take it from here
 from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetuned.access.path_policy import PathPolicy
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.registers import Template
-from finetuned.path_policy import PathPolicy
-from finetuned.secret_scan import refuse_secrets
+from finetuned.secrets.scan import refuse_secrets
 from finetuned.spelling import nearest
 from finetuned.submission import JobRequest, invalid, parse_request
 from finetuned_sdk import Registry

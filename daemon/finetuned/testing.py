@@ -13,23 +13,23 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
+from finetuned.access.path_policy import PathPolicy
 from finetuned.api.app import Doors, build
 from finetuned.api.doors import FEED
 from finetuned.api.feed import Feed
 from finetuned.api.server import Addresses, serve
 from finetuned.board import Board
-from finetuned.commands import Commands
-from finetuned.commands_datasets import DatasetCommands
-from finetuned.commands_secrets import SecretCommands
+from finetuned.commands.datasets import DatasetCommands
+from finetuned.commands.door import Commands
+from finetuned.commands.secrets import SecretCommands
 from finetuned.config import Config
 from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import StorageFullError
 from finetuned.domain.world import World
-from finetuned.observation import Observation, processes_of
-from finetuned.path_policy import PathPolicy
-from finetuned.queries import Queries
-from finetuned.secret_store import SecretStore
+from finetuned.queries.door import Queries
+from finetuned.queries.observation import Observation, processes_of
+from finetuned.secrets.store import SecretStore
 from finetuned.store import Log, open_log
 from finetuned.telemetry.gpus import GpuReader, Nvml
 from finetuned.telemetry.host import HostReader

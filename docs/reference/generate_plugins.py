@@ -23,7 +23,7 @@ from finetuned_sdk.testing import RecordingContext
 PAGE = Path(__file__).parent / "plugins.md"
 EXPLAINED = re.compile(r"^(\w+) {2,}(\S.*)$")
 VARIABLE = re.compile(r'^\w+(?:: Final)? = "(FINETUNED_\w+)"  # (.*)$', re.MULTILINE)
-#: what a worker's environment has besides; set in finetuned.devices and finetuned.attempts.runner
+#: what a worker's environment has besides; set in finetuned.machine.devices and finetuned.attempts.runner
 OF_A_WORKER = {
     "CUDA_VISIBLE_DEVICES": "the UUIDs of the GPUs that the attempt holds; empty on a CPU slot",
     "OMP_NUM_THREADS": "on a CPU slot: the cores shared out among the slots, unless the daemon's environment says it",

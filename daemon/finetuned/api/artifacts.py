@@ -9,14 +9,15 @@ import anyio.to_thread
 from aiohttp import web
 from pydantic import Field
 
-from finetuned import artifacts, views, wire
+from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import encode
 from finetuned.api.download import send
 from finetuned.api.lists import page_of
 from finetuned.api.output import LARGEST_ATTEMPT
 from finetuned.api.parameters import LARGEST_PAGE, Limit, PageQuery, Query, Whole
-from finetuned.artifacts import Contents, shown
+from finetuned.results import artifacts
+from finetuned.results.artifacts import Contents, shown
 
 FILE_MEDIA = "application/octet-stream"  # whatever it is: a browser must not run what a job wrote
 ARCHIVE_MEDIA = "application/zip"

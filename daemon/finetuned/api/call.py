@@ -23,13 +23,13 @@ from finetuned.api.auth import Caller, Scope
 from finetuned.api.body import parse, read_object
 from finetuned.api.doors import DOORS, Doors, encode
 from finetuned.api.parameters import Query
-from finetuned.commands import Commands
+from finetuned.commands.door import Commands
 from finetuned.config import Config
 from finetuned.domain import idempotency
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.idempotency import Once
 from finetuned.looking import AbandonedError
-from finetuned.queries import Queries
+from finetuned.queries.door import Queries
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IDEMPOTENCY_REPLAYED = "Idempotency-Replayed"

@@ -13,17 +13,18 @@ from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http_exceptions import PayloadEncodingError
 from pydantic import BaseModel, ConfigDict, Field
 
-from finetuned import views, views_datasets, wire
+from finetuned import views, wire
 from finetuned.api.body import UnsupportedMediaTypeError
 from finetuned.api.call import IDEMPOTENCY_REPLAYED, Call
 from finetuned.api.doors import json
 from finetuned.api.download import send
 from finetuned.api.lists import listing, page_of
 from finetuned.api.parameters import AbsolutePath, Limit, Name, PageQuery, Query, Whole, spelled
-from finetuned.commands_datasets import AuditPlan, Registered
+from finetuned.commands.datasets import AuditPlan, Registered
 from finetuned.datasets.content import Format
 from finetuned.datasets.preview import MOST_ROWS
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.views import datasets as views_datasets
 
 CONTENT_DIGEST = "Content-Digest"
 _SHA256 = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]*={0,2}):")  # a dictionary of RFC 8941

@@ -14,9 +14,9 @@ from aiohttp.typedefs import Middleware
 from finetuned.api.failures import Failures
 from finetuned.api.feed import Feed
 from finetuned.api.uses import TokenUses
-from finetuned.commands import Commands
+from finetuned.commands.door import Commands
 from finetuned.config import Config
-from finetuned.queries import Queries
+from finetuned.queries.door import Queries
 
 
 @dataclass(frozen=True, slots=True)

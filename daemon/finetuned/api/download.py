@@ -12,12 +12,11 @@ import anyio
 import anyio.to_thread
 from aiohttp import hdrs, web
 
-from finetuned import ranges
-from finetuned.api import errors
+from finetuned.api import errors, ranges
 from finetuned.api.call import Call
 from finetuned.api.doors import STOPPING
+from finetuned.api.ranges import Range, UnsatisfiableRangeError
 from finetuned.domain.errors import FinetunedError
-from finetuned.ranges import Range, UnsatisfiableRangeError
 
 Blocks = Callable[[int, int], Awaitable[Iterator[bytes]]]
 

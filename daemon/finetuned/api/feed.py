@@ -20,7 +20,7 @@ from aiohttp import web
 from finetuned.api import sse
 from finetuned.domain import facts
 from finetuned.patience import patiently
-from finetuned.queries import Queries, is_guarded
+from finetuned.queries.door import Queries, is_guarded
 from finetuned_events import Event
 
 BEHIND_BYTES = 16 * 1024  # unsent bytes at which a client counts as behind

@@ -17,7 +17,7 @@ from finetuned.domain.job import Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
 from finetuned.json_numbers import Integer
-from finetuned.queries import INLINE_JOBS
+from finetuned.queries.door import INLINE_JOBS
 from finetuned.submission import PRIORITY_LIMIT, JobRequest
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from finetuned import views_lineage, wire
+from finetuned import wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
+from finetuned.views import lineage as views_lineage
 
 
 async def of_model(call: Call, *, name: str) -> wire.Lineage:

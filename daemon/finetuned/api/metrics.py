@@ -12,8 +12,8 @@ from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import encode
 from finetuned.api.parameters import At, Names, Query, Whole
-from finetuned.curves import MOST_POINTS, Found
-from finetuned.series import Series
+from finetuned.results.curves import MOST_POINTS, Found
+from finetuned.results.series import Series
 
 
 class MetricsQuery(Query):

@@ -17,9 +17,9 @@ from finetuned.api.doors import STOPPING
 from finetuned.api.lists import listing
 from finetuned.api.parameters import Flag, Limit, Query, Whole
 from finetuned.domain.errors import InvalidRequestError
-from finetuned.log_lines import Level
-from finetuned.log_search import Hit, Wanted
-from finetuned.logs import OutputGapError, Position
+from finetuned.output.files import OutputGapError, Position
+from finetuned.output.lines import Level
+from finetuned.output.search import Hit, Wanted
 
 LONGEST_TAIL = 1_000_000  # lines
 LARGEST_ATTEMPT = 1_000_000

@@ -16,7 +16,7 @@ from finetuned.telemetry.requests import CLIENT_WENT, METHODS, OTHER, UNMATCHED,
 
 async def metrics(call: Call) -> web.StreamResponse:
     """All metrics, in Prometheus' text format, or OpenMetrics for who asks for that."""
-    from finetuned import exposition  # noqa: PLC0415 - 25 ms of the daemon's start
+    from finetuned.telemetry import exposition  # noqa: PLC0415 - 25 ms of the daemon's start
 
     census = await call.queries.observation.census()
     accept = call.request.headers.get(hdrs.ACCEPT, "")

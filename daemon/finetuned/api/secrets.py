@@ -6,11 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finetuned import views_secrets, wire
+from finetuned import wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
 from finetuned.api.parameters import spelled
-from finetuned.secret_store import LONGEST
+from finetuned.secrets.store import LONGEST
+from finetuned.views import secrets as views_secrets
 
 SecretName = Annotated[str, spelled(r"^[a-z0-9][a-z0-9._-]{0,63}$", 64)]
 

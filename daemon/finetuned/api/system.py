@@ -7,10 +7,11 @@ import time
 import anyio.to_thread
 from pydantic import Field
 
-from finetuned import __version__, views_system, wire
+from finetuned import __version__, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import FEED, encode
 from finetuned.api.parameters import Query, Whole
+from finetuned.views import system as views_system
 
 DAY_S = 86_400
 MOST_POINTS = 1440

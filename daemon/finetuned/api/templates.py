@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finetuned import views_templates, wire
+from finetuned import wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
 from finetuned.api.parameters import LARGEST_PAGE, Limit, Name, Query, Whole
 from finetuned.submission import JobRequest
+from finetuned.views import templates as views_templates
 
 LARGEST_VERSION = 999_999_999
 

@@ -6,7 +6,7 @@ import logging
 
 import anyio
 
-from finetuned.commands import Commands
+from finetuned.commands.door import Commands
 from finetuned.domain.registers import Token
 from finetuned.domain.tokens import use_is_worth_recording
 from finetuned_events import LogError

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
-from finetuned import views_system, wire
+from finetuned import wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
+from finetuned.views import system as views_system
 
 
 async def listed(call: Call) -> wire.Page[wire.Worker]:

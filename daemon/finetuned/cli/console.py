@@ -36,18 +36,21 @@ class _Console(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does, with control characters made visible: each text of a table passes here, too."""
-        if isinstance(renderable, str):
-            renderable = printable.visible(renderable)
-        elif (
-            isinstance(renderable, Text) and (seen := printable.visible(renderable.plain)) != renderable.plain
-        ):
-            renderable = renderable.copy()
-            renderable.plain = seen
-        return super().render(renderable, options)
+        return super().render(visible(renderable), options)
 
     def on_broken_pipe(self) -> None:
         """Leave it to the one place that knows the exit codes."""
         raise BrokenPipeError
+
+
+def visible(renderable: RenderableType) -> RenderableType:
+    """A text with its control characters made visible; anything else as it is."""
+    if isinstance(renderable, str):
+        return printable.visible(renderable)
+    if isinstance(renderable, Text) and (seen := printable.visible(renderable.plain)) != renderable.plain:
+        renderable = renderable.copy()
+        renderable.plain = seen
+    return renderable
 
 
 def stdout() -> Console:

@@ -45,9 +45,10 @@ def _checks() -> Iterator[Check]:
     yield checks.python()
     yield from _safely("packages", checks.packages)
     yield from _safely("trainer", checks.trainer)
-    from finetuned import config, devices  # noqa: PLC0415 - what is wrong with them is for the checks to tell
+    from finetuned import config  # noqa: PLC0415 - what is wrong with them is for the checks to tell
     from finetuned.cli import gpu_check  # noqa: PLC0415
     from finetuned.cli.offline import LOG_FILE  # noqa: PLC0415
+    from finetuned.machine import devices  # noqa: PLC0415
 
     try:
         settings = config.load()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from finetuned.cli.checks import DISPLAY_CLASS, NVIDIA_VENDOR, fail, ok
 from finetuned.cli.shapes import Check
-from finetuned.devices import Nvml
+from finetuned.machine.devices import Nvml
 
 PCI = Path("/sys/bus/pci/devices")
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finetuned.cli import parameters, units
+from finetuned.cli import console, parameters, units
 from finetuned.cli.timeline import Row
 from finetuned.wire import Device, Job, Kind, Model, Secret, Token
 
@@ -29,9 +30,17 @@ STATE_STYLES = {
 }
 
 
+class _Table(Table):
+    """A table whose columns are as wide as what is shown of their cells."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """As rich does, with control characters made visible before they are measured."""
+        super().add_row(*(cell and console.visible(cell) for cell in cells), **options)
+
+
 def table(*headings: str, right: Iterable[str] = ()) -> Table:
     """An empty table without lines; columns named in ``right`` hold figures."""
-    empty = Table(box=None, pad_edge=False, header_style="bold")
+    empty = _Table(box=None, pad_edge=False, header_style="bold")
     for index, heading in enumerate(headings):
         empty.add_column(
             heading,
@@ -80,7 +89,7 @@ def why(job: Job) -> str:
 
 def details(job: Job) -> Table:
     """A job's own facts, one a line."""
-    shown = Table(box=None, pad_edge=False, show_header=False)
+    shown = _Table(box=None, pad_edge=False, show_header=False)
     shown.add_column(style="bold", no_wrap=True)
     shown.add_column(overflow="fold")
     for name, value in _details(job):
@@ -126,8 +135,8 @@ def _request(job: Job) -> Iterable[tuple[str, str]]:
         yield f"metadata {name}", compact(value)
     for param, used in job["datasets"].items():
         yield f"dataset {param}", f"{used['name']}@{used['version']}"
-    if job["estimate"]:
-        yield "estimate", estimate(job["estimate"])
+    if job["estimate"] and (expected := estimate(job["estimate"])):
+        yield "estimate", expected
 
 
 def estimate(expected: Mapping[str, Json]) -> str:
@@ -138,7 +147,7 @@ def estimate(expected: Mapping[str, Json]) -> str:
         if value is not None:
             shown = {"s": units.duration, "bytes": units.size}.get(unit)
             parts.append(f"{what} {shown(value)}" if shown else f"{name} {compact(value)}")
-    return ", ".join(parts) or units.NOTHING
+    return ", ".join(parts)
 
 
 def compact(value: Json) -> str:

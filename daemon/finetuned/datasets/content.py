@@ -15,8 +15,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal, get_args
 
+from finetuned.access.server_paths import open_to_read
 from finetuned.domain.errors import InvalidRequestError
-from finetuned.server_paths import open_to_read
 
 Format = Literal["jsonl", "json", "csv", "parquet"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -25,7 +25,9 @@ def save(
         )
     if kept is not None and (kept.request, kept.description) == (request, description):
         return []
-    version = world.template_versions.get(name, 0) + 1  # counts on over a deletion: NAME@1 means one thing for ever
+    version = (
+        world.template_versions.get(name, 0) + 1
+    )  # counts on over a deletion: NAME@1 means one thing for ever
     return [
         _event(
             facts.TemplateSaved(name=name, version=version, request=request, description=description), actor

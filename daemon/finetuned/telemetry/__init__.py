@@ -7,7 +7,7 @@ processes       one look at all processes (/proc), and who belongs to whom. Pure
 holders         who holds each GPU, and what each attempt uses. Pure
 lag             how late the event loop is
 requests        counts and latencies of HTTP requests
-metrics         the table of what Prometheus is told; finetuned.exposition fills it
+metrics         the table of what Prometheus is told; finetuned.telemetry.exposition fills it
 testing         a fake of NVML
 
 Everything is kept in memory and forgotten with the daemon: what must last is in the log.

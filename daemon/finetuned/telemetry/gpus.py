@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar, cast
 
-from finetuned import devices
+from finetuned.machine import devices
 
 log = logging.getLogger(__name__)
 

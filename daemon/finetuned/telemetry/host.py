@@ -7,7 +7,7 @@ import resource
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetuned import devices
+from finetuned.machine import devices
 
 
 class Cpu(NamedTuple):

@@ -23,7 +23,7 @@ from finetuned.domain import facts
 from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
-from finetuned.queries import Queries
+from finetuned.queries.door import Queries
 from finetuned_events import Event
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from finetuned.config import Config
 from finetuned.domain.errors import ConfigError
 from finetuned.followers import Follower
 from finetuned.patience import patiently
-from finetuned.queries import Queries
+from finetuned.queries.door import Queries
 from finetuned.store import Log
 from finetuned_events import EventLog
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from finetuned import followers
-from finetuned.appending import Appending
+from finetuned.commands.appending import Appending
 from finetuned.datasets import preview
 from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.domain import decisions, facts

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from finetuned import queries
 from finetuned.domain import facts
+from finetuned.queries import door as queries
 from finetuned.store import job_from
 from finetuned_events import LogBrokenError, LogClosedError, LogFullError
 from finetuned_sdk import checkpoints
@@ -325,7 +325,7 @@ async def test_a_large_page_is_decoded_and_written_off_the_event_loop(
 
     for _ in range(queries.INLINE_JOBS + 1):
         await house.accept_job()
-    monkeypatch.setattr("finetuned.queries.job_from", watched)
+    monkeypatch.setattr("finetuned.queries.door.job_from", watched)
     page = await (await client.get("/v1/jobs?limit=1000")).json()
     assert len(page["data"]) == queries.INLINE_JOBS + 1
     assert page["data"][0]["queue_position"] == queries.INLINE_JOBS + 1

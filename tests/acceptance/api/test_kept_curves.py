@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from finetuned import curves
-from finetuned.curves import CurveReader, Found
 from finetuned.domain import facts
+from finetuned.results import curves
+from finetuned.results.curves import CurveReader, Found
 
 
 @dataclass

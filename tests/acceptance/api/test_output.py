@@ -11,8 +11,10 @@ import aiohttp
 import anyio
 import pytest
 
-from finetuned import log_search, logs, queries_output
 from finetuned.domain import facts
+from finetuned.output import files as logs
+from finetuned.output import search as log_search
+from finetuned.queries import output as queries_output
 
 
 def output_file(house: Any, job_id: str, attempt: int, name: str = "output.log") -> Path:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from pydantic import BaseModel
 
-from finetuned.appending import Appending
+from finetuned.commands.appending import Appending
 from finetuned.domain import decisions, facts
 from finetuned.domain.idempotency import IdempotencyKeyReusedError, Once, once
 from finetuned.domain.registers import KEPT_REQUESTS_US

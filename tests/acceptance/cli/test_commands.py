@@ -672,6 +672,8 @@ def test_show_has_what_was_asked_for_beside_the_parameters(daemon: FakeDaemon, f
     assert "metadata team nlp" in lines
     assert "dataset dataset rows@ab12" in lines
     assert "estimate duration 5 min 00 s, device 2.0 GB" in lines
+    daemon.jobs["job-1"]["estimate"] = {"duration_s": None}
+    assert "estimate" not in finetune("show", "job-1").out
 
 
 def test_a_name_cannot_speak_to_the_terminal(daemon: FakeDaemon, finetune: Run) -> None:

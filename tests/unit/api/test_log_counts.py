@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetuned import log_search
-from finetuned.log_lines import Splitter
-from finetuned.log_search import Count, LineReader
+from finetuned.output import search as log_search
+from finetuned.output.lines import Splitter
+from finetuned.output.search import Count, LineReader
 
 PIECES = st.sampled_from(
     [

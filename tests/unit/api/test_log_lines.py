@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned.log_lines import KEPT_BYTES, Judge, Splitter
+from finetuned.output.lines import KEPT_BYTES, Judge, Splitter
 
 TRACEBACK = """Traceback (most recent call last):
   File "train.py", line 3, in <module>

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned import logs
-from finetuned.logs import OutputReader
+from finetuned.output import files as logs
+from finetuned.output.files import OutputReader
 
 
 def everything(reader: OutputReader) -> bytes:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned import archive
-from finetuned.archive import Layout, Member, Piece
+from finetuned.results import archive
+from finetuned.results.archive import Layout, Member, Piece
 
 CONTENTS = {
     "model/config.json": b'{"a": 1}',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetuned.ranges import Range, UnsatisfiableRangeError, matches, requested
+from finetuned.api.ranges import Range, UnsatisfiableRangeError, matches, requested
 
 TAG = '"abc"'
 

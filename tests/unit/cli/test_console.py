@@ -66,6 +66,13 @@ def test_control_characters_in_a_table_a_sentence_or_a_field_are_shown_and_not_o
     assert captured.out.count("a␛[31mred␀") == 5
 
 
+def test_what_is_shown_of_control_characters_is_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = tables.table("ID", "NAME", "WHY")
+    shown.add_row("job-1", Text("\x1b\x1b\x1b\x1bend"), "x")
+    console.show(shown)
+    assert capsys.readouterr().out.splitlines()[1] == "job-1  ␛␛␛␛end  x"
+
+
 def test_a_field_has_neither_tabs_nor_lines(capsys: pytest.CaptureFixture[str]) -> None:
     console.row("a\tb\nc", 1)
     assert capsys.readouterr().out == "a␉b␊c\t1\n"

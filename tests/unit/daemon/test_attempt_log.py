@@ -15,7 +15,7 @@ from finetuned.attempts.ports import Ending, SpecUnavailableError
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
-from finetuned.secret_store import SecretStore
+from finetuned.secrets.store import SecretStore
 from finetuned.store import Log, open_log
 from finetuned_events import NewEvent
 from finetuned_sdk import JobKind, Registry, checkpoints, fake

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuned import devices
+from finetuned.machine import devices
 
 
 class NvmlFailure(Exception):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from finetuned.domain.lineage import bases, derived
 from finetuned.domain.registers import Model
-from finetuned.lineage import bases, derived
 
 
 def model(name: str, base: str | None = None, **lineage: Any) -> Model:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from finetuned import moments, views
+from finetuned import views
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.queries import moments
 from finetuned.store import open_log
 from finetuned_events import NewEvent
 

@@ -11,8 +11,8 @@ import pytest
 from tests.unit.domain.worlds import Scene
 
 from finetuned.domain import decisions, facts
+from finetuned.domain.next_steps import REMEDIES, Step, next_steps
 from finetuned.domain.queue import Wait
-from finetuned.next_steps import REMEDIES, Step, next_steps
 
 
 def running(**changes: Any) -> Scene:

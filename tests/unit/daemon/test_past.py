@@ -10,7 +10,7 @@ import pytest
 from tests.unit.domain.worlds import submission
 
 from finetuned.domain import decisions, facts
-from finetuned.past import KEPT_S, Past
+from finetuned.queries.past import KEPT_S, Past
 from finetuned.store import Log, open_log
 
 SLOTS = [{"id": "cpu:0", "kind": "cpu", "name": "slot", "memory_bytes": 1}]

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict
 
+from finetuned.access.path_policy import ANYWHERE, PathPolicy
 from finetuned.domain.errors import FinetunedError, InvalidRequestError
-from finetuned.path_policy import ANYWHERE, PathPolicy
-from finetuned.secret_store import SecretStore
+from finetuned.secrets.store import SecretStore
 from finetuned.submission import JobRequest, parse_request, resolve
 from finetuned_sdk import Callback, Host, JobError, Registry, fake
 

@@ -10,10 +10,10 @@ import pytest
 from pydantic import BaseModel
 from tests.unit.domain.worlds import Scene
 
+from finetuned.access.path_policy import PathNotAllowedError
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.registers import Dataset, DatasetVersion
-from finetuned.path_policy import PathNotAllowedError
 from finetuned.submission import JobRequest, resolve
 from finetuned_sdk import Callback, Host, JobKind, RefusedError, Registry
 

@@ -10,7 +10,7 @@ from tests.unit.domain.worlds import Scene, submission
 
 from finetuned.domain import decisions, facts
 from finetuned.domain.errors import InvalidRequestError, Rejected
-from finetuned.secret_store import name_of
+from finetuned.secrets.store import name_of
 
 
 def refused(decide: Callable[[], object]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned.outbound import Address, OutboundGuard, OutboundRefusedError, is_public
+from finetuned.access.outbound import Address, OutboundGuard, OutboundRefusedError, is_public
 
 PUBLIC = "93.184.216.34"
 

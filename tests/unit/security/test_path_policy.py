@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from finetuned.domain.errors import PermissionDeniedError
-from finetuned.path_policy import (
+from finetuned.access.path_policy import (
     ANYWHERE,
     NOWHERE,
     PathNotAllowedError,
@@ -14,6 +13,7 @@ from finetuned.path_policy import (
     UrlNotAllowedError,
     is_path,
 )
+from finetuned.domain.errors import PermissionDeniedError
 
 
 def refusal(policy: PathPolicy, value: object) -> PermissionDeniedError:

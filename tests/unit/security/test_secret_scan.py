@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetuned.domain.errors import InvalidRequestError
-from finetuned.secret_scan import references, refuse_secrets, without_tokens
+from finetuned.secrets.scan import references, refuse_secrets, without_tokens
 
 # Put together here, so that no scanner of repositories takes them for real ones.
 HF = "hf_" + "a1B2" * 8

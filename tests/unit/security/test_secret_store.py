@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from finetuned.domain.errors import FinetunedError, InvalidRequestError, Rejected
-from finetuned.secret_store import SecretMissingError, SecretName, SecretStore, SecretUnsafeError, name_of
+from finetuned.secrets.store import SecretMissingError, SecretName, SecretStore, SecretUnsafeError, name_of
 
 
 @pytest.fixture

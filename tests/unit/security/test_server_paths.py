@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from finetuned import server_paths
-from finetuned.server_paths import UnsafePathError, check_beneath, open_by_steps, open_to_read, root_of
+from finetuned.access import server_paths
+from finetuned.access.server_paths import UnsafePathError, check_beneath, open_by_steps, open_to_read, root_of
 
 Check = Callable[[Path, Path], None]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetuned.series import Curves, Run, Span, Thinner, trajectory
+from finetuned.results.series import Curves, Run, Span, Thinner, trajectory
 from finetuned_events import Event
 
 values = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=700)

@@ -20,7 +20,7 @@ class DatasetRegistered(Fact):
     format: str  #: how its file is written: jsonl, json, csv, parquet
     source: str  #: upload, or path for a file that stays where it was
     rows: int | None = None  #: where they were counted
-    identity: str | None = None  #: of a file that stays where it was: its inode, times of modification and change
+    identity: str | None = None  #: of a file that stays where it was: inode, times of modification and change
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,7 @@ class JobSubmitted(Fact):
     estimate: dict[str, Json] | None  #: duration_s, device_bytes, host_bytes, disk_bytes
     retry_of: str | None  #: the job that this one repeats
     resume_from: str | None  #: the checkpoint that the first run goes on from
-    datasets: dict[str, Json] = field(
-        default_factory=dict
-    )  #: dataset parameters: name, version, path of each
+    datasets: dict[str, Json] = field(default_factory=dict)  #: per parameter: name, version and path
     template: str | None = None  #: the template it was made from, as name@version
     secrets: dict[str, str] = field(default_factory=dict)  #: names of its secrets, and what each refers to
 

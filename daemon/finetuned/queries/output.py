@@ -1,4 +1,4 @@
-"""The way in for looks at what jobs printed: part of :mod:`finetuned.queries`."""
+"""The way in for looks at what jobs printed: part of :mod:`finetuned.queries.door`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from finetuned import log_search
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
-from finetuned.log_search import COUNTED_BYTES, Count, Cursor, SearchPage, Wanted
-from finetuned.logs import JobOutput, OutputGapError, Position
 from finetuned.looking import Check, always, few
+from finetuned.output import search as log_search
+from finetuned.output.files import JobOutput, OutputGapError, Position
+from finetuned.output.search import COUNTED_BYTES, Count, Cursor, SearchPage, Wanted
 
 POLL_S = 0.25  # how often output that is followed is looked at
 KEPT_COUNTS = 256  # attempts whose counts go on where they stood

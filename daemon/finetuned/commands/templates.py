@@ -1,4 +1,4 @@
-"""The way in for changes of templates: part of :mod:`finetuned.commands`."""
+"""The way in for changes of templates: part of :mod:`finetuned.commands.door`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import anyio.to_thread
 
 from finetuned import templates
-from finetuned.appending import Appending
+from finetuned.access.path_policy import NOWHERE, PathPolicy
+from finetuned.commands.appending import Appending
 from finetuned.domain import template_decisions
 from finetuned.domain.idempotency import Once
 from finetuned.domain.registers import Template
-from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.submission import JobRequest
 from finetuned_sdk import Registry
 

@@ -1,4 +1,4 @@
-"""The way in for changes of datasets: part of :mod:`finetuned.commands`."""
+"""The way in for changes of datasets: part of :mod:`finetuned.commands.door`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from finetuned.appending import Appending
+from finetuned.access.path_policy import NOWHERE, PathPolicy
+from finetuned.access.server_paths import root_of
 from finetuned.board import Board
+from finetuned.commands.appending import Appending
 from finetuned.datasets import references
 from finetuned.datasets.content import Format, Inspected, Inspection, open_regular
 from finetuned.datasets.file import identity_of
@@ -25,9 +27,7 @@ from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.idempotency import Once
 from finetuned.domain.registers import Dataset, DatasetVersion, Shelf
 from finetuned.domain.world import World
-from finetuned.path_policy import NOWHERE, PathPolicy
 from finetuned.patience import FATAL
-from finetuned.server_paths import root_of
 from finetuned.store import Log
 from finetuned.submission import JobRequest
 from finetuned_events import NewEvent

@@ -11,9 +11,9 @@ import anyio
 
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
-from finetuned.log_lines import SHOWN, Judge, Level, Line, Splitter
-from finetuned.logs import OutputReader
 from finetuned.looking import Check, always
+from finetuned.output.files import OutputReader
+from finetuned.output.lines import SHOWN, Judge, Level, Line, Splitter
 
 SCANNED_BYTES = 8 << 20  # that one page of a search looks through at most
 COUNTED_BYTES = 16 << 20  # that one request counts at most

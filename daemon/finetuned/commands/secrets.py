@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import anyio.to_thread
 
 from finetuned.domain import decisions, facts
-from finetuned.secret_store import SecretName, SecretStore
+from finetuned.secrets.store import SecretName, SecretStore
 from finetuned.store import Log
 
 

@@ -14,7 +14,6 @@ import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 
-from finetuned import moments
 from finetuned.board import Board
 from finetuned.domain import queue, tokens
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
@@ -22,13 +21,14 @@ from finetuned.domain.job import Job
 from finetuned.domain.registers import Model, Token
 from finetuned.domain.world import Slot
 from finetuned.looking import few
-from finetuned.observation import Observation
-from finetuned.past import Past
-from finetuned.queries_datasets import DatasetQueries
-from finetuned.queries_lineage import LineageQueries
-from finetuned.queries_output import OutputQueries
-from finetuned.queries_templates import TemplateQueries
-from finetuned.reading import Reading
+from finetuned.queries import moments
+from finetuned.queries.datasets import DatasetQueries
+from finetuned.queries.lineage import LineageQueries
+from finetuned.queries.observation import Observation
+from finetuned.queries.output import OutputQueries
+from finetuned.queries.past import Past
+from finetuned.queries.results import Reading
+from finetuned.queries.templates import TemplateQueries
 from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from finetuned import views, wire
-from finetuned.observation import Worker
+from finetuned.queries.observation import Worker
 from finetuned.telemetry.gpus import Gpu
 from finetuned.telemetry.history import Key, Point
 from finetuned.telemetry.holders import Holder

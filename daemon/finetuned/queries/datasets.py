@@ -1,4 +1,4 @@
-"""The way in for who looks at datasets: part of :mod:`finetuned.queries`."""
+"""The way in for who looks at datasets: part of :mod:`finetuned.queries.door`."""
 
 from __future__ import annotations
 

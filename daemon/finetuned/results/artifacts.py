@@ -16,10 +16,10 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from finetuned.archive import Layout, Member, Piece
+from finetuned.access.server_paths import open_by_steps
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Job
-from finetuned.server_paths import open_by_steps
+from finetuned.results.archive import Layout, Member, Piece
 from finetuned_sdk.manifest import NAME, Entry
 
 BLOCK_BYTES = 256 * 1024

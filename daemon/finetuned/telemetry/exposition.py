@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from finetuned import __version__
 from finetuned.domain.job import Job
 from finetuned.domain.states import TERMINAL, JobState
-from finetuned.observation import Census
+from finetuned.queries.observation import Census
 from finetuned.telemetry.gpus import Gpu
 from finetuned.telemetry.host import Host
 from finetuned.telemetry.metrics import METRICS

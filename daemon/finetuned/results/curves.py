@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from finetuned.domain import facts
 from finetuned.domain.job import Job
-from finetuned.series import Curves, Run, Series, Thinner, trajectory
+from finetuned.results.series import Curves, Run, Series, Thinner, trajectory
 from finetuned.store import Log
 from finetuned_events import Event
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import anyio.to_thread
 
-from finetuned import artifacts
-from finetuned.archive import Layout, Piece
-from finetuned.artifacts import Contents
-from finetuned.curves import CurveReader, Found
 from finetuned.domain.job import Job
+from finetuned.results import artifacts
+from finetuned.results.archive import Layout, Piece
+from finetuned.results.artifacts import Contents
+from finetuned.results.curves import CurveReader, Found
 from finetuned.store import Log
 from finetuned_sdk.manifest import Entry
 

@@ -1,18 +1,18 @@
-"""Where models come from and what makes sense next: part of :mod:`finetuned.queries`."""
+"""Where models come from and what makes sense next: part of :mod:`finetuned.queries.door`."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from finetuned import lineage, next_steps
 from finetuned.board import Board
+from finetuned.domain import lineage, next_steps
 from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Job
+from finetuned.domain.lineage import Derived
+from finetuned.domain.next_steps import Step
 from finetuned.domain.queue import Wait
 from finetuned.domain.registers import Model
-from finetuned.lineage import Derived
-from finetuned.next_steps import Step
 
 
 @dataclass(frozen=True, slots=True)

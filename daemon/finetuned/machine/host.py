@@ -8,9 +8,9 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from finetuned import devices
 from finetuned.board import Board
 from finetuned.domain.errors import StorageFullError
+from finetuned.machine import devices
 from finetuned_sdk import Device, Host
 
 

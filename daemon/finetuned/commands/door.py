@@ -10,19 +10,19 @@ from pathlib import Path
 import anyio.to_thread
 
 from finetuned import templates
-from finetuned.appending import Appending
+from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.board import Board
-from finetuned.commands_datasets import AuditPlan, DatasetCommands
-from finetuned.commands_secrets import SecretCommands
-from finetuned.commands_templates import TemplateCommands
+from finetuned.commands.appending import Appending
+from finetuned.commands.datasets import AuditPlan, DatasetCommands
+from finetuned.commands.secrets import SecretCommands
+from finetuned.commands.templates import TemplateCommands
 from finetuned.domain import decisions, facts, tokens
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
 from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
-from finetuned.path_policy import NOWHERE, PathPolicy
-from finetuned.queries import Queries
-from finetuned.secret_scan import refuse_secrets
+from finetuned.queries.door import Queries
+from finetuned.secrets.scan import refuse_secrets
 from finetuned.store import Log
 from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, resolve
 from finetuned_events import BackupError, BackupReport, RebuildReport

@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Final
 from pydantic import BaseModel
 from yarl import URL
 
+from finetuned.access.server_paths import UnsafePathError, check_beneath, root_of
 from finetuned.domain.errors import PermissionDeniedError
-from finetuned.server_paths import UnsafePathError, check_beneath, root_of
 
 #: a dataset that was uploaded: what it stands for is the daemon's own file
 DATASET_REFERENCE: Final = re.compile(r"dataset:[\w.-]+(@[\w.-]+)?", re.ASCII)

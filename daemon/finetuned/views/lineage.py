@@ -7,9 +7,9 @@ from typing import Any
 
 from finetuned import views, wire
 from finetuned.domain.job import Job
+from finetuned.domain.next_steps import Step
 from finetuned.domain.registers import Model
-from finetuned.next_steps import Step
-from finetuned.queries_lineage import Ancestor, Lineage
+from finetuned.queries.lineage import Ancestor, Lineage
 
 
 def lineage(found: Lineage) -> wire.Lineage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetuned import wire
-from finetuned.secret_store import SecretName
+from finetuned.secrets.store import SecretName
 
 
 def secret(each: SecretName) -> wire.Secret:

@@ -1,0 +1,3 @@
+"""What attempts printed: its files, its lines, and searches in it."""
+
+from __future__ import annotations
