@@ -188,14 +188,14 @@ def test_a_dataset_is_uploaded_audited_and_trained_on_by_its_name(tiny_model: st
         assert "Did you mean 'colours'?" in answer["error"]["message"]
 
 
-def test_a_registered_file_that_changes_fails_the_job_while_it_is_validated(
+def test_a_registered_file_that_changed_is_refused_when_a_job_names_it(
     tiny_model: str, make_rows: MakeRows
 ) -> None:
     path = make_rows("rows.jsonl", [chat(number) for number in range(4)])
     with running() as daemon:
         daemon.ok("POST", "/v1/datasets/register", {"name": "colours", "path": path})
         Path(path).write_text(json.dumps(chat(9)) + "\n")
-        job_id = daemon.submit("sft", model=tiny_model, dataset="dataset:colours", max_steps=1)
-        job = daemon.wait_for(job_id, timeout=60)
-        assert (job["state"], job["error"]["code"]) == ("failed", "dataset_changed")
-        assert [attempt["purpose"] for attempt in job["attempts"]] == ["validate"]
+        params = {"model": tiny_model, "dataset": "dataset:colours", "max_steps": 1}
+        status, answer = daemon.request("POST", "/v1/jobs", {"kind": "sft", "params": params})
+        assert (status, answer["error"]["code"]) == (409, "dataset_changed")
+        assert "register it again" in answer["error"]["message"]
