@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -210,7 +211,11 @@ async def test_of_two_runners_for_one_bundle_one_works(house: House) -> None:
 
 def descriptors(pid: int) -> list[str]:
     """What a process has open."""
-    return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            found.append(str(each.readlink()))
+    return found
 
 
 def oom_score_adj(pid: int) -> int:
