@@ -32,7 +32,7 @@ DEFAULT_MAX_ATTEMPTS = 3
 class JobRequest(BaseModel):
     """The body of ``POST /v1/jobs``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     kind: str = Field(
         default="",

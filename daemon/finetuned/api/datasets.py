@@ -81,7 +81,7 @@ class PreviewQuery(Query):
 class RegisterRequest(BaseModel):
     """The body of ``POST /v1/datasets/register``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     name: Name = Field(description="the dataset's name")
     path: AbsolutePath = Field(description="the absolute path of a file on the server")
@@ -94,7 +94,7 @@ class RegisterRequest(BaseModel):
 class AuditRequest(BaseModel):
     """The body of ``POST /v1/datasets/{name}/audit``."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", defer_build=True, protected_namespaces=())
 
     model: str = Field(description="the model whose tokenizer and chat template are used")
     params: dict[str, Any] = Field(

@@ -41,7 +41,7 @@ class JobQuery(Query):
 class CancelRequest(BaseModel):
     """The optional body of a cancel."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     reason: str | None = Field(default=None, max_length=1000, description="why, for the job's timeline")
 
@@ -49,7 +49,7 @@ class CancelRequest(BaseModel):
 class RetryRequest(BaseModel):
     """The optional body of a retry."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     from_checkpoint: str | Integer | None = Field(
         default=None, description="`latest`, or the step of a checkpoint; null starts from the beginning"

@@ -14,7 +14,7 @@ from finetuned.api.parameters import AbsolutePath
 class BackupRequest(BaseModel):
     """The body of ``POST /v1/log/backup``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     path: AbsolutePath = Field(description="an absolute path on the daemon's host; must not exist yet")
 

@@ -19,7 +19,7 @@ SecretName = Annotated[str, spelled(r"^[a-z0-9][a-z0-9._-]{0,63}$", 64)]
 class SecretRequest(BaseModel):
     """The body of ``PUT /v1/secrets/{name}``."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     value: Annotated[str, spelled(r"^\S.{6,}\S$", LONGEST)] = Field(
         description="the secret; at least 8 characters and at most 8192 bytes"

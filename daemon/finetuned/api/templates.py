@@ -41,7 +41,7 @@ class VersionsQuery(Query):
 class TemplateRequest(BaseModel):
     """The body of ``PUT /v1/templates/{name}``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     request: JobRequest = Field(
         description="a job request as `POST /v1/jobs` takes it; params may be left for later"

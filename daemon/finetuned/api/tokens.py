@@ -17,7 +17,7 @@ from finetuned.json_numbers import Integer
 class TokenRequest(BaseModel):
     """The body of ``POST /v1/tokens``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     scope: Literal["read", "operate", "admin"] = Field(description="what its bearer may do")
     name: str | None = Field(default=None, max_length=200, description="what it is for")
