@@ -65,17 +65,16 @@ class OutputQueries:
 
     async def _blocks(self, job_id: str, output: JobOutput, *, follow: bool) -> AsyncGenerator[bytes]:
         with output, suppress(NotFoundError):  # deleted while it was read
+            # Behind what was given out, and not where the reader stands: it may have turned to a file that is empty yet.
+            expected = output.position
             while True:
                 # Looked at before the files: what was written before the end is then read after it.
                 job = await self.job(job_id)
-                while True:
-                    expected = output.position
-                    block = await anyio.to_thread.run_sync(output.read, job)
-                    if not block:
-                        break
+                while block := await anyio.to_thread.run_sync(output.read, job):
                     attempt, offset = output.begin
                     if follow and offset != (expected[1] if attempt == expected[0] else 0):
                         raise OutputGapError
+                    expected = output.position
                     yield block
                 if not follow or output.is_final(job):
                     return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from finetuned.domain import facts
 from finetuned.output import files as logs
 from finetuned.output import search as log_search
+from finetuned.output.files import OutputGapError
 from finetuned.queries import output as queries_output
 
 
@@ -266,16 +267,29 @@ async def test_following_ends_abruptly_where_output_was_removed_before_it_was_re
     async with client.get(f"/v1/jobs/{job_id}/logs", params={"follow": "true"}) as response:
         got += await response.content.readany()
         rotate(file)
-        file.write_text("two\n")
-        rotate(file)
-        file.write_text("three\n")
-        rotate(file)
-        output_file(house, job_id, 1, "output.log.4").unlink()
+        # "two" is never there to be read: the follower looks at any moment between these lines.
+        output_file(house, job_id, 1, "output.log.8").write_text("three\n")
         file.write_text("four\n")
         with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):
             await response.content.read()
     assert got == b"one\n"
     assert await read_from(client, job_id, "1:4") == ("1:8", "three\nfour\n")
+
+
+async def test_a_gap_is_told_though_the_file_behind_it_is_empty_at_first(house: Any) -> None:
+    job_id = await running_job(house)
+    file = output_file(house, job_id, 1)
+    file.write_text("one\n")
+    _, blocks = await house.queries.output.read(job_id, follow=True)
+    async with aclosing(blocks):
+        assert await anext(blocks) == b"one\n"
+        rotate(file)
+        later = output_file(house, job_id, 1, "output.log.8")
+        later.touch()
+        assert await anext(blocks) == b""
+        later.write_text("three\n")
+        with pytest.raises(OutputGapError):
+            await anext(blocks)
 
 
 @pytest.mark.parametrize(
