@@ -27,6 +27,7 @@ from finetuned.domain.errors import (
     TooManyUploadsError,
     UploadStalledError,
 )
+from finetuned_sdk.bundle import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class DatasetStore:
     def prepare(self) -> None:
         """Make the directories, and sweep what an earlier daemon left half-received. Blocks."""
         self._incoming.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        sync_directory(self.directory.parent)
         for left in self._incoming.iterdir():
             with suppress(OSError):
                 left.unlink()
@@ -127,8 +129,9 @@ class DatasetStore:
         if not target.is_file() or target.stat().st_size != content.bytes:
             home.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
             received.file.rename(target)
-            _sync_directory(home)
-            _sync_directory(self.directory)
+        # Also of a file that was there: who moved it may have been killed before its names were on disk.
+        sync_directory(home)
+        sync_directory(self.directory)
         return target
 
     def remove_unused(self, version: str, in_use: Collection[str]) -> list[Path]:
@@ -241,11 +244,3 @@ def _listed(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except FileNotFoundError:
         return []
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

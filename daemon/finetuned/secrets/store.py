@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from finetuned.domain.errors import FinetunedError, InvalidRequestError, NotFoundError, Rejected
+from finetuned_sdk.bundle import sync_directory
 from finetuned_sdk.secrets import REFERENCE, SHORTEST
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+LEFT: Final = re.compile(rf"\.{NAME.pattern}-[0-9a-f]{{8}}")  # a value on its way to its name
 LONGEST: Final = 8192  # bytes of a value
 CREDENTIAL_PREFIX: Final = (
     "secret_"  # what LoadCredential=secret:DIRECTORY puts before the names of its files
@@ -91,6 +93,7 @@ class SecretStore:
         self._require_own(name)
         _check_value(value)
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sync_directory(self.directory.parent)
         _require_private(self.directory)
         temporary = self.directory / f".{name}-{os.urandom(4).hex()}"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -103,6 +106,14 @@ class SecretStore:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
+        sync_directory(self.directory)
+
+    def sweep(self) -> None:
+        """Remove values that a killed daemon left half-stored: no name leads to them. Blocks."""
+        for left in _files(self.directory):
+            if LEFT.fullmatch(left.name):
+                with suppress(OSError):  # a daemon starts without this
+                    left.unlink()
 
     def delete(self, name: str) -> None:
         """Remove a value. Raises ``SecretMissingError`` or ``Rejected``."""
@@ -114,6 +125,7 @@ class SecretStore:
             raise SecretMissingError(
                 f"There is no secret {name!r}; `finetune secrets` lists them.", param="name"
             ) from None
+        sync_directory(self.directory)
 
     def _places(self, name: str) -> list[tuple[Path, bool]]:
         if not NAME.fullmatch(name):

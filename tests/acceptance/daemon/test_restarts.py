@@ -85,6 +85,15 @@ def test_every_accepted_job_is_there_after_a_kill() -> None:
         assert report["ok"], report
 
 
+def test_a_secret_that_a_killed_daemon_left_half_stored_is_swept_at_the_next_start() -> None:
+    with running() as daemon:
+        daemon.ok("PUT", "/v1/secrets/hf", {"value": "hf_abcdefgh"})
+        daemon.kill()
+        (daemon.state / "secrets" / ".hf-0123abcd").write_text("hf_newer")
+        daemon.start()
+        assert [path.name for path in (daemon.state / "secrets").iterdir()] == ["hf"]
+
+
 def test_an_ephemeral_daemon_takes_its_jobs_along() -> None:
     with running("--ephemeral") as daemon:
         job_id = daemon.submit(steps=1000, step_seconds=0.1, spawn_children=1)

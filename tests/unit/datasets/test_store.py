@@ -73,6 +73,33 @@ async def test_a_file_is_whole_and_synced_before_it_gets_its_place(
     assert done == ["sync incoming", "rename", "sync datasets", f"sync {store.directory.parent.name}"]
 
 
+async def test_a_name_that_was_there_is_synced_too_before_it_is_told(
+    store: DatasetStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await take(store, ROWS)  # as a daemon did that was killed before it synced
+    synced: list[Path] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real_fsync(descriptor)
+
+    async with store.receive(chunks(ROWS)) as received:
+        monkeypatch.setattr(os, "fsync", fsync)
+        assert store.place(received) == path
+    assert synced == [path.parent, store.directory]
+
+
+async def test_the_directory_of_all_datasets_lasts_before_anything_is_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink()))
+    for _ in range(2):
+        DatasetStore(tmp_path / "datasets", Limits(max_bytes=1, min_free_bytes=0, stall_s=5)).prepare()
+    assert synced == [tmp_path] * 2
+
+
 async def test_the_same_content_is_kept_once(store: DatasetStore) -> None:
     first = await take(store, ROWS)
     inode = first.stat().st_ino

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -148,12 +149,97 @@ def test_a_full_disk_leaves_the_old_value_and_no_piece_of_the_new(
     store: SecretStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("hf", "hf_abcdefgh")
+    sync = os.fsync
 
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+    def full(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         store.put("hf", "hf_newer_value")
     assert store.read("hf") == "hf_abcdefgh"
     assert [path.name for path in store.directory.iterdir()] == ["hf"]
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done to the disk, in order: syncs by the name of what was synced, renames and removals."""
+    told: list[str] = []
+    sync, replace, unlink = os.fsync, Path.replace, Path.unlink
+
+    def fsync(descriptor: int) -> None:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        told.append("sync " + ("value" if name.startswith(".") else name))
+        sync(descriptor)
+
+    def rename(path: Path, target: Path) -> Path:
+        assert path.read_text() == "hf_abcdefgh"
+        told.append(f"rename {target.name}")
+        return replace(path, target)
+
+    def remove(path: Path, *, missing_ok: bool = False) -> None:
+        told.append(f"remove {path.name}")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    monkeypatch.setattr(Path, "unlink", remove)
+    return told
+
+
+def test_a_value_is_on_disk_before_its_name_and_its_name_before_put_returns(
+    store: SecretStore, done: list[str]
+) -> None:
+    store.put("hf", "hf_abcdefgh")
+    assert done == [f"sync {store.directory.parent.name}", "sync value", "rename hf", "sync secrets"]
+
+
+def test_a_removal_is_on_disk_before_delete_returns(store: SecretStore, done: list[str]) -> None:
+    store.put("hf", "hf_abcdefgh")
+    done.clear()
+    store.delete("hf")
+    assert done == ["remove hf", "sync secrets"]
+
+
+def test_a_value_that_a_killed_daemon_left_half_stored_is_swept_and_nothing_else(
+    store: SecretStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("hf", "hf_abcdefgh")
+
+    def killed(_path: Path, _target: Path) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", killed)
+        for name in ("hf", "wandb.ai-1", "x"):
+            with pytest.raises(KeyboardInterrupt):
+                store.put(name, "hf_newer_value")
+    others = (".hf", ".hf-1234567", ".hf-123456789", ".hf-1234567z", "hf-12345678", ".HF-12345678", "README")
+    for name in others:
+        (store.directory / name).write_text("theirs")
+    assert len(list(store.directory.iterdir())) == 1 + 3 + len(others)
+    store.sweep()
+    assert sorted(path.name for path in store.directory.iterdir()) == sorted(["hf", *others])
+    assert store.read("hf") == "hf_abcdefgh"
+
+
+def test_what_cannot_be_swept_stays_and_no_directory_is_nothing_to_sweep(
+    store: SecretStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.sweep()
+    assert not store.directory.exists()
+    store.directory.mkdir()
+    for name in (".a-12345678", ".b-12345678"):
+        (store.directory / name).touch()
+    unlink = Path.unlink
+
+    def busy(path: Path, *, missing_ok: bool = False) -> None:
+        if path.name.startswith(".a"):
+            raise OSError(30, "Read-only file system")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", busy)
+    store.sweep()
+    assert [path.name for path in store.directory.iterdir()] == [".a-12345678"]
