@@ -27,6 +27,7 @@ from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secret
 from finetuned.attempts.launcher import LocalExecutor, withheld_secrets
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
+from finetuned.commands.appending import Appending
 from finetuned.commands.datasets import DatasetCommands
 from finetuned.commands.door import Commands
 from finetuned.commands.secrets import SecretCommands
@@ -189,16 +190,17 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
     datasets = dataset_store(config)
     await anyio.to_thread.run_sync(datasets.prepare)  # before anybody may upload
+    await anyio.to_thread.run_sync(secrets.sweep)
     paths = PathPolicy(roots=config.data_roots, hosts=frozenset(config.outbound_allow))
+    appending = Appending(events, board, queries.now)
     commands = Commands(
-        events,
-        board,
+        appending,
         queries,
         registry,
         host=facts.host,
         check_room=facts.check_room,
         secrets=SecretCommands(events, secrets),
-        datasets=DatasetCommands(events, board, datasets, paths),
+        datasets=DatasetCommands(appending, datasets, paths),
         paths=paths,
         default_max_attempts=config.max_attempts,
     )

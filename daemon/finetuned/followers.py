@@ -128,5 +128,7 @@ class DatasetRemover:
             return list(event.data["versions"])
         if event.type == facts.DatasetRegistered.type:
             return [event.data["version"]]
-        rows = await self._datasets.log.fetch(queries()["select_job"], (event.stream.removeprefix("job/"),))
+        rows = await self._datasets.appending.log.fetch(
+            queries()["select_job"], (event.stream.removeprefix("job/"),)
+        )
         return {each["version"] for row in rows for each in job_from(row[0]).datasets.values()}

@@ -19,6 +19,7 @@ from finetuned.api.doors import FEED
 from finetuned.api.feed import Feed
 from finetuned.api.server import Addresses, serve
 from finetuned.board import Board
+from finetuned.commands.appending import Appending
 from finetuned.commands.datasets import DatasetCommands
 from finetuned.commands.door import Commands
 from finetuned.commands.secrets import SecretCommands
@@ -146,19 +147,20 @@ async def serve_house(
             return Host()
 
         paths = PathPolicy(roots=config.data_roots, hosts=frozenset(config.outbound_allow))
-        secrets = SecretCommands(log, SecretStore(config.secrets_dir))
+        secrets = SecretStore(config.secrets_dir)
         limits = Limits(max_bytes=config.max_upload_bytes, min_free_bytes=0, stall_s=config.upload_stall_s)
         store = DatasetStore(state_dir / "datasets", limits)
         await anyio.to_thread.run_sync(store.prepare)
+        await anyio.to_thread.run_sync(secrets.sweep)
+        appending = Appending(log, board, queries.now)
         commands = Commands(
-            log,
-            board,
+            appending,
             queries,
             registry,
             host=host,
             check_room=check_room,
-            secrets=secrets,
-            datasets=DatasetCommands(log, board, store, paths),
+            secrets=SecretCommands(log, secrets),
+            datasets=DatasetCommands(appending, store, paths),
             paths=paths,
         )
         app = build(

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import anyio.to_thread
 
 from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.access.server_paths import root_of
-from finetuned.board import Board
 from finetuned.commands.appending import Appending
 from finetuned.datasets import references
 from finetuned.datasets.content import Format, Inspected, Inspection, open_regular
@@ -28,7 +27,6 @@ from finetuned.domain.idempotency import Once
 from finetuned.domain.registers import Dataset, DatasetVersion, Shelf
 from finetuned.domain.world import World
 from finetuned.patience import FATAL
-from finetuned.store import Log
 from finetuned.submission import JobRequest
 from finetuned_events import NewEvent
 
@@ -74,14 +72,9 @@ class DatasetCommands:
     The same content under the same name again changes nothing, so each may be repeated.
     """
 
-    log: Log
-    board: Board
+    appending: Appending
     store: DatasetStore
     paths: PathPolicy = NOWHERE
-    appending: Appending = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.appending = Appending(self.log, self.board)
 
     async def upload(
         self,
@@ -143,13 +136,15 @@ class DatasetCommands:
 
         Raises ``NotFoundError``, or ``InvalidRequestError`` for a prefix of several versions.
         """
-        world = await self.board.world()
+        world = await self.appending.board.world()
         dataset = references.dataset(world.datasets, name)
         versions = [each.version for each in dataset.versions]
         if prefix is not None:
             versions = [references.version(dataset, references.check_prefix(prefix)).version]
         only = versions if prefix is not None else None
-        await self.log.execute(lambda world: dataset_decisions.delete(world, name, only, actor=actor))
+        await self.appending.log.execute(
+            lambda world: dataset_decisions.delete(world, name, only, actor=actor)
+        )
         return versions
 
     async def _register(
@@ -191,7 +186,9 @@ class DatasetCommands:
             raise
         if once is not None and once.replayed:
             await self.remove_unused(content.sha256)  # it may have been deleted since
-            return Registered(references.dataset((await self.board.world()).datasets, name), new=False)
+            return Registered(
+                references.dataset((await self.appending.board.world()).datasets, name), new=False
+            )
         # Not looked up: somebody else may have deleted or replaced it by now.
         shelf = Shelf[Dataset]()
         if before is not None:
@@ -203,7 +200,7 @@ class DatasetCommands:
 
     async def remove_unused(self, version: str) -> None:
         """Remove what nobody needs of a version. Hold ``store.changing``."""
-        in_use = frozenset(dataset_decisions.paths_in_use(await self.board.world()))
+        in_use = frozenset(dataset_decisions.paths_in_use(await self.appending.board.world()))
         for file in await anyio.to_thread.run_sync(self.store.remove_unused, version, in_use):
             log.info("Removed %s, which no dataset and no live job needs any more", file)
 

@@ -11,7 +11,6 @@ import anyio.to_thread
 
 from finetuned import templates
 from finetuned.access.path_policy import NOWHERE, PathPolicy
-from finetuned.board import Board
 from finetuned.commands.appending import Appending
 from finetuned.commands.datasets import AuditPlan, DatasetCommands
 from finetuned.commands.secrets import SecretCommands
@@ -23,7 +22,6 @@ from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
 from finetuned.queries.door import Queries
 from finetuned.secrets.scan import refuse_secrets
-from finetuned.store import Log
 from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, resolve
 from finetuned_events import BackupError, BackupReport, RebuildReport
 from finetuned_sdk import Host, Registry, checkpoints
@@ -46,8 +44,7 @@ class Commands:
     Methods with ``once`` do their work once however often they are called with the same ``Once``.
     """
 
-    log: Log
-    board: Board
+    appending: Appending
     queries: Queries
     registry: Registry
     host: Callable[[], Awaitable[Host]]
@@ -58,11 +55,9 @@ class Commands:
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS
     new_id: Callable[[str], str] = field(default=new_id)
     templates: TemplateCommands = field(init=False)
-    _appending: Appending = field(init=False)
 
     def __post_init__(self) -> None:
-        self._appending = Appending(self.log, self.board, self.queries.now)
-        self.templates = TemplateCommands(self._appending, self.registry, self.paths)
+        self.templates = TemplateCommands(self.appending, self.registry, self.paths)
 
     async def submit(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None
@@ -71,7 +66,7 @@ class Commands:
 
         Raises ``InvalidRequestError``, ``PathNotAllowedError``, ``StorageFullError`` or ``Rejected``.
         """
-        if done := await self._appending.earlier(once):
+        if done := await self.appending.earlier(once):
             return await self.queries.job(done.removeprefix("job/"))
         return await self._submit(request, actor=actor, may_name_paths=may_name_paths, once=once)
 
@@ -80,7 +75,7 @@ class Commands:
     ) -> Job:
         """Ask a job to end. Raises ``NotFoundError``, or ``Rejected`` if it has ended."""
         refuse_secrets(reason, where="reason")
-        await self._appending.execute(
+        await self.appending.execute(
             lambda world: decisions.cancel(world, job_id, actor=actor, reason=reason),
             subject=f"job/{job_id}",
             actor=actor,
@@ -102,7 +97,7 @@ class Commands:
 
         It is checked as a new one is: who may not name its paths may not repeat it either.
         """
-        if done := await self._appending.earlier(once):
+        if done := await self.appending.earlier(once):
             return await self.queries.job(done.removeprefix("job/"))
         old = await self.queries.job(job_id)
         if old.is_live:
@@ -138,7 +133,7 @@ class Commands:
         once: Once | None = None,
     ) -> Job:
         """Submit a job that reads a dataset as a training would. Raises ``NotFoundError``, and as ``submit``."""
-        if done := await self._appending.earlier(once):
+        if done := await self.appending.earlier(once):
             return await self.queries.job(done.removeprefix("job/"))
         version = await self.queries.datasets.version(dataset, plan.version)
         return await self._submit(
@@ -147,11 +142,11 @@ class Commands:
 
     async def delete(self, job_id: str, *, actor: str) -> None:
         """Hide an ended job and have its files removed. Raises ``Rejected`` while it is live."""
-        await self.log.execute(lambda world: decisions.delete(world, job_id, actor=actor))
+        await self.appending.log.execute(lambda world: decisions.delete(world, job_id, actor=actor))
 
     async def delete_model(self, name: str, *, actor: str) -> None:
         """Free a model's name; its files stay. Raises ``NotFoundError`` if there is none."""
-        await self.log.execute(lambda world: decisions.delete_model(world, name, actor=actor))
+        await self.appending.log.execute(lambda world: decisions.delete_model(world, name, actor=actor))
 
     async def create_token(
         self,
@@ -180,7 +175,7 @@ class Commands:
             name=name,
             expires_at=None if expires_in is None else self.queries.now() + expires_in * 1_000_000,
         )
-        appended = await self._appending.execute(
+        appended = await self.appending.execute(
             lambda _world: decisions.create_token(fact, actor=actor),
             subject=f"token/{token_id}",
             actor=actor,
@@ -193,21 +188,21 @@ class Commands:
                 f"This request made the token {made} before, and its secret was shown then only; revoke it"
                 f" (`finetune tokens revoke {made}`) and make another with a new key.",
             )
-        world = await self.board.world()
+        world = await self.appending.board.world()
         return world.tokens[token_id], secret
 
     async def revoke_token(self, token_id: str, *, actor: str) -> None:
         """Close a token. Raises ``NotFoundError`` if there is none."""
-        await self.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
+        await self.appending.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
 
     async def record_token_uses(self, used: Collection[str]) -> None:
         """Record that these tokens opened the door, each at most once an hour."""
         now = self.queries.now()
-        await self.log.execute(lambda world: decisions.use_tokens(world, used, now=now))
+        await self.appending.log.execute(lambda world: decisions.use_tokens(world, used, now=now))
 
     async def rebuild_log(self) -> RebuildReport:
         """Replay the log and swap in what differs from the projections. Takes seconds on a large log."""
-        return await self.log.rebuild()
+        return await self.appending.log.rebuild()
 
     async def backup_log(self, destination: Path) -> BackupReport:
         """Write a checked copy of the log to a new file. Raises ``InvalidRequestError``."""
@@ -217,7 +212,7 @@ class Commands:
                 param="path",
             )
         try:
-            return await self.log.backup(destination)
+            return await self.appending.log.backup(destination)
         except BackupError as error:
             raise InvalidRequestError(f"path: {error}", param="path", code=error.code) from None
 
@@ -234,7 +229,7 @@ class Commands:
         request, template = await self._completed(request)
         await self.check_room()
         host = await self.host()
-        datasets = dict((await self.board.world()).datasets)  # of this moment, for the thread
+        datasets = dict((await self.appending.board.world()).datasets)  # of this moment, for the thread
         fact = await anyio.to_thread.run_sync(
             lambda: resolve(
                 request,
@@ -250,7 +245,7 @@ class Commands:
         )
         fact = replace(fact, template=retry_of.template if retry_of is not None else template)
         job_id = self.new_id("job-")
-        appended = await self._appending.execute(
+        appended = await self.appending.execute(
             lambda world: decisions.submit(world, job_id, fact, actor=actor),
             subject=f"job/{job_id}",
             actor=actor,

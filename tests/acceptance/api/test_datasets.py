@@ -542,7 +542,7 @@ async def test_nothing_is_removed_while_a_file_waits_for_its_event(
             return await events.execute(decide)
 
     held: list[bool] = []
-    datasets.appending = Appending(Watching(), datasets.board)  # type: ignore[arg-type]
+    datasets.appending = Appending(Watching(), house.commands.appending.board)  # type: ignore[arg-type]
     await upload(client, ROWS)
     assert held == [True]
 

@@ -167,7 +167,7 @@ async def test_an_upload_that_is_repeated_shows_the_dataset_as_it_is_now(client:
 
 async def test_a_key_is_free_again_after_a_day(house: Any) -> None:
     def ask(now: int) -> tuple[Appending, Once]:
-        return Appending(house.log, house.commands.board, lambda: now), once(
+        return Appending(house.log, house.commands.appending.board, lambda: now), once(
             "uid:1", "a key", b"what is asked"
         )
 
