@@ -6,6 +6,7 @@ A trainer runs on in the release that it was started from, so that an upgrade sw
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class MakeRelease:
         Run((str(self.python), "-m", "venv", str(self.path)), "make the environment").run()
         pip = (str(self.path / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check")
         Run((*pip, self.source.requirement), "install finetuned").run()
+        os.sync()  # all that pip wrote, before anything says that it is whole
         record = {"version": self.source.version, "fingerprint": self.source.fingerprint}
         Write(self.path / RECORD, json.dumps(record)).run()  # last: without it the release is not whole
 

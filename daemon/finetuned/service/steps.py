@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from finetuned.domain.errors import FinetunedError
+from finetuned_sdk.bundle import sync_directory
 
 TAIL = 15  # lines of a failed command's output that are shown
 
@@ -110,9 +111,13 @@ class Write:
                 return
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             beside = self.path.with_name(f".{self.path.name}.new")
-            beside.write_text(self.content, encoding="utf-8")
-            beside.chmod(self.mode)
+            with beside.open("w", encoding="utf-8") as file:
+                file.write(self.content)
+                os.fchmod(file.fileno(), self.mode)
+                file.flush()
+                os.fsync(file.fileno())  # or a power failure leaves the name without the text
             beside.replace(self.path)
+            sync_directory(self.path.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,7 @@ class Link:
             beside.unlink(missing_ok=True)
             beside.symlink_to(self.target)
             beside.replace(self.path)
+            sync_directory(self.path.parent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from finetuned.attempts import identity
 from finetuned.service import releases
 from finetuned.service.releases import MakeRelease, interpreters_in_use, place, prunable
 from finetuned.service.sources import Source
-from finetuned.service.steps import StepError
+from finetuned.service.steps import Run, StepError
 from finetuned_sdk.bundle import Bundle, ExitRecord, RunnerIdentity, Spec
 
 SOURCE = Source("finetuned==1.0", "1.0", "abc")
@@ -60,6 +60,24 @@ def test_what_cannot_be_installed_leaves_a_release_that_is_not_whole(
         MakeRelease(tmp_path / "1.0", SOURCE, Path(sys.executable)).run()
     assert releases.fingerprint(tmp_path / "1.0") is None
     assert not (tmp_path / "1.0" / "left-over").exists()
+
+
+def test_all_of_a_release_is_on_disk_before_its_record_says_that_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    replace = Path.replace
+
+    def rename(path: Path, target: Path) -> Path:
+        done.append(f"rename {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(Run, "run", lambda step: done.append(step.why))
+    monkeypatch.setattr(os, "sync", lambda: done.append("sync"))
+    monkeypatch.setattr(Path, "replace", rename)
+    MakeRelease(tmp_path / "1.0", SOURCE, Path("/no/python")).run()
+    assert done == ["make the environment", "install finetuned", "sync", "rename release.json"]
+    assert releases.fingerprint(tmp_path / "1.0") == "abc"
 
 
 def test_releases_are_removed_that_nobody_keeps_or_uses() -> None:

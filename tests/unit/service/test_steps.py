@@ -33,6 +33,37 @@ def test_a_link_of_ours_is_turned_without_a_moment_without_it(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["current"]
 
 
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was done to the disk, in order: syncs by the name of what was synced, and renames."""
+    told: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        told.append("sync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    def rename(path: Path, target: Path) -> Path:
+        told.append(f"rename {path.name} {target.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    return told
+
+
+def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_before_the_next_step(
+    tmp_path: Path, done: list[str]
+) -> None:
+    Write(tmp_path / "etc" / "unit", "text\n").run()
+    assert done == ["sync .unit.new", "rename .unit.new unit", "sync etc"]
+
+
+def test_a_link_is_on_disk_before_the_next_step(tmp_path: Path, done: list[str]) -> None:
+    Link(tmp_path / "opt" / "current", tmp_path / "1").run()
+    assert done == ["rename .current.new current", "sync opt"]
+
+
 def test_a_link_that_a_broken_off_try_left_beside_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / ".current.new").symlink_to("/nowhere")
     Link(tmp_path / "current", tmp_path / "1").run()
