@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -92,7 +93,7 @@ async def download(
     for last in (False, True):
         await _complete(transport, path, query, content, part, on_bytes)
         if await anyio.to_thread.run_sync(_holds, part, content):
-            await anyio.to_thread.run_sync(part.replace, destination)
+            await anyio.to_thread.run_sync(_name, part, destination)
             return True
         on_bytes(-content.bytes)
         await anyio.to_thread.run_sync(part.unlink)
@@ -174,6 +175,13 @@ async def _read(stream: aiohttp.StreamReader) -> bytes:
 def _part(destination: Path, content: Content) -> Path:
     """The hidden file of an unfinished download: another content is another file."""
     return destination.with_name(f".{destination.name}.{content.mark}.part")
+
+
+def _name(part: Path, destination: Path) -> None:
+    """Give what is whole its name, once its bytes are on disk: a power failure leaves no empty model."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(destination)
 
 
 def _is_there(destination: Path, content: Content) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import AsyncIterator
@@ -86,6 +87,29 @@ async def test_a_file_arrives_whole_in_a_folder_that_is_made(
     assert target.read_bytes() == WEIGHTS
     assert sum(counted) == len(WEIGHTS)
     assert [each.name for each in target.parent.iterdir()] == ["weights"]
+
+
+async def test_a_file_is_on_disk_before_it_has_its_name(
+    client: Client, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        part = Path(f"/proc/self/fd/{descriptor}").readlink()
+        assert part.read_bytes() == WEIGHTS
+        done.append(f"sync {part.name}")
+        sync(descriptor)
+
+    def rename(path: Path, target: Path) -> Path:
+        done.append(f"rename {path.name}")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    await client.download_file("job-1", "adapter", shelf.file, tmp_path / "w")
+    part = f".w.{zlib.crc32(WEIGHTS):08x}.part"
+    assert done == [f"sync {part}", f"rename {part}"]
 
 
 async def test_a_broken_connection_is_resumed_where_it_broke(
