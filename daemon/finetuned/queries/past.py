@@ -5,7 +5,7 @@ What is only computed when it is read (queue position, ``wait_reason``) is no pa
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +32,7 @@ _OF_MODELS = frozenset(each for each in facts.SCHEMAS if each.startswith("model.
 Read = Callable[..., Awaitable[list[Event]]]  # of the log, with a filter
 
 
-KEPT_S = 60.0  # how long a world of the past waits for the next look
+KEPT_S = 60.0  # how long a world of the past waits for the next look, before it is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +41,16 @@ class Kept:
 
     position: int
     world: World
-    looked_at: float
 
 
 @dataclass(slots=True)
 class Past:
-    """What the log knows of earlier moments. A replay of everything takes a while: one is made at a time.
-
-    ``clock`` counts seconds, whatever the time of day.
-    """
+    """What the log knows of earlier moments. A replay of everything takes a while: one is made at a time."""
 
     log: Log
-    clock: Callable[[], float] = time.monotonic
     _replaying: anyio.Lock = field(default_factory=anyio.Lock)
     _kept: Kept | None = None
+    _forgetting: asyncio.TimerHandle | None = None
 
     async def job(self, job_id: str, at: int) -> Job:
         """The job as it was after event ``at``. Raises ``NotFoundError`` if it was not there yet."""
@@ -77,13 +73,24 @@ class Past:
         Hold ``_replaying`` while you look at it: the next caller's fold goes on from it.
         """
         position = min(at, self.log.head)
-        # Taken out, so that a fold which breaks off leaves nothing half done behind.
-        kept, self._kept = self._kept, None
-        if kept is None or kept.position > position or self.clock() - kept.looked_at > KEPT_S:
-            kept = Kept(0, World(), 0.0)
+        kept = self._taken_out()
+        if kept is None or kept.position > position:
+            kept = Kept(0, World())
         await self._fold(kept.world, partial(self.log.read, types=_FOLDED), kept.position, position)
-        self._kept = Kept(position, kept.world, self.clock())
+        self._keep(Kept(position, kept.world))
         return kept.world
+
+    def _keep(self, kept: Kept) -> None:
+        self._kept = kept
+        # All jobs there ever were: too much to hold on to until somebody looks again, who may never come.
+        self._forgetting = asyncio.get_running_loop().call_later(KEPT_S, self._taken_out)
+
+    def _taken_out(self) -> Kept | None:
+        """The world of the last look; it is not kept any more, so that a fold which breaks off leaves nothing half done."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        kept, self._kept, self._forgetting = self._kept, None, None
+        return kept
 
     async def _fold(self, world: World, read: Read, after: int, position: int) -> None:
         while after < position:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from tests.unit.domain.worlds import submission
 
 from finetuned.domain import decisions, facts
+from finetuned.queries import past as past_module
 from finetuned.queries.past import KEPT_S, Past
 from finetuned.store import Log, open_log
 
@@ -92,13 +96,52 @@ async def test_an_earlier_moment_is_folded_anew(log: Log) -> None:
     assert watched.counted() == 3
 
 
-async def test_what_was_folded_is_forgotten_when_nobody_asks_for_a_minute(log: Log) -> None:
-    watched, now = Watched(log), [0.0]
-    past = Past(watched, clock=lambda: now[0])  # type: ignore[arg-type]
-    for waited, read in ((0.0, log.head), (KEPT_S - 1, 0), (KEPT_S - 1, 0), (KEPT_S + 1, log.head)):
-        now[0] += waited
+async def test_what_was_folded_leaves_memory_when_nobody_asks_for_it(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(past_module, "KEPT_S", 0.0)
+    watched = Watched(log)
+    past = Past(watched)  # type: ignore[arg-type]
+    await past.jobs(log.head)
+    with anyio.fail_after(10):
+        while past._kept is not None:
+            await anyio.lowlevel.checkpoint()
+    watched.counted()
+    assert await ids(past, log.head, limit=1) == ["job-4"]
+    assert watched.counted() == log.head
+
+
+async def test_each_look_keeps_what_was_folded_for_another_minute(log: Log) -> None:
+    past = Past(log)
+    ends: list[float] = []
+    for _ in range(3):
+        before = past._forgetting
+        earliest = asyncio.get_running_loop().time() + KEPT_S
         await past.jobs(log.head)
-        assert watched.counted() == read
+        assert before is None or before.cancelled()
+        assert past._forgetting is not None
+        assert not past._forgetting.cancelled()
+        ends.append(past._forgetting.when())
+        assert ends[-1] >= earliest
+    assert ends == sorted(ends)
+
+
+async def test_a_look_that_breaks_off_leaves_nothing_half_folded_and_no_timer(log: Log) -> None:
+    past = Past(log)
+    await past.jobs(log.head)
+    before = past._forgetting
+    assert before is not None
+    await submit(log, "job-5")
+
+    class Broken(Watched):
+        async def read(self, **_which: Any) -> Any:
+            raise OSError("unreadable")
+
+    past.log = Broken(log)  # type: ignore[assignment]
+    with pytest.raises(OSError, match="unreadable"):
+        await past.jobs(log.head)
+    assert before.cancelled()
+    assert (past._kept, past._forgetting) == (None, None)
 
 
 async def test_devices_and_models_are_made_from_their_own_events_only(log: Log) -> None:
