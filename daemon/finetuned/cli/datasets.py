@@ -9,12 +9,12 @@ import click
 
 from finetuned.cli import console, listings, parameters, preview, transfers, units, watch
 from finetuned.cli.nouns import Noun
-from finetuned.cli.session import json_option, paged, with_daemon
+from finetuned.cli.session import json_option, paged, watch_option, with_daemon
 from finetuned.cli.shapes import Fetched, Gone, Listing, TokenPreview
 from finetuned.client import Client
 from finetuned.client.datasets import sha256
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
-from finetuned.wire import Dataset, DatasetAudit, DatasetPreview, Event, Job
+from finetuned.wire import Dataset, DatasetAudit, DatasetPreview
 
 FORMATS = ("jsonl", "json", "csv", "parquet")
 
@@ -150,12 +150,7 @@ async def preview_command(
     multiple=True,
     help="A parameter of the training that is planned; can be repeated.",
 )
-@click.option("--watch", "watching", is_flag=True, help="Stay until it is done, and show the rows as tokens.")
-@json_option(
-    "Print JSON: the job; with --watch its events and the ended job, one a line.",
-    shape=Job | Event,
-    lines=True,
-)
+@watch_option("Stay until it is done, and show the rows as tokens.")
 @with_daemon
 async def audit(
     daemon: Client, /, *, name: str, model: str, params: tuple[str, ...], watching: bool, as_json: bool

@@ -8,11 +8,11 @@ import click
 
 from finetuned.cli import console, tables, timeline
 from finetuned.cli.arguments import job_argument
-from finetuned.cli.session import at_option, json_option, paged, with_daemon
+from finetuned.cli.session import at_option, json_option, paged, watch_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing, ShownJob
 from finetuned.client import Client
 from finetuned.domain.states import TERMINAL, JobState
-from finetuned.wire import Event, Job
+from finetuned.wire import Job
 
 NONE = "No jobs. `finetune run` submits one."
 
@@ -97,12 +97,7 @@ async def cancel(daemon: Client, *, job_id: str, reason: str | None, as_json: bo
     "--from-checkpoint", metavar="STEP", help="Go on from this checkpoint: a step of the job, or `latest`."
 )
 @click.option("--priority", type=int, help="Another priority than the first time.")
-@click.option("--watch", "watching", is_flag=True, help="Stay until the new job ends.")
-@json_option(
-    "Print JSON: the job; with --watch its events and the ended job, one a line.",
-    shape=Job | Event,
-    lines=True,
-)
+@watch_option("Stay until the new job ends.")
 @with_daemon
 async def retry(
     daemon: Client,

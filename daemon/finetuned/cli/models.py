@@ -8,10 +8,10 @@ import click
 
 from finetuned.cli import console, listings, parameters, tables, units, watch
 from finetuned.cli.nouns import Noun
-from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.session import json_option, watch_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
-from finetuned.wire import Event, Job, Lineage, Model
+from finetuned.wire import Lineage, Model
 
 
 @click.group(cls=Noun, invoke_without_command=True)
@@ -89,12 +89,7 @@ async def rm(daemon: Client, *, name: str, as_json: bool) -> None:
 @click.argument("file")
 @click.option("--name", required=True, help="The name to register the model under.")
 @click.option("--dtype", help="The type to store the weights in: float32, bfloat16 or float16.")
-@click.option("--watch", "watching", is_flag=True, help="Stay until it is done.")
-@json_option(
-    "Print JSON: the job; with --watch its events and the ended job, one a line.",
-    shape=Job | Event,
-    lines=True,
-)
+@watch_option("Stay until it is done.")
 @with_daemon
 async def import_gguf(
     daemon: Client, *, file: str, name: str, dtype: str | None, watching: bool, as_json: bool

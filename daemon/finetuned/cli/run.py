@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from finetuned.cli import console, parameters, transfers, watch
-from finetuned.cli.session import json_option, with_daemon
+from finetuned.cli.session import watch_option, with_daemon
 from finetuned.client import Client
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.spelling import nearest
-from finetuned.wire import Event, Job, Kind
+from finetuned.wire import Kind
 
 Json = Any
 
@@ -55,12 +55,7 @@ SHORT = {"model": "model", "data": "dataset", "dataset_format": "dataset_format"
     multiple=True,
     help="A stored secret for the job, by the variable it becomes: HF_TOKEN=hf; can be repeated.",
 )
-@click.option("--watch", "watching", is_flag=True, help="Stay until the job ends, as `finetune watch` does.")
-@json_option(
-    "Print JSON: the job; with --watch its events and the ended job, one a line.",
-    shape=Job | Event,
-    lines=True,
-)
+@watch_option("Stay until the job ends, as `finetune watch` does.")
 @with_daemon
 async def run(
     daemon: Client,

@@ -11,6 +11,7 @@ import click
 
 from finetuned.cli import console
 from finetuned.client import Client
+from finetuned.wire import Event, Job
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,3 +87,14 @@ def json_option(
     return click.option(
         "--json", "as_json", cls=JsonOption, is_flag=True, help=help_text, shape=shape, lines=lines
     )
+
+
+def watch_option(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """``--watch`` for a command that submits a job, and the ``--json`` that goes with it."""
+    as_json = json_option(
+        "Print JSON: the job; with --watch its events and the ended job, one a line.",
+        shape=Job | Event,
+        lines=True,
+    )
+    watching = click.option("--watch", "watching", is_flag=True, help=help_text)
+    return lambda command: watching(as_json(command))
