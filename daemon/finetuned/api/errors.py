@@ -19,8 +19,6 @@ from finetuned.domain.errors import (
     InvalidRequestError,
     StorageFullError,
     TooLargeError,
-    TooManyFailuresError,
-    TooManyUploadsError,
     UnavailableError,
 )
 from finetuned.looking import AbandonedError
@@ -29,6 +27,7 @@ from finetuned_events import InvalidEventError, LogError, LogFullError
 log = logging.getLogger(__name__)
 
 REFERENCE = "docs/reference/api.md lists the routes"
+RETRY_S = 1  # when to come again where a 503 knows no better
 
 
 class HeadersTooLargeError(InvalidRequestError):
@@ -51,11 +50,16 @@ def response(error: FinetunedError) -> web.Response:
     answer = json(body, status=error.status)
     if error.status == 401:
         answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    if isinstance(error, TooManyFailuresError | TooManyUploadsError):
-        answer.headers[hdrs.RETRY_AFTER] = str(math.ceil(error.retry_after_s))
+    answer.headers.update(_retry_after(error))
     if error.status in {408, 429}:  # what else the client has to say is not waited for
         answer.force_close()
     return answer
+
+
+def _retry_after(error: FinetunedError) -> dict[str, str]:
+    """When to come again, in whole seconds: every 503 says so, and whatever else has ``retry_after_s``."""
+    seconds: float | None = getattr(error, "retry_after_s", RETRY_S if error.status == 503 else None)
+    return {} if seconds is None else {hdrs.RETRY_AFTER: str(math.ceil(seconds))}
 
 
 @web.middleware
@@ -123,9 +127,7 @@ def raw(error: FinetunedError) -> bytes:
         hdrs.CONTENT_LENGTH: str(len(body)),
         hdrs.CONNECTION: "close",
     }
-    if error.status == 503:
-        headers[hdrs.RETRY_AFTER] = "1"
-    headers |= HEADERS
+    headers |= _retry_after(error) | HEADERS
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n{lines}\r\n".encode() + body
 

@@ -11,8 +11,9 @@ from typing import Final
 import aiohttp
 import anyio
 
+from finetuned.client.errors import wait_s
 from finetuned.client.sse import Frame, Parser
-from finetuned.client.transport import LOST, SILENCE_TIMEOUT, OnConnection, Transport
+from finetuned.client.transport import LOST, PATIENCE, SILENCE_TIMEOUT, OnConnection, Transport
 from finetuned.domain.errors import FinetunedError
 from finetuned.wire import Event
 
@@ -34,7 +35,7 @@ async def follow(
     """Events after ``after``, for ever, each once and in order; see ``Client.follow``."""
     cursor, backoff = after, FIRST_BACKOFF
     while True:
-        trouble = "the daemon closed the stream"
+        trouble, asked = "the daemon closed the stream", 0.0
         try:
             async with aclosing(_frames(transport, path, query, cursor, on_connection)) as frames:
                 async for frame in frames:
@@ -55,9 +56,9 @@ async def follow(
         except FinetunedError as error:
             if error.status < 500:
                 raise
-            trouble = error.message
+            trouble, asked = error.message, min(wait_s(error) or 0, PATIENCE)
         on_connection(trouble)
-        await anyio.sleep(backoff * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
+        await anyio.sleep(asked + backoff * random.uniform(0.75, 1.25))  # noqa: S311 - jitter, not a secret
         backoff = min(LONGEST_BACKOFF, backoff * 2)
 
 

@@ -8,8 +8,8 @@ from typing import Final
 import anyio
 
 from finetuned.client.calls import PAGE, Calls, job_path, parameters
-from finetuned.client.errors import UnreachableError
-from finetuned.client.transport import FIRST_PAUSE, LONGEST_PAUSE, LOST, OnConnection
+from finetuned.client.errors import UnreachableError, wait_s
+from finetuned.client.transport import FIRST_PAUSE, LONGEST_PAUSE, LOST, PATIENCE, OnConnection
 from finetuned.domain.errors import FinetunedError
 from finetuned.domain.states import TERMINAL, JobState
 from finetuned.wire import Job, LogCounts, LogLine, Page
@@ -68,7 +68,7 @@ class OutputCalls(Calls):
                 attempt=attempt,
                 follow="true" if following else None,
             )
-            trouble = "the stream broke off"
+            trouble, asked = "the stream broke off", 0.0
             try:
                 async with self._transport.opened(path, query=query, headers={}, silence=None) as answer:
                     on_connection(None)
@@ -90,9 +90,9 @@ class OutputCalls(Calls):
             except FinetunedError as error:
                 if position is None or error.status < 500:
                     raise
-                trouble = error.message
+                trouble, asked = error.message, min(wait_s(error) or 0, PATIENCE)
             on_connection(trouble)
-            await anyio.sleep(pause)
+            await anyio.sleep(max(pause, asked))
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def search_logs(

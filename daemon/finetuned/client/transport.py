@@ -150,7 +150,8 @@ class Transport:
             raise AbsentError(self._why(error)) from error
         async with answer:
             if answer.status >= 400:
-                raise error_from(answer.status, _json_or_none(await answer.read()))
+                content, later = _json_or_none(await answer.read()), answer.headers.get(hdrs.RETRY_AFTER)
+                raise error_from(answer.status, content, retry_after=later)
             self._met = True
             yield answer
 

@@ -39,6 +39,9 @@ class SecretUnsafeError(FinetunedError):
     code: ClassVar[str] = "secret_unsafe"
     status: ClassVar[int] = 503
     exit_code: ClassVar[int] = 6
+    retry_after_s: ClassVar[int] = (
+        60  # people have to mend it: nobody waits for that with the request in hand
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from aiohttp import web
 from tests.acceptance.cli.fake_daemon import FakeDaemon, a_job
 
 from finetuned.client import Client
@@ -172,3 +174,75 @@ async def test_a_transport_can_be_closed_twice(directory: Path) -> None:
     transport.open()
     await transport.close()
     await transport.close()
+
+
+def later(seconds: int) -> dict[str, Any]:
+    """What a response is made of that says when to come again."""
+    told = {"code": "too_many_connections", "message": "Later.", "param": None, "type": "server_error"}
+    return {"data": {"error": told}, "status": 503, "headers": {"Retry-After": str(seconds)}}
+
+
+@asynccontextmanager
+async def answering(path: Path, answer: Callable[[web.Request], Any]) -> AsyncIterator[Client]:
+    """A client of a server that answers everything so."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.01)
+    await runner.setup()
+    await web.UnixSite(runner, str(path)).start()
+    async with Client(Endpoint(socket=path)) as client:
+        yield client
+    await runner.cleanup()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was slept, instead of sleeping."""
+    slept: list[float] = []
+
+    async def at_once(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", at_once)
+    return slept
+
+
+async def test_who_follows_events_comes_again_when_the_daemon_says_within_half_a_minute(
+    directory: Path, waits: list[float]
+) -> None:
+    refusals = [7, 3600]
+
+    async def answer(_request: web.Request) -> web.Response:
+        if refusals:
+            return web.json_response(**later(refusals.pop(0)))
+        return web.Response(body=EVENT % (1, 1), content_type="text/event-stream")
+
+    async with answering(directory / "s", answer) as client, aclosing(client.follow()) as events:
+        assert (await anext(events))["seq"] == 1
+    assert [int(wait) for wait in waits] == [7, 30]
+
+
+async def test_who_follows_output_comes_again_when_the_daemon_says_and_goes_on_there(
+    directory: Path, waits: list[float]
+) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not request.path.endswith("/logs"):
+            return web.json_response({"state": "succeeded", "attempts": []})
+        asked.append(request.query.get("after", "the start"))
+        if len(asked) == 2:
+            return web.json_response(**later(7))
+        response = web.StreamResponse(headers={"Output-Position": asked[-1].replace("the start", "1:0")})
+        await response.prepare(request)
+        if len(asked) < 4:
+            await response.write(b"line\n")
+        if len(asked) == 1:
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
+    async with answering(directory / "s", answer) as client, aclosing(client.follow_logs("job-1")) as blocks:
+        assert b"".join([block async for block in blocks]) == b"line\nline\n"
+    assert asked == ["the start", "1:5", "1:5", "1:10"]
+    assert waits[-1] == 7

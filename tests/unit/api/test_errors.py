@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from finetuned.api import errors
+from finetuned.api.connections import TooManyConnectionsError
 from finetuned.domain.errors import (
     AuthenticationError,
     FinetunedError,
@@ -23,6 +25,7 @@ from finetuned.domain.errors import (
     UnavailableError,
 )
 from finetuned.looking import AbandonedError
+from finetuned.secrets.store import SecretUnsafeError
 from finetuned_events import InvalidEventError, LogError, LogFullError, LogWriteError
 
 
@@ -92,6 +95,42 @@ async def test_an_unforeseen_error_is_logged_under_the_reference_that_is_answere
     assert reference in body["message"]
     assert record.exc_info is not None
     assert "inner" not in body["message"]
+
+
+def _kinds(error: type[FinetunedError] = FinetunedError) -> Iterator[type[FinetunedError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from _kinds(kind)
+
+
+UNAVAILABLE = sorted({kind for kind in _kinds() if kind.status == 503}, key=lambda kind: kind.__name__)
+
+
+def test_the_errors_that_are_503_are_known() -> None:
+    assert {UnavailableError, TooManyUploadsError, TooManyConnectionsError, SecretUnsafeError} <= set(
+        UNAVAILABLE
+    )
+
+
+@pytest.mark.parametrize("kind", UNAVAILABLE)
+async def test_every_503_says_after_how_many_seconds_to_come_again(kind: type[FinetunedError]) -> None:
+    response, _ = await answer(kind("m"))
+    seconds = response.headers["Retry-After"]
+    assert seconds.isdecimal()
+    assert int(seconds) > 0
+    assert f"\r\nRetry-After: {seconds}\r\n".encode() in errors.raw(kind("m"))
+
+
+@pytest.mark.parametrize("error", [LogWriteError(), LogError("x")])
+async def test_a_log_that_cannot_be_used_now_says_when_to_come_again(error: LogError) -> None:
+    response, _ = await answer(error)
+    assert response.headers["Retry-After"] == "1"
+
+
+async def test_what_coming_again_does_not_help_says_nothing_of_it() -> None:
+    for error in (InvalidRequestError("m"), Rejected("job_ended", "m"), StorageFullError("m"), ValueError()):
+        response, _ = await answer(error)
+        assert "Retry-After" not in response.headers
 
 
 async def test_who_uploads_too_much_at_a_time_is_told_when_to_come_back() -> None:
