@@ -70,7 +70,8 @@ class Connection(http.client.HTTPConnection):
 
 async def fill(state_dir: Path, events: int) -> int:
     """Write ended jobs with their events; the head."""
-    from finetuned.domain import decisions, facts
+    from finetuned.domain import facts
+    from finetuned.domain.streams import job_event
     from finetuned.store import open_log
 
     def life(job_id: str, number: int) -> list[Any]:
@@ -89,8 +90,8 @@ async def fill(state_dir: Path, events: int) -> int:
             facts.AttemptEnded(attempt=1, outcome="succeeded", exit_code=0),
             facts.JobSucceeded(result={"loss": 1.0}),
         ]
-        submitted = decisions.job_event(job_id, request(), actor="uid:0")
-        return [submitted, *(decisions.job_event(job_id, fact, actor="attempt:1") for fact in given)]
+        submitted = job_event(job_id, request(), actor="uid:0")
+        return [submitted, *(job_event(job_id, fact, actor="attempt:1") for fact in given)]
 
     def request() -> facts.JobSubmitted:
         return facts.JobSubmitted(
@@ -308,7 +309,8 @@ def stream(path: Path) -> Iterator[socket.socket]:
 
 async def publish(state_dir: Path, size: int) -> str:
     """An ended job with a sparse artifact; the id."""
-    from finetuned.domain import decisions, facts
+    from finetuned.domain import facts
+    from finetuned.domain.streams import job_event
     from finetuned.store import open_log
     from finetuned_sdk import manifest
 
@@ -331,9 +333,7 @@ async def publish(state_dir: Path, size: int) -> str:
         facts.JobSucceeded(result={}),
     ]  # fmt: skip
     async with open_log(state_dir / "events.sqlite") as log:
-        await log.execute(
-            lambda _world: [decisions.job_event(job_id, fact, actor="attempt:1") for fact in given]
-        )
+        await log.execute(lambda _world: [job_event(job_id, fact, actor="attempt:1") for fact in given])
     return job_id
 
 

@@ -16,10 +16,20 @@ from typing import Any
 import anyio.to_thread
 from pydantic import TypeAdapter, ValidationError
 
-from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
+from finetuned.attempts.ports import (
+    Alert,
+    Ending,
+    Intervention,
+    LiveAttempt,
+    SpecUnavailableError,
+    StopOrder,
+    Timeouts,
+)
 from finetuned.board import Board
-from finetuned.domain import decisions, facts
+from finetuned.domain import attempt_decisions, facts, pauses
+from finetuned.domain.attempt_decisions import Prospect
 from finetuned.domain.errors import FinetunedError
+from finetuned.domain.failures import RULES, Failure
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.machine import devices
@@ -79,7 +89,7 @@ class DaemonAttemptLog:
     async def spec(self, job: str, attempt: int) -> Spec:
         """What the worker of an attempt is told. Raises ``SpecUnavailableError`` if its plugin is not loaded."""
         world = await self._board.world()
-        found = decisions.live_attempt(world, job, attempt)
+        found = attempt_decisions.live_attempt(world, job, attempt)
         if found is None:
             raise SpecUnavailableError(f"Attempt {attempt} of job {job} has ended already.")
         kind = self._registry.job_kinds.get(found[0].kind)
@@ -98,7 +108,7 @@ class DaemonAttemptLog:
             start_time=runner.start_time,
             process_group=runner.process_group,
         )
-        await self._log.execute(lambda world: decisions.launched(world, job, fact))
+        await self._log.execute(lambda world: attempt_decisions.launched(world, job, fact))
 
     async def record(self, job: str, attempt: int, lines: Sequence[SpoolFact | BadLine]) -> None:
         """Ingest spool lines; the cursor moves with the events, so a line counts once.
@@ -112,19 +122,19 @@ class DaemonAttemptLog:
             for report in reports:
                 await self._record_or_reject(job, attempt, report)
 
-    async def _record_or_reject(self, job: str, attempt: int, report: decisions.Reported) -> None:
+    async def _record_or_reject(self, job: str, attempt: int, report: attempt_decisions.Reported) -> None:
         try:
             await self._record(job, attempt, [report])
         except UNRECORDABLE as error:
-            reason = decisions.shortened(f"{report.fact.type}: {error}")
+            reason = attempt_decisions.shortened(f"{report.fact.type}: {error}")
             await self._record(job, attempt, [_rejected(attempt, report.line, reason)])
 
-    async def _record(self, job: str, attempt: int, reports: Sequence[decisions.Reported]) -> None:
-        await self._log.execute(lambda world: decisions.record(world, job, attempt, reports))
+    async def _record(self, job: str, attempt: int, reports: Sequence[attempt_decisions.Reported]) -> None:
+        await self._log.execute(lambda world: attempt_decisions.record(world, job, attempt, reports))
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         """Record the attempt's proven end and what follows from it for the job."""
-        end = decisions.End(
+        end = attempt_decisions.End(
             exit_code=ending.exit_code,
             signal=ending.signal,
             lost=ending.lost,
@@ -133,32 +143,51 @@ class DaemonAttemptLog:
             usage=dict(ending.usage),
             refused=ending.refused,
         )
-        resume_from = await self._newest_checkpoint(job)
-        jitter = self._jitter()
+        prospect = await self._prospect(job, end)
         try:
-            await self._log.execute(
-                lambda world: decisions.ended(
-                    world, job, attempt, end, resume_from=resume_from, jitter=jitter
-                )
-            )
+            await self._log.execute(lambda world: attempt_decisions.ended(world, job, attempt, end, prospect))
         except UNRECORDABLE as error:
             why = str(error)
-            await self._log.execute(lambda world: decisions.ended_unusably(world, job, attempt, end, why))
+            await self._log.execute(
+                lambda world: attempt_decisions.ended_unusably(world, job, attempt, end, why)
+            )
 
-    async def _newest_checkpoint(self, job_id: str) -> str | None:
-        """The newest complete checkpoint of a job that may have to go on, also one that the log has not heard of.
+    async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
+        """Record what the watchdog did or saw."""
+        fact = _watched(attempt, what)
+        await self._log.execute(lambda world: attempt_decisions.intervene(world, job, fact))
 
-        Its files are read through, so it is not looked for where nothing will resume from it.
+    async def _prospect(self, job_id: str, end: attempt_decisions.End) -> Prospect:
+        """What another attempt would begin with.
+
+        The newest complete checkpoint may be one that the log has not heard of. Its files are read through, so it is
+        not looked for where nothing will resume from it.
         """
         world = await self._board.world()
         job = world.jobs.get(job_id)
         attempt = job.live_attempt if job is not None else None
-        if job is None or attempt is None or job.state is JobState.CANCELLING or attempt.result is not None:
+        if job is None or attempt is None or job.state is JobState.CANCELLING:
+            return Prospect()
+        verdict = attempt_decisions.judge(job, attempt, end)
+        if verdict.outcome == "succeeded":
+            return Prospect()
+        newest = await anyio.to_thread.run_sync(newest_checkpoint, self._jobs_dir, job)
+        return Prospect(
+            resume_from=None if newest is None else str(newest[0]),
+            step=None if newest is None else newest[1],
+            reduced=self._reduced(job, attempt, verdict.failure),
+            jitter=self._jitter(),
+        )
+
+    def _reduced(self, job: Job, attempt: Attempt, failure: Failure | None) -> Mapping[str, Any] | None:
+        """Parameters that take half the memory, after an attempt that ran out of it."""
+        kind = self._registry.job_kinds.get(job.kind)
+        if failure is None or not RULES[failure].reduces or kind is None or kind.reduce_memory is None:
             return None
-        bundles = [self._jobs_dir / job_id / "attempts" / str(each.number) for each in job.runs]
-        named = [Path(each["path"]) for each in job.checkpoints]
-        newest = await anyio.to_thread.run_sync(_newest, bundles, named)
-        return None if newest is None else str(newest)
+        try:
+            return kind.reduce_memory(kind.params.model_validate({**job.params, **attempt.overrides}))
+        except ValidationError:  # a plugin that was upgraded meanwhile; the attempt itself will say so
+            return None
 
 
 def read_secrets(store: SecretStore, references: Mapping[str, str]) -> dict[str, str]:
@@ -169,18 +198,56 @@ def read_secrets(store: SecretStore, references: Mapping[str, str]) -> dict[str,
         raise SpecUnavailableError(error.message, code=error.stable_code) from None
 
 
-def _newest(bundles: Sequence[Path], named: Sequence[Path]) -> Path | None:
-    """The complete checkpoint of the highest step among those below the bundles and those that are named."""
+def newest_checkpoint(jobs_dir: Path, job: Job) -> tuple[Path, int] | None:
+    """The whole checkpoint of the highest step that the job's next run may go on from, and that step. Blocks.
+
+    Of the job's own since it was rewound, also such as nobody was told of; and the one that it was told to go on from.
+    """
+    bundles = [
+        jobs_dir / job.id / "attempts" / str(each.number)
+        for each in job.runs
+        if each.number >= job.rewound_at
+    ]
+    named = [Path(each["path"]) for each in job.checkpoints if each["attempt"] >= job.rewound_at]
     found = [path for bundle in bundles for path in checkpoints.complete(bundle / "checkpoints")]
-    return checkpoints.newest_complete(dict.fromkeys([*named, *found]))
+    started_from = [Path(job.resume_from)] if job.resume_from else []
+    newest = checkpoints.newest_complete(dict.fromkeys([*named, *found, *started_from]))
+    return None if newest is None else (newest, checkpoints.step_of(newest))
 
 
 def _live(job: Job, attempt: Attempt) -> LiveAttempt:
-    stop = None
-    if job.state is JobState.CANCELLING:
-        stop = job.cancel_reason or "cancelled"
+    known = Timeouts.__dataclass_fields__
     return LiveAttempt(
-        job=job.id, number=attempt.number, purpose=attempt.purpose, line=attempt.line, stop=stop
+        job=job.id,
+        number=attempt.number,
+        purpose=attempt.purpose,
+        line=attempt.line,
+        stop=_stop_order(job, attempt),
+        checkpoints=attempt.checkpoint_requests,
+        timeouts=Timeouts(**{name: each for name, each in job.timeouts.items() if name in known}),  # type: ignore[arg-type]
+        spent_s=sum(each.wall_s for each in job.runs[:-1]),
+        limits=job.limits,
+    )
+
+
+def _stop_order(job: Job, attempt: Attempt) -> StopOrder | None:
+    if job.state is JobState.CANCELLING:
+        return StopOrder(reason=job.cancel_reason or "cancelled")
+    if attempt.stopping is not None:
+        wait_s = job.timeouts.get("pause_s") or pauses.WAIT_S
+        return StopOrder(reason=attempt.stopping["reason"], checkpoint=True, patience_s=wait_s)
+    if job.state is JobState.PAUSING:
+        return StopOrder(reason=job.pause_reason or "paused", checkpoint=True, patience_s=job.pause_wait_s)
+    return None
+
+
+def _watched(attempt: int, what: Intervention | Alert) -> facts.AttemptIntervened | facts.AttemptAlert:
+    if isinstance(what, Intervention):
+        return facts.AttemptIntervened(
+            attempt=attempt, action=what.action, failure=what.failure, reason=what.reason
+        )
+    return facts.AttemptAlert(
+        attempt=attempt, subject=what.subject, message=what.message, figures=dict(what.figures)
     )
 
 
@@ -196,7 +263,7 @@ def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, 
         purpose=attempt.purpose,
         kind=job.kind,
         entry=entry,
-        params=job.params,
+        params={**job.params, **attempt.overrides},
         params_model=f"{kind.params.__module__}:{kind.params.__qualname__}",
         models=job.models,
         datasets=job.datasets,
@@ -209,21 +276,24 @@ def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, 
         environment=devices.environment(attempt.devices, slots=slots),
         secrets=job.secrets,
         grace_s=settings.grace_s,
+        limits=job.limits,
     )
 
 
-def _reported(line: SpoolFact | BadLine, attempt: int) -> decisions.Reported:
+def _reported(line: SpoolFact | BadLine, attempt: int) -> attempt_decisions.Reported:
     if isinstance(line, BadLine):
         return _rejected(attempt, line.line, line.reason)
     try:
         data = without_tokens(line.data) if line.type in TOLD else line.data
-        return decisions.Reported(line=line.line, fact=_fact(line.type, data, attempt))
+        return attempt_decisions.Reported(line=line.line, fact=_fact(line.type, data, attempt))
     except (KeyError, ValidationError) as error:
-        return _rejected(attempt, line.line, decisions.shortened(f"the {line.type} does not fit: {error}"))
+        return _rejected(
+            attempt, line.line, attempt_decisions.shortened(f"the {line.type} does not fit: {error}")
+        )
 
 
-def _rejected(attempt: int, line: int, reason: str) -> decisions.Reported:
-    return decisions.Reported(
+def _rejected(attempt: int, line: int, reason: str) -> attempt_decisions.Reported:
+    return attempt_decisions.Reported(
         line=line, fact=facts.AttemptLineRejected(attempt=attempt, line=line, reason=without_tokens(reason))
     )
 

@@ -9,7 +9,7 @@ import resource
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,7 +33,7 @@ from finetuned.commands.door import Commands
 from finetuned.commands.secrets import SecretCommands
 from finetuned.config import Config
 from finetuned.datasets.store import DatasetStore, Limits
-from finetuned.domain import decisions
+from finetuned.domain import decisions, queue
 from finetuned.domain.errors import StartError
 from finetuned.machine import devices
 from finetuned.machine.host import HostFacts
@@ -167,7 +167,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     board = Board(events)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
-    scheduler = Scheduler(events, board, reserved=lambda: supervision.reserved)
+    scheduler = Scheduler(events, board, holds=lambda: holds_of(supervision.reserved))
     secrets = _secret_store(config)
     executor = LocalExecutor(partial(read_secrets, secrets))
     supervision = Supervision(jobs_dir, port, executor, released=scheduler.look, fatal=FATAL)
@@ -184,8 +184,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         jobs_dir,
         Observation(events, board, telemetry),
         data_roots=config.data_roots,
-        in_backoff=scheduler.in_backoff,
-        reserved=lambda: supervision.reserved,
+        situation=scheduler.situation,
     )
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
     datasets = dataset_store(config)
@@ -205,6 +204,11 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         default_max_attempts=config.max_attempts,
     )
     return Parts(events, board, registry, scheduler, supervision, commands, queries, telemetry)
+
+
+def holds_of(reserved: Iterable[str]) -> dict[str, queue.Hold]:
+    """Devices that attempts unknown to the log hold."""
+    return {device: queue.Hold("an attempt that the log does not know") for device in reserved}
 
 
 def dataset_store(config: Config) -> DatasetStore:

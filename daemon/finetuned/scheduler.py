@@ -6,8 +6,7 @@ itself is made on the log's writer, where the claim of the devices and the attem
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Mapping
 
 import anyio
 
@@ -18,11 +17,15 @@ from finetuned.domain.world import World
 from finetuned.patience import patiently
 from finetuned.store import Log
 
+#: seconds that an attempt runs at least before it may be preempted: starting it is not to be wasted
+MIN_RUN_S = 600.0
+
 
 class Scheduler:
     """Follows the log and claims devices for the next jobs.
 
-    ``reserved`` names devices that nobody may have, ``clock`` is monotonic seconds.
+    ``holds`` says which devices are not free though no attempt holds them, ``closed`` why nothing is to start, if so.
+    ``clock`` is monotonic seconds.
     """
 
     def __init__(
@@ -30,21 +33,35 @@ class Scheduler:
         log: Log,
         board: Board,
         *,
-        reserved: Callable[[], AbstractSet[str]] = frozenset,
+        holds: Callable[[], Mapping[str, queue.Hold]] = dict,
+        closed: Callable[[], str | None] = lambda: None,
+        min_run_s: float = MIN_RUN_S,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._log = log
         self._board = board
-        self._reserved = reserved
+        self._holds = holds
+        self._closed = closed
+        self._min_run_s = min_run_s
         self._clock = clock
         self._waiting: anyio.CancelScope | None = None
         self._planned: tuple[object, ...] = ()  # what was planned for last
         self._until: dict[tuple[str, int], float] = {}  # (job, attempts so far) -> end of its backoff
-        self._held: frozenset[str] = frozenset()
+        self._running_since: dict[
+            tuple[str, int], float
+        ] = {}  # when a preemptible attempt was first seen to run
+        self._in_backoff: frozenset[str] = frozenset()
 
-    def in_backoff(self) -> frozenset[str]:
-        """The jobs that wait for their backoff to pass."""
-        return self._held
+    def situation(self) -> queue.Situation:
+        """What decides who may start beside the log, as it is now."""
+        now = self._clock()
+        ripe = {key for key, since in self._running_since.items() if now - since >= self._min_run_s}
+        return queue.Situation(
+            in_backoff=self._in_backoff,
+            holds=dict(self._holds()),
+            closed=self._closed(),
+            ripe=frozenset(ripe),
+        )
 
     async def run(self) -> None:
         """Schedule until cancelled."""
@@ -63,16 +80,29 @@ class Scheduler:
         """Start everything that may start now."""
         world = await self._board.world()
         elapsed = self._elapsed(world)
-        self._held = queue.in_backoff(world.live_jobs(), elapsed)
-        reserved = self._reserved()
-        situation = (world.generation, self._held, reserved)
-        if situation == self._planned:
+        self._in_backoff = queue.in_backoff(world.live_jobs(), elapsed)
+        self._note_running(world)
+        situation = self.situation()
+        planned = (world.generation, situation)
+        if planned == self._planned:
             return
-        if queue.plan(world.live_jobs(), world.slots.values(), in_backoff=self._held, reserved=reserved):
+        slots = world.slots.values()
+        if queue.plan(world.live_jobs(), slots, situation) or queue.victims(
+            world.live_jobs(), slots, situation
+        ):
             await self._log.execute(
-                lambda writers: decisions.schedule(writers, elapsed=elapsed, reserved=reserved)
+                lambda writers: decisions.schedule(writers, elapsed=elapsed, situation=situation)
             )
-        self._planned = situation
+        self._planned = planned
+
+    def _note_running(self, world: World) -> None:
+        now = self._clock()
+        running = [
+            (job.id, job.attempt.number)
+            for job in world.live_jobs()
+            if job.preemptible and job.state is JobState.RUNNING and job.attempt is not None
+        ]
+        self._running_since = {key: self._running_since.get(key, now) for key in running}
 
     def _elapsed(self, world: World) -> frozenset[tuple[str, int]]:
         now = self._clock()
@@ -86,5 +116,5 @@ class Scheduler:
 
     def _until_next(self) -> float:
         now = self._clock()
-        ends = [end - now for end in self._until.values() if end > now]
-        return min(ends, default=float("inf"))
+        ends = [*self._until.values(), *(since + self._min_run_s for since in self._running_since.values())]
+        return min((end - now for end in ends if end > now), default=float("inf"))

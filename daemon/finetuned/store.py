@@ -54,7 +54,7 @@ class WorldProjection:
     """Jobs, devices and registers as tables."""
 
     name = "world"
-    version = 3
+    version = 4
     tables = ("jobs", "devices", "registers")
 
     @property

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.datasets.used import UsedDatasets
-from finetuned.domain import facts
+from finetuned.domain import facts, timeouts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Dataset
@@ -27,6 +27,43 @@ Json = Any
 PRIORITY_LIMIT = 1_000
 METADATA_LIMIT = 16 << 10  # bytes
 DEFAULT_MAX_ATTEMPTS = 3
+
+
+Seconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
+Bytes = Annotated[Integer, Field(ge=1 << 20, le=1 << 60)]
+
+
+class Timeouts(BaseModel):
+    """How long which silence of an attempt is borne, in seconds."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    heartbeat_s: Seconds | None = Field(
+        default=None, description="without a sign of life of its process, before an alert tells it (30)"
+    )
+    start_s: Seconds | None = Field(default=None, description="from its launch to its first step (1800)")
+    stall_s: Seconds | None = Field(default=None, description="between two steps (600)")
+    evaluation_s: Seconds | None = Field(default=None, description="in an evaluation (3600)")
+    saving_s: Seconds | None = Field(default=None, description="while it saves (1800)")
+    pause_s: Seconds | None = Field(
+        default=None, description="for the checkpoint of a pause, before it is stopped without one (30)"
+    )
+    max_duration_s: Seconds | None = Field(
+        default=None, description="that all its attempts together may run; then it fails (no limit)"
+    )
+
+
+class Limits(BaseModel):
+    """What an attempt may take at most."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    cpu: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = Field(
+        default=None, description="cores"
+    )
+    memory: Bytes | None = Field(default=None, description="bytes of the host's memory")
+    gpu_memory: Bytes | None = Field(default=None, description="bytes on each of its GPUs")
+    disk: Bytes | None = Field(default=None, description="bytes that its files may take")
 
 
 class JobRequest(BaseModel):
@@ -59,6 +96,20 @@ class JobRequest(BaseModel):
         ge=1,
         le=100,
         description="runs that may crash before the job is given up; null takes the daemon's setting",
+    )
+    timeouts: Timeouts = Field(
+        default_factory=Timeouts,
+        description="how long which silence is borne, in seconds; what is left out is as the kind has it",
+    )
+    limits: Limits = Field(default_factory=Limits, description="what each attempt may take at most")
+    preemptible: bool = Field(
+        default=False,
+        description="whether a job of higher priority may have its devices: it saves a checkpoint, waits and goes on",
+    )
+    reduces_batch: bool = Field(
+        default=True,
+        description="whether an attempt that runs out of memory is followed by one with half the per-device batch and"
+        " twice the accumulation, which trains the same",
     )
     secrets: dict[str, str] = Field(
         default_factory=dict,
@@ -148,6 +199,10 @@ def resolve(
         resume_from=resume_from,
         datasets=used.found,
         secrets=_secrets(request, secrets),
+        timeouts=timeouts.resolved(kind.timeouts, request.timeouts.model_dump(exclude_none=True)),
+        limits=request.limits.model_dump(exclude_none=True),
+        preemptible=request.preemptible,
+        reduces_batch=request.reduces_batch,
     )
 
 

@@ -25,8 +25,9 @@ from finetuned.commands.door import Commands
 from finetuned.commands.secrets import SecretCommands
 from finetuned.config import Config
 from finetuned.datasets.store import DatasetStore, Limits
-from finetuned.domain import decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts
 from finetuned.domain.errors import StorageFullError
+from finetuned.domain.streams import job_event
 from finetuned.domain.world import World
 from finetuned.queries.door import Queries
 from finetuned.queries.observation import Observation, processes_of
@@ -97,9 +98,7 @@ class House:
 
     async def report(self, job_id: str, *reported: facts.Fact) -> tuple[Event, ...]:
         """Append facts to a job's stream in one commit, as its worker's."""
-        return await self.log.append(
-            [decisions.job_event(job_id, fact, actor="attempt:1") for fact in reported]
-        )
+        return await self.log.append([job_event(job_id, fact, actor="attempt:1") for fact in reported])
 
     async def progress(self, job_id: str, *steps: int) -> tuple[Event, ...]:
         """Append one ``job.progress`` a step, in one commit."""
@@ -112,11 +111,13 @@ class House:
         number = job.attempt.number
         if not error:
             await self.report(job_id, facts.AttemptResult(attempt=number, values={"train_loss": 0.5}))
-        end = decisions.End(
+        end = attempt_decisions.End(
             exit_code=1 if error else 0, signal=None, lost=None, problem=None, oom_killed=False, usage={}
         )
         await self.log.execute(
-            lambda world: decisions.ended(world, job_id, number, end, resume_from=None, jitter=0.0)
+            lambda world: attempt_decisions.ended(
+                world, job_id, number, end, attempt_decisions.Prospect(resume_from=None, jitter=0.0)
+            )
         )
 
 

@@ -6,6 +6,7 @@
     runner.json     who runs it; made by link(2), so that exactly one claim wins
     control.json    what the daemon wants of the worker; polled by the worker
     spool.ndjson    the worker's facts (``finetuned_sdk.spool``)
+    heartbeat       the worker's signs of life (``finetuned_sdk.heartbeat``)
     output.log      stdout and stderr of the worker, rotated by the runner (output.log.OFFSET)
     exit.json       how the worker ended; written by the runner when nothing of it is left
     checkpoints/ artifacts/ work/
@@ -20,13 +21,13 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from finetuned_sdk.context import CallbackSpec
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2  # 2: the runner passes SIGUSR1 on to its worker; heartbeat; control.checkpoints
 ATTEMPT_VARIABLE: Final = "FINETUNED_ATTEMPT"  # in the environment of all that belongs to an attempt
 RUNNER_VARIABLE: Final = "FINETUNED_RUNNER_PID"  # tells the worker which parent to expect
 STOPPED_EXIT_CODE: Final = 75  # the worker stopped because it was asked to; EX_TEMPFAIL of sysexits.h
@@ -49,7 +50,8 @@ class Spec:
     that the worker validates ``params`` with. ``models`` maps model parameters to directories or hub ids, ``datasets``
     parameters that refer to a dataset to its ``name``, ``version`` (SHA-256) and ``path``.
     ``grace_s`` is how long the worker may take after SIGTERM before it is killed, in seconds.
-    ``fence`` is random: it tells this attempt's processes from all others.
+    ``fence`` is random: it tells this attempt's processes from all others. ``limits``: cpu (cores), memory, gpu_memory,
+    disk (bytes). ``heartbeat_s`` is how often the worker writes its heartbeat, in seconds.
     """
 
     job: str
@@ -72,6 +74,8 @@ class Spec:
     nice: int = 0
     oom_score_adj: int = 500
     grace_s: float = 10.0
+    limits: Mapping[str, float] = field(default_factory=dict)
+    heartbeat_s: float = 10.0
     fence: str = field(default_factory=lambda: os.urandom(16).hex())
     protocol: int = PROTOCOL
 
@@ -108,12 +112,16 @@ class ExitRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """What the daemon wants. ``counter`` grows with each change, so that a reader sees that one is new."""
+    """What the daemon wants. ``counter`` grows with each change, so that a reader sees that one is new.
+
+    ``checkpoints`` counts the checkpoints that were asked for without a stop.
+    """
 
     state: Literal["run", "stop"] = "run"
     counter: int = 0
     reason: str = ""
     checkpoint: bool = False
+    checkpoints: int = 0
 
 
 class Bundle:
@@ -126,6 +134,7 @@ class Bundle:
         self.exit_path = self.path / "exit.json"
         self.control_path = self.path / "control.json"
         self.spool_path = self.path / "spool.ndjson"
+        self.heartbeat_path = self.path / "heartbeat"
         self.output_path = self.path / "output.log"
         self.checkpoints = self.path / "checkpoints"
         self.artifacts = self.path / "artifacts"
@@ -190,10 +199,15 @@ class Bundle:
 
     def request_stop(self, reason: str, *, checkpoint: bool) -> None:
         """Ask the worker to stop at its next step boundary, after a checkpoint if one is wanted."""
-        wanted = Control(
-            state="stop", counter=self.read_control().counter + 1, reason=reason, checkpoint=checkpoint
-        )
+        now = self.read_control()
+        wanted = replace(now, state="stop", counter=now.counter + 1, reason=reason, checkpoint=checkpoint)
         write_json(self.control_path, asdict(wanted))
+
+    def request_checkpoint(self, count: int) -> None:
+        """Ask the worker for a checkpoint without a stop; ``count`` of them were asked for so far."""
+        now = self.read_control()
+        if count > now.checkpoints:
+            write_json(self.control_path, asdict(replace(now, counter=now.counter + 1, checkpoints=count)))
 
     def _link_runner(self, data: Mapping[str, Any]) -> bool:
         # The temporary file is named for this very thread's call: two claims may be made at once.

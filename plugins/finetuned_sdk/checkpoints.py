@@ -61,6 +61,11 @@ def newest_in(bundles: Iterable[Path]) -> Path | None:
     return _first_whole(path for _, _, path in sorted(claimed, reverse=True))
 
 
+def step_of(path: Path) -> int:
+    """The step of a complete checkpoint; 0 if it is none any more."""
+    return _step(path, checksums=False) or 0
+
+
 def discard(directory: Path) -> None:
     """Delete a checkpoint: first what makes it complete, then the rest."""
     manifest.manifest_path(directory).unlink(missing_ok=True)

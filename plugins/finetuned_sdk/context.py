@@ -114,6 +114,10 @@ class WorkerContext(Protocol):
         """Set when the daemon wants the worker to stop at its next step boundary. Cheap: look every step."""
 
     @property
+    def checkpoint_requested(self) -> bool:
+        """Whether somebody asked for a checkpoint at the next step; :meth:`checkpoint` settles it. Cheap."""
+
+    @property
     def checkpoints(self) -> tuple[Path, ...]:
         """This attempt's complete checkpoints, oldest step first; their manifests hold step and metrics."""
 

@@ -122,12 +122,11 @@ def run(ctx: WorkerContext, params: FakeParams) -> None:
         if failing:
             _fail(ctx, params, step)
         ctx.progress(current_step=step, total_steps=params.steps, loss=1.0 / step, final=step == params.steps)
-        if params.checkpoint_every and step % params.checkpoint_every == 0:
+        due = bool(params.checkpoint_every) and step % (params.checkpoint_every or 1) == 0
+        stop = None if params.ignore_sigterm else ctx.stop_requested
+        if due or ctx.checkpoint_requested or (stop is not None and stop.checkpoint):
             _checkpoint(ctx, params, step)
-        stop = ctx.stop_requested
-        if stop is not None and not params.ignore_sigterm:
-            if stop.checkpoint:
-                _checkpoint(ctx, params, step)
+        if stop is not None:
             return
     if params.artifact_bytes is not None:
         _publish(ctx, params)

@@ -86,6 +86,9 @@ class JobKind:
     dataset_params  names of params that may refer to a dataset (``dataset:NAME``, ``dataset:NAME@HASH``); the
                     daemon resolves them at submission, the worker asks ``ctx.dataset_path(name)``. What is no
                     reference there is a path or a hub id, and checked as those of ``path_params`` are
+    reduce_memory   given validated params, the params to change so that the same training takes less memory (half
+                    the per-device batch, twice the accumulation); ``None`` when there is nothing left to halve
+    timeouts        seconds that differ from the daemon's defaults: stall_s, start_s, evaluation_s, saving_s, …
     path_params     names of the other params that may name a file, a folder or a URL of the server's side:
                     datasets, inputs, outputs, trackers. Callers who may name neither are refused
                     (``path_not_allowed``); a name that is declared in neither tuple is not looked at
@@ -102,6 +105,8 @@ class JobKind:
     model_params: tuple[str, ...] = ()
     dataset_params: tuple[str, ...] = ()
     path_params: tuple[str, ...] = ()
+    reduce_memory: Callable[[Any], Mapping[str, Any] | None] | None = None
+    timeouts: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

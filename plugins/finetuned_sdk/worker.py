@@ -169,13 +169,16 @@ def _first_line(error: BaseException) -> str:
 
 def _watch_control(bundle: Bundle, ctx: Context, spool: SpoolWriter, ended: threading.Event) -> None:
     """Look for what the daemon wants, and write what waits: a report, or facts that found the disk full."""
-    counter = 0
+    counter = saved = 0
     while not ended.wait(POLL_INTERVAL):
         try:
             control = bundle.read_control()
         except (BundleError, OSError) as error:
             log.warning("control.json cannot be read: %s", error)
             continue
+        if control.checkpoints > saved:
+            saved = control.checkpoints
+            ctx.request_checkpoint()
         if control.state == "stop" and control.counter > counter:
             counter = control.counter
             ctx.request_stop(control.reason, checkpoint=control.checkpoint)

@@ -53,6 +53,7 @@ class Context:
         self._results: dict[str, Any] = {}
         self._stop: StopRequest | None = None
         self._stop_seen = False
+        self._checkpoint_requested = False
         self._files = threading.Lock()  # one checkpoint or artifact at a time
 
     @property
@@ -96,6 +97,10 @@ class Context:
         if self._stop is not None:
             self._stop_seen = True
         return self._stop
+
+    @property
+    def checkpoint_requested(self) -> bool:
+        return self._checkpoint_requested
 
     @property
     def checkpoints(self) -> tuple[Path, ...]:
@@ -184,6 +189,7 @@ class Context:
     def checkpoint(self, directory: Path, *, step: int, metrics: Mapping[str, float | None]) -> Path:
         _require_below(directory, self.work_dir, "A checkpoint is made in ctx.work_dir")
         step, figures = fields.whole(step, "step"), fields.figures(metrics, "The metric")
+        self._checkpoint_requested = False
         with self._files:
             target, content = checkpoints.publish(
                 directory, self._bundle.checkpoints, step=step, metrics=figures
@@ -255,6 +261,10 @@ class Context:
     def request_stop(self, reason: str, *, checkpoint: bool) -> None:
         """Let :attr:`stop_requested` say so."""
         self._stop = StopRequest(reason, checkpoint)
+
+    def request_checkpoint(self) -> None:
+        """Let :attr:`checkpoint_requested` say so until the next checkpoint."""
+        self._checkpoint_requested = True
 
     def flush_due_progress(self) -> None:
         """Write the progress report that waits, if it has waited its time."""

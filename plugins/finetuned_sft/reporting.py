@@ -83,6 +83,8 @@ class Reporter(TrainerCallback):
         waited = time.monotonic() - self._reported_at >= REPORT_EVERY
         if not control.should_log and (waited or state.global_step >= state.max_steps):
             self._report(state)
+        if self.ctx.checkpoint_requested:
+            control.should_save = True
         request = self.ctx.stop_requested
         if request is not None:
             control.should_training_stop = True

@@ -11,18 +11,69 @@ from finetuned_sdk.spool import BadLine, Fact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopOrder:
+    """That an attempt is to end, and how: the worker is asked, then its group gets SIGTERM, then SIGKILL.
+
+    ``patience_s`` is how long the worker may take to obey before SIGTERM, ``checkpoint`` whether it is to save first.
+    """
+
+    reason: str
+    checkpoint: bool = False
+    patience_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long which silence is borne, in seconds; see ``finetuned.domain.timeouts``."""
+
+    heartbeat_s: float = 30.0
+    start_s: float = 1800.0
+    stall_s: float = 600.0
+    evaluation_s: float = 3600.0
+    saving_s: float = 1800.0
+    pause_s: float = 30.0
+    max_duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LiveAttempt:
     """An attempt that has begun and whose end is not in the log.
 
-    ``line`` is the last line of its spool that is in the log. ``stop`` is the reason when its cancellation
-    was requested.
+    ``line`` is the last line of its spool that is in the log. ``stop`` says that it is to end. ``checkpoints`` counts
+    the checkpoints that were asked for so far. ``spent_s`` is how long earlier attempts of its job ran.
+    ``limits``: cpu (cores), memory, gpu_memory, disk (bytes).
     """
 
     job: str
     number: int
     purpose: str
     line: int
-    stop: str | None
+    stop: StopOrder | None = None
+    checkpoints: int = 0
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    spent_s: float = 0.0
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervention:
+    """What the watchdog did about an attempt.
+
+    ``action``: dump_stacks, request_stop, terminate or kill; ``failure``: stall, start_timeout, deadline or limit.
+    """
+
+    action: str
+    failure: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """What the watchdog saw of an attempt and did nothing about."""
+
+    subject: str
+    message: str
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +122,9 @@ class AttemptLog(Protocol):
 
     async def record(self, job: str, attempt: int, lines: Sequence[Fact | BadLine]) -> None:
         """Commit lines of the spool; the highest line number is the attempt's new ``line``."""
+
+    async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
+        """Record what the watchdog did or saw; nothing once the attempt has ended."""
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         """The attempt has ended; all its lines were recorded before."""

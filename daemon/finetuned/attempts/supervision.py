@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from finetuned.attempts import temporary
 from finetuned.attempts.launcher import Executor
-from finetuned.attempts.ports import AttemptLog, LiveAttempt
+from finetuned.attempts.ports import AttemptLog, LiveAttempt, StopOrder
 from finetuned.attempts.strays import Key, Stray, bundles, find_strays, set_aside
 from finetuned.attempts.supervisor import DEFAULT_TIMING, NO_ROOM, Supervisor, Timing
 from finetuned_sdk.bundle import Bundle
@@ -100,7 +100,7 @@ class Supervision:
         self._stopping = reason
         self._stop_asked.set()
         for supervisor in self._supervisors.values():
-            supervisor.request_stop(reason)
+            supervisor.request_stop(StopOrder(reason=reason))
         with anyio.move_on_after(deadline):
             while self._supervisors:
                 await self._ended.wait()
@@ -132,14 +132,14 @@ class Supervision:
             if supervisor is None and self._stopping is None:
                 self._supervisors[attempt.job, attempt.number] = self._supervisor(attempt)
                 tasks.start_soon(self._supervise, attempt.job, attempt.number)
-            elif supervisor is not None and attempt.stop is not None:
-                supervisor.request_stop(attempt.stop)
+            elif supervisor is not None:
+                supervisor.heed(attempt)
 
     def _supervisor(self, attempt: LiveAttempt) -> Supervisor:
         bundle = self.bundle(attempt.job, attempt.number)
         supervisor = Supervisor(attempt, bundle, self._log, self._executor, timing=self._timing)
         if self._stopping is not None:
-            supervisor.request_stop(self._stopping)
+            supervisor.request_stop(StopOrder(reason=self._stopping))
         return supervisor
 
     async def _supervise(self, job: str, number: int) -> None:

@@ -19,7 +19,7 @@ from anyio import to_thread
 
 from finetuned.attempts import identity, temporary
 from finetuned.attempts.launcher import Executor
-from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt, SpecUnavailableError
+from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt, SpecUnavailableError, StopOrder
 from finetuned.attempts.tail import SpoolTail
 from finetuned.attempts.watch import ProcessWatch
 from finetuned_sdk import manifest
@@ -68,16 +68,30 @@ class Supervisor:
         self._timing = timing
         self._tail = SpoolTail(bundle.spool_path, line=attempt.line)
         self._news = anyio.Event()
+        self._checkpoints = attempt.checkpoints  # that were asked for
+        self._checkpoint_asked = anyio.Event()
         self._stop_asked = anyio.Event()
-        self._stop_reason = ""
+        self._stop: StopOrder | None = None
         self._refused: str | None = None  # the code of what no other attempt would find otherwise
         if attempt.stop is not None:
             self.request_stop(attempt.stop)
 
-    def request_stop(self, reason: str) -> None:
-        """Have the attempt ended: its worker is asked, its process group told, and then all of it killed."""
-        self._stop_reason = reason
-        self._stop_asked.set()
+    def request_stop(self, order: StopOrder) -> None:
+        """Have the attempt ended: its worker is asked, its process group told, and then all of it killed.
+
+        A new order takes the place of an older one, also of one that is being carried out.
+        """
+        if order != self._stop:
+            self._stop = order
+            self._stop_asked.set()
+
+    def heed(self, attempt: LiveAttempt) -> None:
+        """Take what the log says of the attempt now: that it is to end, or to save."""
+        if attempt.stop is not None:
+            self.request_stop(attempt.stop)
+        if attempt.checkpoints > self._checkpoints:
+            self._checkpoints = attempt.checkpoints
+            self._checkpoint_asked.set()
 
     def hint(self) -> None:
         """There may be something new in the spool."""
@@ -108,7 +122,7 @@ class Supervisor:
         claimed, runner = await to_thread.run_sync(self._look_for_claim)
         if claimed:
             return runner, "its start was given up"
-        if self._stop_asked.is_set():
+        if self._stop is not None:
             return await self._give_up("it was stopped before it started")
         try:
             # Also when a bundle is there already: a runner may have been started before the daemon died, or
@@ -158,6 +172,7 @@ class Supervisor:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._notice_death, watch)
                 tasks.start_soon(self._enforce_stop, watch)
+                tasks.start_soon(self._pass_on_checkpoint_requests)
                 await self._ingest(watch)
                 tasks.cancel_scope.cancel()
 
@@ -190,15 +205,32 @@ class Supervisor:
         self.hint()
 
     async def _enforce_stop(self, watch: ProcessWatch) -> None:
-        await self._stop_asked.wait()
-        try:
-            await to_thread.run_sync(self._write_stop_request)
-        except OSError as error:  # a full disk; the signal says the same
-            logger.warning("job %s: control.json cannot be written: %s", self._job, error)
-        watch.signal(signal.SIGTERM)
+        while True:
+            await self._stop_asked.wait()
+            self._stop_asked = anyio.Event()
+            order = self._stop
+            assert order is not None
+            try:
+                await to_thread.run_sync(self._write_stop_request, order)
+            except OSError as error:  # a full disk; the signal says the same
+                logger.warning("job %s: control.json cannot be written: %s", self._job, error)
+            with anyio.move_on_after(order.patience_s) as patience:
+                await self._stop_asked.wait()
+            if patience.cancelled_caught:
+                watch.signal(signal.SIGTERM)
 
-    def _write_stop_request(self) -> None:
-        self._bundle.request_stop(self._stop_reason, checkpoint=False)
+    async def _pass_on_checkpoint_requests(self) -> None:
+        while True:
+            if self._checkpoints:
+                try:
+                    await to_thread.run_sync(self._bundle.request_checkpoint, self._checkpoints)
+                except OSError as error:
+                    logger.warning("job %s: control.json cannot be written: %s", self._job, error)
+            await self._checkpoint_asked.wait()
+            self._checkpoint_asked = anyio.Event()
+
+    def _write_stop_request(self, order: StopOrder) -> None:
+        self._bundle.request_stop(order.reason, checkpoint=order.checkpoint)
 
     # ---- end -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from finetuned.attempts.ports import Ending, LiveAttempt
+from finetuned.attempts.ports import Alert, Ending, Intervention, LiveAttempt, StopOrder
 from finetuned_sdk.bundle import RunnerIdentity, Spec
 from finetuned_sdk.spool import BadLine, Fact
 
@@ -38,6 +38,7 @@ class Entry:
     runners: list[RunnerIdentity] = field(default_factory=list)
     lines: list[Fact | BadLine] = field(default_factory=list)
     ending: Ending | None = None
+    interventions: list[Intervention | Alert] = field(default_factory=list)
 
     @property
     def facts(self) -> list[Fact]:
@@ -57,14 +58,18 @@ class MemoryAttemptLog:
 
     def start(self, spec: Spec) -> Entry:
         """Begin an attempt, as ``attempt.starting`` does."""
-        attempt = LiveAttempt(job=spec.job, number=spec.attempt, purpose=spec.purpose, line=0, stop=None)
+        attempt = LiveAttempt(job=spec.job, number=spec.attempt, purpose=spec.purpose, line=0)
         entry = self.entries[spec.job, spec.attempt] = Entry(spec, attempt)
         return entry
 
     def cancel(self, job: str, attempt: int, reason: str = "asked to") -> None:
         """Request the end of an attempt."""
+        self.stop(job, attempt, StopOrder(reason=reason))
+
+    def stop(self, job: str, attempt: int, order: StopOrder) -> None:
+        """Have an attempt stopped."""
         entry = self.entries[job, attempt]
-        entry.attempt = replace(entry.attempt, stop=reason)
+        entry.attempt = replace(entry.attempt, stop=order)
 
     async def until_ended(self, job: str, attempt: int) -> Ending:
         """Wait for the end of an attempt."""
@@ -114,6 +119,13 @@ class MemoryAttemptLog:
             entry.attempt = replace(entry.attempt, line=line.line)
             entry.lines.append(line)
         self._notify()
+
+    async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
+        """Note what the watchdog did or saw."""
+        entry = self.entries[job, attempt]
+        if entry.ending is None:
+            entry.interventions.append(what)
+            self._notify()
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         """Note the end. Raises ``ValueError`` for a second one."""

@@ -22,7 +22,7 @@ from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
 from finetuned.queries.door import Queries
 from finetuned.secrets.scan import refuse_secrets
-from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, resolve
+from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, Limits, Timeouts, resolve
 from finetuned_events import BackupError, BackupReport, RebuildReport
 from finetuned_sdk import Host, Registry, checkpoints
 
@@ -110,6 +110,10 @@ class Commands:
             metadata=old.metadata,
             max_attempts=old.max_attempts,
             secrets={name: reference for name, reference in old.secrets.items() if name != reference},
+            timeouts=Timeouts.model_validate(old.timeouts),
+            limits=Limits.model_validate(old.limits),
+            preemptible=old.preemptible,
+            reduces_batch=old.reduces_batch,
         )
         resume_from = None
         if from_checkpoint is not None:

@@ -11,6 +11,7 @@ from finetuned.domain.states import LIVE, TERMINAL, JobState, transition
 Json = Any
 
 KEPT_ADVICE = 20  # newest pieces of advice that a job shows
+KEPT_ALERTS = 20
 KEPT_EVALUATIONS = 200
 
 
@@ -34,6 +35,11 @@ class Attempt:
     result: dict[str, Json] | None = None
     error: dict[str, Json] | None = None
     models: list[dict[str, Json]] | None = None
+    overrides: dict[str, Json] = field(default_factory=dict)  # parameters that differ from the job's
+    failure: str | None = None  # the kind of its failure (domain.failures)
+    stopping: dict[str, str] | None = None  # failure and reason, once the watchdog has it stopped
+    wall_s: float = 0.0  # how long it ran, as its runner measured
+    checkpoint_requests: int = 0
 
     @property
     def is_live(self) -> bool:
@@ -86,6 +92,18 @@ class Job:
     evaluations: tuple[dict[str, Json], ...] = ()
     advice: tuple[dict[str, Json], ...] = ()
     secrets: dict[str, str] = field(default_factory=dict)  # names, and references such as secret:hf
+    timeouts: dict[str, float | None] = field(default_factory=dict)  # seconds
+    limits: dict[str, float] = field(default_factory=dict)  # cores and bytes
+    preemptible: bool = False
+    reduces_batch: bool = True
+    pause_reason: str | None = None
+    pause_then: str = "paused"  # what becomes of it when its pause is reached: paused or queued
+    pause_wait_s: float = 30.0
+    preempted_by: str | None = None  # the job that goes first
+    overrides: dict[str, Json] = field(default_factory=dict)  # parameters of its next attempts that differ
+    rewound_at: int = 0  # checkpoints of attempts before this number do not count any more
+    repeated_steps: int | None = None  # steps that the next attempt does again
+    alerts: tuple[dict[str, Json], ...] = ()
 
     @property
     def is_live(self) -> bool:
@@ -136,6 +154,13 @@ def submitted(job_id: str, fact: facts.JobSubmitted, *, seq: int, at: int, actor
 def evolve(job: Job, fact: facts.Fact, *, at: int, seq: int) -> Job:
     """The job after ``fact``. Raises ``IllegalTransitionError`` for a fact that its state does not allow."""
     job = replace(job, version=job.version + 1, updated_seq=seq, updated_at=at)
+    if fact.type.startswith("attempt."):
+        return _evolve_attempt(job, fact, at)
+    return _evolve_report(job, fact, at) or _evolve_state(job, fact, at)
+
+
+def _evolve_report(job: Job, fact: facts.Fact, at: int) -> Job | None:
+    """The job after a fact that is allowed in any state; ``None`` for other facts."""
     match fact:
         case facts.JobProgress():
             return replace(job, progress=fact.figures)
@@ -153,11 +178,13 @@ def evolve(job: Job, fact: facts.Fact, *, at: int, seq: int) -> Job:
             return replace(job, checkpoints=tuple(c for c in job.checkpoints if c["path"] != fact.path))
         case facts.ArtifactPublished():
             return replace(job, artifacts=(*job.artifacts, {**fact.to_data(), "at": at}))
+        case facts.JobCheckpointRequested():
+            return _newest(job, checkpoint_requests=job.attempts[-1].checkpoint_requests + 1)
+        case facts.JobMeasured():
+            return job
         case facts.JobDeleted():
             return replace(job, deleted=True)
-    if fact.type.startswith("attempt."):
-        return _evolve_attempt(job, fact, at)
-    return _evolve_state(job, fact, at)
+    return None
 
 
 def _evolve_state(job: Job, fact: facts.Fact, at: int) -> Job:
@@ -171,11 +198,30 @@ def _evolve_state(job: Job, fact: facts.Fact, at: int) -> Job:
                 paused_at=None,
                 phase=None,
                 resume_from=fact.resume_from or job.resume_from,
+                repeated_steps=fact.repeated_steps,
+                rewound_at=job.next_attempt if fact.rewinds else job.rewound_at,
+                overrides={**job.overrides, **fact.overrides},
+                preempted_by=fact.preempted_by,
+                pause_reason=None,
+            )
+        case facts.JobPauseRequested():
+            return replace(
+                job,
+                pause_reason=fact.reason,
+                pause_then=fact.then,
+                pause_wait_s=fact.wait_s,
+                preempted_by=fact.preempted_by,
             )
         case facts.JobCancelRequested():
             return replace(job, cancel_reason=fact.reason)
         case facts.JobPaused():
-            return replace(job, paused_at=at, phase=None)
+            return replace(
+                job,
+                paused_at=at,
+                phase=None,
+                resume_from=fact.resume_from or job.resume_from,
+                repeated_steps=fact.repeated_steps,
+            )
         case facts.JobSucceeded():
             return replace(job, finished_at=at, result=fact.result, phase=None)
         case facts.JobFailed():
@@ -195,9 +241,12 @@ def _evolve_attempt(job: Job, fact: facts.Fact, at: int) -> Job:
                 devices=fact.devices,
                 starting_at=at,
                 resume_from=fact.resume_from,
+                overrides=fact.overrides,
             )
             state = transition(fact.type, job.state)
-            return replace(job, state=state, delay_s=0.0, attempts=(*job.attempts, attempt))
+            return replace(
+                job, state=state, delay_s=0.0, preempted_by=None, attempts=(*job.attempts, attempt)
+            )
         case facts.AttemptStarted():
             job = replace(job, state=transition(fact.type, job.state))
             if job.attempts[-1].purpose == "run" and job.started_at is None:
@@ -222,7 +271,13 @@ def _evolve_attempt(job: Job, fact: facts.Fact, at: int) -> Job:
                 cause=fact.cause,
                 exit_code=fact.exit_code,
                 signal=fact.signal,
+                failure=fact.failure,
+                wall_s=fact.usage.get("wall_s", 0.0),
             )
+        case facts.AttemptAlert():
+            return replace(job, alerts=(*job.alerts, {**fact.to_data(), "at": at})[-KEPT_ALERTS:])
+        case facts.AttemptIntervened() if fact.action != "dump_stacks":
+            return _newest(job, stopping={"failure": fact.failure, "reason": fact.reason})
     return job
 
 

@@ -7,14 +7,15 @@ that comes back from a backoff finds its old place.
 
 A job in backoff is passed over and holds nothing. The first job that is ready but does not fit keeps the free
 devices for itself: later jobs do not slip past it, so a job that needs many devices is not starved by small ones.
-Only jobs that need no device at all pass.
+Only jobs that need no device at all pass. If it has a higher priority of its own (waiting does not count here) than
+preemptible jobs that run, enough of them are asked to leave their devices to it; they go on after it has begun.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from finetuned.domain.job import Job
 from finetuned.domain.states import JobState
@@ -31,6 +32,35 @@ class Claim:
     job: Job
     purpose: str
     devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a device that no attempt holds is not free, or not whole: whose processes have its memory.
+
+    A job that needs at most ``free_bytes`` of it may have it all the same.
+    """
+
+    reason: str
+    free_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What decides who may start beside the log.
+
+    ``in_backoff`` names jobs that are held back, ``holds`` devices that are not free though no attempt holds them,
+    ``closed`` says why nothing at all is started, ``ripe`` names attempts (job, number) that have run long enough to
+    be preempted.
+    """
+
+    in_backoff: AbstractSet[str] = frozenset()
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    closed: str | None = None
+    ripe: AbstractSet[tuple[str, int]] = frozenset()
+
+
+CALM = Situation()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +94,12 @@ def in_order(jobs: Iterable[Job], state: JobState) -> list[Job]:
     return sorted((job for job in jobs if job.state is state), key=order)
 
 
-def plan(
-    jobs: Iterable[Job],
-    slots: Iterable[Slot],
-    *,
-    in_backoff: AbstractSet[str] = frozenset(),
-    reserved: AbstractSet[str] = frozenset(),
-) -> list[Claim]:
-    """The attempts that may start now, in order. Pure: the caller records them.
-
-    ``in_backoff`` names jobs that are held back, ``reserved`` devices that nobody may have.
-    """
+def plan(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> list[Claim]:
+    """The attempts that may start now, in order. Pure: the caller records them."""
+    if situation.closed is not None:
+        return []
     live = list(jobs)
-    usable = [slot for slot in slots if slot.id not in reserved]
-    return [*_plan_validations(live, in_backoff), *_plan_runs(live, usable, in_backoff)]
+    return [*_plan_validations(live, situation.in_backoff), *_plan_runs(live, list(slots), situation)[0]]
 
 
 def _plan_validations(jobs: list[Job], in_backoff: AbstractSet[str]) -> list[Claim]:
@@ -87,91 +109,124 @@ def _plan_validations(jobs: list[Job], in_backoff: AbstractSet[str]) -> list[Cla
     return [Claim(job, "validate", ()) for job in ready[: max(0, MAX_VALIDATIONS - under_way)]]
 
 
-def _plan_runs(jobs: list[Job], slots: list[Slot], in_backoff: AbstractSet[str]) -> list[Claim]:
+def _plan_runs(jobs: list[Job], slots: list[Slot], situation: Situation) -> tuple[list[Claim], Job | None]:
+    """The runs that may start, and the first job that is ready and does not fit."""
     total = len(slots)
     free = sorted(slot.id for slot in slots if slot.holder is None)
     claims: list[Claim] = []
-    if not free and all(job.devices for job in jobs if job.state is JobState.QUEUED):
-        return []
-    blocked = False
-    for job in in_order(jobs, JobState.QUEUED):
-        if job.devices > total:
-            continue  # a device is gone: this one cannot run here, and must not keep others from it
-        blocked = blocked or (job.id not in in_backoff and job.devices > len(free))
-        if job.id in in_backoff or (blocked and job.devices):
+    blocked: Job | None = None
+    waiting = in_order(jobs, JobState.QUEUED)
+    queued = {job.id for job in waiting}
+    for job in waiting:
+        if job.devices > total or job.id in situation.in_backoff or job.preempted_by in queued:
+            continue  # it cannot run here, or not yet, and must not keep others from it
+        usable = [device for device in free if _may_use(job, situation.holds.get(device))]
+        if job.devices and (blocked is not None or job.devices > len(usable)):
+            blocked = blocked or job
             continue
-        claims.append(Claim(job, "run", tuple(free[: job.devices])))
-        del free[: job.devices]
-    return claims
+        claims.append(Claim(job, "run", tuple(usable[: job.devices])))
+        free = [device for device in free if device not in usable[: job.devices]]
+    return claims, blocked
 
 
-def waits(
-    jobs: Iterable[Job],
-    slots: Iterable[Slot],
-    *,
-    in_backoff: AbstractSet[str] = frozenset(),
-    reserved: AbstractSet[str] = frozenset(),
-) -> dict[str, Wait]:
+def _may_use(job: Job, hold: Hold | None) -> bool:
+    """Whether what is free of a device is enough for the job, as far as it was estimated."""
+    needed = (job.estimate or {}).get("device_bytes") or 0
+    return hold is None or 0 < hold.free_bytes >= needed
+
+
+def victims(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> list[tuple[Job, Job]]:
+    """The running jobs that are to leave their devices, each with the job that gets them.
+
+    Only as many as are needed, of the lowest priority first, and of equals the one that began last.
+    """
+    if situation.closed is not None:
+        return []
+    live, all_slots = list(jobs), list(slots)
+    claims, first = _plan_runs(live, all_slots, situation)
+    if first is None:
+        return []
+    claimed = {device for claim in claims for device in claim.devices}
+    missing = first.devices - sum(
+        slot.holder is None and slot.id not in claimed and _may_use(first, situation.holds.get(slot.id))
+        for slot in all_slots
+    )
+    missing -= sum(
+        job.devices for job in live if job.state is JobState.PAUSING and job.preempted_by == first.id
+    )
+    found: list[tuple[Job, Job]] = []
+    for job in sorted(live, key=lambda each: (each.priority, -each.seq)):
+        if missing <= 0:
+            return found
+        if job.devices and _may_be_preempted(job, first, situation):
+            found.append((job, first))
+            missing -= job.devices
+    return found if missing <= 0 else []
+
+
+def _may_be_preempted(job: Job, by: Job, situation: Situation) -> bool:
+    attempt = job.live_attempt
+    return (
+        job.state is JobState.RUNNING
+        and job.preemptible
+        and job.priority < by.priority
+        and attempt is not None
+        and (job.id, attempt.number) in situation.ripe
+    )
+
+
+def waits(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> dict[str, Wait]:
     """Why each live job that does not run is waiting, by job id."""
     live, all_slots = list(jobs), list(slots)
-    usable = sum(slot.id not in reserved for slot in all_slots)
-    found = {job.id: Wait(reason) for job in live if (reason := _unqueued_reason(job)) is not None}
+    found = {job.id: Wait(reason) for job in live if (reason := _unqueued_reason(job, situation)) is not None}
     blocked_by: Job | None = None
     for position, job in enumerate(in_order(live, JobState.QUEUED), start=1):
-        found[job.id] = Wait(_queued_reason(job, blocked_by, all_slots, in_backoff, reserved), position)
-        if blocked_by is None and job.id not in in_backoff and 0 < job.devices <= usable:
+        found[job.id] = Wait(_queued_reason(job, blocked_by, all_slots, situation), position)
+        if blocked_by is None and _blocks(job, all_slots, situation):
             blocked_by = job
     return found
 
 
-def wait(
-    job: Job,
-    jobs: Iterable[Job],
-    slots: Iterable[Slot],
-    *,
-    in_backoff: AbstractSet[str] = frozenset(),
-    reserved: AbstractSet[str] = frozenset(),
-) -> Wait | None:
+def wait(job: Job, jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> Wait | None:
     """What :func:`waits` says of one of the jobs, in one pass over them instead of a sort."""
     if job.state is not JobState.QUEUED:
-        reason = _unqueued_reason(job)
+        reason = _unqueued_reason(job, situation)
         return None if reason is None else Wait(reason)
     all_slots = list(slots)
-    usable = sum(slot.id not in reserved for slot in all_slots)
     own, position = order(job), 1
     blocked_by: tuple[tuple[int, int], Job] | None = None
     for each in jobs:
         if each.state is not JobState.QUEUED or (key := order(each)) >= own:
             continue
         position += 1
-        if (
-            (blocked_by is None or key < blocked_by[0])
-            and 0 < each.devices <= usable
-            and each.id not in in_backoff
-        ):
+        if (blocked_by is None or key < blocked_by[0]) and _blocks(each, all_slots, situation):
             blocked_by = key, each
     first = None if blocked_by is None else blocked_by[1]
-    return Wait(_queued_reason(job, first, all_slots, in_backoff, reserved), position)
+    return Wait(_queued_reason(job, first, all_slots, situation), position)
 
 
-def _queued_reason(
-    job: Job,
-    blocked_by: Job | None,
-    slots: list[Slot],
-    in_backoff: AbstractSet[str],
-    reserved: AbstractSet[str],
-) -> str:
-    if job.id in in_backoff:
+def _blocks(job: Job, slots: list[Slot], situation: Situation) -> bool:
+    """Whether a queued job keeps free devices for itself."""
+    usable = sum(_may_use(job, situation.holds.get(slot.id)) for slot in slots)
+    return job.id not in situation.in_backoff and job.preempted_by is None and 0 < job.devices <= usable
+
+
+def _queued_reason(job: Job, blocked_by: Job | None, slots: list[Slot], situation: Situation) -> str:
+    if situation.closed is not None:
+        return situation.closed
+    if job.id in situation.in_backoff:
         return f"backing off before the next attempt: {job.queued_reason}"
+    if job.preempted_by is not None:
+        return f"behind {job.preempted_by}, which preempted it"
     if blocked_by is not None and job.devices:
         return f"behind {blocked_by.id}, which is next"
-    return _device_reason(job, slots, reserved)
+    return _device_reason(job, slots, situation.holds)
 
 
-def _unqueued_reason(job: Job) -> str | None:
+def _unqueued_reason(job: Job, situation: Situation) -> str | None:
     match job.state:
         case JobState.VALIDATING if job.live_attempt is None:
-            return "waiting for its data to be checked"
+            return situation.closed or "waiting for its data to be checked"
         case JobState.VALIDATING:
             return "its data are being checked"
         case JobState.STARTING:
@@ -185,14 +240,14 @@ def _unqueued_reason(job: Job) -> str | None:
     return None
 
 
-def _device_reason(job: Job, slots: list[Slot], reserved: AbstractSet[str]) -> str:
-    free = [slot for slot in slots if slot.holder is None and slot.id not in reserved]
+def _device_reason(job: Job, slots: list[Slot], holds: Mapping[str, Hold]) -> str:
+    unheld = [slot for slot in slots if slot.holder is None]
+    free = [slot for slot in unheld if _may_use(job, holds.get(slot.id))]
     if job.devices > len(slots):
         return f"needs {job.devices} devices; this host has {len(slots)}"
     if job.devices <= len(free):
         return "next; about to start"
     holders = sorted({slot.holder[0] for slot in slots if slot.holder})
-    if any(slot.id in reserved for slot in slots):
-        holders.append("an attempt that the log does not know")
+    holders += sorted({holds[slot.id].reason for slot in unheld if slot not in free})
     noun = "device" if job.devices == 1 else "devices"
     return f"needs {job.devices} {noun}; {len(free)} of {len(slots)} free, held by {', '.join(holders)}"

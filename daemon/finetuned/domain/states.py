@@ -31,6 +31,7 @@ TRANSITIONS: dict[tuple[str, JobState], JobState] = {
     ("job.queued", _S.STARTING): _S.QUEUED,
     ("job.queued", _S.RUNNING): _S.QUEUED,
     ("job.queued", _S.PAUSED): _S.QUEUED,
+    ("job.queued", _S.PAUSING): _S.QUEUED,  # it was preempted, or the daemon drained
     ("attempt.starting", _S.VALIDATING): _S.VALIDATING,
     ("attempt.starting", _S.QUEUED): _S.STARTING,
     ("attempt.started", _S.VALIDATING): _S.VALIDATING,
@@ -40,6 +41,7 @@ TRANSITIONS: dict[tuple[str, JobState], JobState] = {
     ("job.pause_requested", _S.QUEUED): _S.PAUSING,
     ("job.pause_requested", _S.STARTING): _S.PAUSING,
     ("job.pause_requested", _S.RUNNING): _S.PAUSING,
+    ("job.pause_requested", _S.PAUSING): _S.PAUSING,  # what is to follow the pause has changed
     ("job.paused", _S.PAUSING): _S.PAUSED,
     **{("job.cancel_requested", state): _S.CANCELLING for state in _S if state in LIVE - {_S.CANCELLING}},
     ("job.cancelled", _S.CANCELLING): _S.CANCELLED,

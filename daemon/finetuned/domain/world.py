@@ -52,6 +52,8 @@ _PASSING = (
     facts.JobAdvice,
     facts.EvaluationRecorded,
     facts.CheckpointSaved,
+    facts.AttemptAlert,
+    facts.JobMeasured,
 )
 
 Lookup = Callable[[str], Job | None]

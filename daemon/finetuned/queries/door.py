@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,8 +55,7 @@ class Shown:
 class Queries:
     """What can be looked at.
 
-    ``in_backoff`` names the jobs that the scheduler holds back at the moment, ``reserved`` the devices that nobody may
-    have, ``jobs_dir`` holds the jobs' files. ``observation`` looks at the machine and at what runs.
+    ``situation`` is what the scheduler knows beside the log, ``jobs_dir`` holds the jobs' files. ``observation`` looks at the machine and at what runs.
     ``now`` is the wall clock in microseconds since the epoch, by which tokens expire. Files beneath ``data_roots`` are
     opened beneath them.
     """
@@ -68,8 +66,7 @@ class Queries:
     jobs_dir: Path
     observation: Observation
     data_roots: tuple[Path, ...] = ()
-    in_backoff: Callable[[], AbstractSet[str]] = field(default=frozenset)
-    reserved: Callable[[], AbstractSet[str]] = field(default=frozenset)
+    situation: Callable[[], queue.Situation] = field(default=lambda: queue.CALM)
     now: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
     reading: Reading = field(init=False)  # what is read of one job's events and files
     past: Past = field(init=False)  # what was
@@ -104,13 +101,7 @@ class Queries:
         seq = self.log.head  # the board is there, and what is read from the file below is not older
         if job_id in world.jobs:
             job = world.jobs[job_id]
-            wait = queue.wait(
-                job,
-                world.jobs.values(),
-                world.slots.values(),
-                in_backoff=self.in_backoff(),
-                reserved=self.reserved(),
-            )
+            wait = queue.wait(job, world.jobs.values(), world.slots.values(), self.situation())
             return Shown(job, wait, seq)
         return Shown(await self._ended(job_id), None, seq)
 
@@ -159,14 +150,14 @@ class Queries:
     async def waits(self) -> dict[str, queue.Wait]:
         """Why each live job waits, by id; computed when asked for, once for each generation of the world."""
         world = await self.board.world()
-        held, reserved = self.in_backoff(), self.reserved()
-        situation = (world.generation, held, reserved)
-        if self._waits is not None and self._waits[0] == situation:
+        situation = self.situation()
+        known_for = (world.generation, situation)
+        if self._waits is not None and self._waits[0] == known_for:
             return self._waits[1]
         live, slots = list(world.live_jobs()), list(world.slots.values())
-        work = partial(queue.waits, live, slots, in_backoff=held, reserved=reserved)
+        work = partial(queue.waits, live, slots, situation)
         waits = work() if len(live) <= INLINE_JOBS else await anyio.to_thread.run_sync(work)
-        self._waits = (situation, waits)
+        self._waits = (known_for, waits)
         return waits
 
     async def events(

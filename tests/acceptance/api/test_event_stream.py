@@ -195,7 +195,7 @@ async def test_more_events_than_memory_holds_reach_a_live_client_in_order(house:
 
 
 def _progress_event(job_id: str, step: int) -> Any:
-    from finetuned.domain.decisions import job_event
+    from finetuned.domain.streams import job_event
 
     return job_event(job_id, facts.JobProgress({"current_step": step}), actor="test")
 

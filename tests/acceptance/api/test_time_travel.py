@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from finetuned.domain import decisions, facts
+from finetuned.domain import facts
+from finetuned.domain.streams import job_event
 
 
 async def submit(client: Any, **body: Any) -> dict[str, Any]:
@@ -22,9 +23,7 @@ async def get(client: Any, path: str, **query: Any) -> Any:
 
 
 async def record(house: Any, job_id: str, *given: facts.Fact) -> None:
-    await house.log.execute(
-        lambda _world: [decisions.job_event(job_id, fact, actor="attempt:1") for fact in given]
-    )
+    await house.log.execute(lambda _world: [job_event(job_id, fact, actor="attempt:1") for fact in given])
 
 
 async def test_a_job_is_shown_as_it_was_after_each_of_its_events(house: Any, client: Any) -> None:
@@ -85,7 +84,7 @@ async def test_a_moment_can_be_named_by_its_time(house: Any, client: Any) -> Non
 async def test_devices_and_models_of_the_past_are_those_of_then(house: Any, client: Any) -> None:
     start = house.log.head
     model = facts.ModelRegistered(name="bot", path="/m", kind="model", base=None, job=None)
-    event = decisions.job_event("x", model, actor="daemon")
+    event = job_event("x", model, actor="daemon")
     await house.log.append([type(event)(**{**_fields(event), "stream": "model/bot"})])
     assert [each["id"] for each in (await get(client, "/v1/models"))["data"]] == ["bot"]
     assert (await get(client, "/v1/models", at=start))["data"] == []

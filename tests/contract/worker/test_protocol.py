@@ -29,4 +29,4 @@ def conforms(context: Context) -> WorkerContext:
 
 
 def test_the_protocol_version_is_only_changed_on_purpose() -> None:
-    assert PROTOCOL == 1
+    assert PROTOCOL == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetuned.attempts.testing import fake_spec
-from finetuned_sdk.bundle import Bundle, BundleError, Control, ExitRecord, RunnerIdentity
+from finetuned_sdk.bundle import PROTOCOL, Bundle, BundleError, Control, ExitRecord, RunnerIdentity
 from finetuned_sdk.context import CallbackSpec
 
 RUNNER = RunnerIdentity(boot_id="b", pid=1, start_time=2, process_group=1)
@@ -48,8 +48,8 @@ def test_each_attempt_has_a_fence_of_its_own() -> None:
 
 
 def test_a_specification_of_a_newer_protocol_is_refused(bundle: Bundle) -> None:
-    bundle.create(replace(fake_spec(), protocol=2))
-    with pytest.raises(BundleError, match="protocol 2"):
+    bundle.create(replace(fake_spec(), protocol=PROTOCOL + 1))
+    with pytest.raises(BundleError, match=f"protocol {PROTOCOL + 1}"):
         bundle.read_spec()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from finetuned.attempts import identity, strays, supervision, temporary
 from finetuned.attempts.launcher import LocalExecutor, runner_environment, withheld_secrets
-from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError
+from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError, StopOrder
 from finetuned.attempts.runner import write_exit
 from finetuned.attempts.strays import find_strays
 from finetuned.attempts.supervision import Supervision
@@ -521,7 +521,7 @@ async def test_a_hint_is_heeded_before_the_next_look_is_due(tmp_path: Path) -> N
             while not entry.facts:
                 supervisor.hint()
                 await anyio.sleep(0.02)
-        supervisor.request_stop("enough")
+        supervisor.request_stop(StopOrder(reason="enough"))
         ending = await log.until_ended("job-1", 1)
     assert ending.exit_code == 75
 
@@ -574,5 +574,7 @@ class TestMemoryAttemptLog:
         log.start(fake_spec())
         log.cancel("job-1", 1, "no longer wanted")
         assert await log.live() == [
-            LiveAttempt(job="job-1", number=1, purpose="run", line=0, stop="no longer wanted")
+            LiveAttempt(
+                job="job-1", number=1, purpose="run", line=0, stop=StopOrder(reason="no longer wanted")
+            )
         ]

@@ -11,7 +11,7 @@ from tests.unit.domain.worlds import submission
 
 from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
 from finetuned.attempts.launcher import LocalExecutor
-from finetuned.attempts.ports import Ending, SpecUnavailableError
+from finetuned.attempts.ports import Ending, SpecUnavailableError, StopOrder
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
@@ -146,7 +146,7 @@ async def test_the_runner_is_recorded_once_and_the_live_attempt_is_told_with_its
     assert (live.job, live.number, live.purpose, live.line, live.stop) == (JOB, 1, "run", 2, None)
     assert (await desk.types()).count("attempt.launched") == 1
     await desk.log.execute(lambda world: decisions.cancel(world, JOB, actor="a", reason="enough"))
-    assert [each.stop for each in await desk.port.live()] == ["enough"]
+    assert [each.stop for each in await desk.port.live()] == [StopOrder(reason="enough")]
 
 
 async def test_the_worker_is_told_what_the_job_says(desk: Desk) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.domain.worlds import submission
 
 from finetuned.domain import decisions, facts
+from finetuned.domain.streams import job_event
 from finetuned.queries import past as past_module
 from finetuned.queries.past import KEPT_S, Past
 from finetuned.store import Log, open_log
@@ -155,7 +156,7 @@ async def test_devices_and_models_are_made_from_their_own_events_only(log: Log) 
 async def test_each_job_of_a_page_has_the_progress_of_then(log: Log) -> None:
     def progress(job_id: str, *steps: int) -> list[Any]:
         told = [facts.JobProgress({"current_step": step}) for step in steps]
-        return [decisions.job_event(job_id, fact, actor="attempt:1") for fact in told]
+        return [job_event(job_id, fact, actor="attempt:1") for fact in told]
 
     await log.append(progress("job-1", 1, 2))
     await log.append(progress("job-2", 7))

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.domain.worlds import end, submission
 
 from finetuned.board import Board
-from finetuned.domain import decisions
+from finetuned.domain import attempt_decisions, decisions, queue
 from finetuned.scheduler import Scheduler
 from finetuned.store import Log, open_log
 from finetuned_events import LogBrokenError, LogFullError
@@ -38,7 +38,9 @@ async def submit(log: Log, job_id: str) -> None:
 async def crash(log: Log, job_id: str, attempt: int) -> None:
     how = end(exit_code=None, signal=9)
     await log.execute(
-        lambda world: decisions.ended(world, job_id, attempt, how, resume_from=None, jitter=1.0)
+        lambda world: attempt_decisions.ended(
+            world, job_id, attempt, how, attempt_decisions.Prospect(resume_from=None, jitter=1.0)
+        )
     )
 
 
@@ -66,7 +68,7 @@ async def test_a_job_waits_its_backoff_out_on_the_monotonic_clock(log: Log) -> N
     await crash(log, "job-1", 1)
 
     await scheduler.step()
-    assert scheduler.in_backoff() == {"job-1"}
+    assert scheduler.situation().in_backoff == {"job-1"}
     assert await state(board, "job-1") == "queued"
     clock.now += 4.9
     await scheduler.step()
@@ -74,7 +76,7 @@ async def test_a_job_waits_its_backoff_out_on_the_monotonic_clock(log: Log) -> N
     clock.now += 0.2
     await scheduler.step()
     assert await state(board, "job-1") == "starting"
-    assert scheduler.in_backoff() == set()
+    assert scheduler.situation().in_backoff == set()
 
 
 async def test_the_device_of_a_job_in_backoff_is_given_to_the_next(log: Log) -> None:
@@ -124,7 +126,7 @@ async def test_a_full_disk_delays_the_scheduler_and_does_not_end_it(
 async def test_a_device_that_becomes_free_beside_the_log_is_given_out_when_somebody_says_so(log: Log) -> None:
     board = Board(log)
     reserved = {"cpu:0"}
-    scheduler = Scheduler(log, board, reserved=lambda: frozenset(reserved))
+    scheduler = Scheduler(log, board, holds=lambda: {device: queue.Hold("a stray") for device in reserved})
     await submit(log, "job-1")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(scheduler.run)

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.domain.worlds import end, submission
 
 from finetuned.board import Board
-from finetuned.domain import decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts
 from finetuned.domain.errors import NotFoundError
 from finetuned.store import Log, open_log, queries
 
@@ -19,12 +19,16 @@ async def finish(log: Log, job_id: str) -> None:
     """Take a queued job through one attempt to its success."""
     await log.execute(lambda world: decisions.schedule(world, elapsed=frozenset()))
     reports = [
-        decisions.Reported(line=1, fact=facts.AttemptStarted(attempt=1)),
-        decisions.Reported(line=2, fact=facts.JobProgress({"loss": 0.5, "progress": 100.0})),
-        decisions.Reported(line=3, fact=facts.AttemptResult(attempt=1, values={"train_loss": 0.5})),
+        attempt_decisions.Reported(line=1, fact=facts.AttemptStarted(attempt=1)),
+        attempt_decisions.Reported(line=2, fact=facts.JobProgress({"loss": 0.5, "progress": 100.0})),
+        attempt_decisions.Reported(line=3, fact=facts.AttemptResult(attempt=1, values={"train_loss": 0.5})),
     ]
-    await log.execute(lambda world: decisions.record(world, job_id, 1, reports))
-    await log.execute(lambda world: decisions.ended(world, job_id, 1, end(), resume_from=None, jitter=0))
+    await log.execute(lambda world: attempt_decisions.record(world, job_id, 1, reports))
+    await log.execute(
+        lambda world: attempt_decisions.ended(
+            world, job_id, 1, end(), attempt_decisions.Prospect(resume_from=None, jitter=0)
+        )
+    )
 
 
 SLOTS = [{"id": "cpu:0", "kind": "cpu", "name": "slot", "memory_bytes": 1}]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.domain.worlds import Scene, end
 
-from finetuned.domain import decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.states import JobState
 
@@ -292,8 +292,8 @@ def test_the_runners_identity_is_recorded_once() -> None:
     scene.submit()
     scene.schedule()
     fact = facts.AttemptLaunched(attempt=1, pid=7, boot_id="b", start_time=9, process_group=7)
-    assert len(scene.fold(decisions.launched(scene.world, "job-1", fact))) == 1
-    assert decisions.launched(scene.world, "job-1", fact) == []
+    assert len(scene.fold(attempt_decisions.launched(scene.world, "job-1", fact))) == 1
+    assert attempt_decisions.launched(scene.world, "job-1", fact) == []
 
 
 def test_a_live_job_cannot_be_deleted_and_an_ended_one_is_gone() -> None:
@@ -350,9 +350,9 @@ def test_devices_are_recorded_only_when_they_changed_and_a_held_one_never_vanish
 
 
 def test_the_backoff_doubles_up_to_its_cap() -> None:
-    assert [decisions.backoff_s(tries, 1.0) for tries in (1, 2, 3)] == [5.0, 10.0, 20.0]
-    assert decisions.backoff_s(30, 1.0) == decisions.BACKOFF_LONGEST_S
-    assert decisions.backoff_s(1, 0.0) == 2.5
+    assert [attempt_decisions.backoff_s(tries, 1.0) for tries in (1, 2, 3)] == [5.0, 10.0, 20.0]
+    assert attempt_decisions.backoff_s(30, 1.0) == attempt_decisions.BACKOFF_LONGEST_S
+    assert attempt_decisions.backoff_s(1, 0.0) == 2.5
 
 
 def test_an_end_whose_consequences_cannot_be_recorded_frees_the_devices_and_fails_the_job() -> None:
@@ -360,13 +360,15 @@ def test_an_end_whose_consequences_cannot_be_recorded_frees_the_devices_and_fail
     scene.submit()
     scene.schedule()
     scene.start()
-    scene.fold(decisions.ended_unusably(scene.world, "job-1", 1, end(), "the name of a model holds a zero"))
+    scene.fold(
+        attempt_decisions.ended_unusably(scene.world, "job-1", 1, end(), "the name of a model holds a zero")
+    )
     job = scene.world.jobs["job-1"]
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert job.error["code"] == "unusable_result"
     assert scene.world.slots["cpu:0"].holder is None
-    assert decisions.ended_unusably(scene.world, "job-1", 1, end(), "again") == []
+    assert attempt_decisions.ended_unusably(scene.world, "job-1", 1, end(), "again") == []
 
 
 def test_a_job_whose_checkpoint_a_live_retry_goes_on_from_cannot_be_deleted() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts, pauses
 from finetuned.domain.errors import FinetunedError, NotFoundError, Rejected
 from finetuned.domain.job import Job
 from finetuned.domain.states import TERMINAL, JobState
@@ -96,6 +96,43 @@ class JobMachine(RuleBasedStateMachine):
         except (Rejected, NotFoundError):
             assert self.scene.world.jobs[job].state in TERMINAL
 
+    @rule(job=jobs, wait_s=st.sampled_from([None, 0.0, 5.0]))
+    def pause(self, job: str, wait_s: float | None) -> None:
+        try:
+            self.scene.fold(pauses.pause(self.scene.world, job, actor="uid:1", wait_s=wait_s))
+        except (Rejected, NotFoundError):
+            state = self.scene.world.jobs[job].state
+            assert state in TERMINAL | {JobState.CANCELLING, JobState.VALIDATING}
+
+    @rule(job=jobs, checkpoint=st.sampled_from([None, "/c"]))
+    def resume(self, job: str, checkpoint: str | None) -> None:
+        try:
+            self.scene.fold(pauses.resume(self.scene.world, job, actor="uid:1", checkpoint=checkpoint))
+        except (Rejected, NotFoundError):
+            assert self.scene.world.jobs[job].state is not JobState.PAUSED
+        else:
+            assert self.scene.world.jobs[job].state in {JobState.QUEUED, JobState.PAUSING}
+
+    @rule(job=jobs)
+    def request_checkpoint(self, job: str) -> None:
+        try:
+            self.scene.fold(pauses.request_checkpoint(self.scene.world, job, actor="uid:1"))
+        except (Rejected, NotFoundError):
+            assert self.scene.world.jobs[job].state is not JobState.RUNNING
+
+    @rule()
+    def drain(self) -> None:
+        self.scene.fold(pauses.drain(self.scene.world, actor="daemon", reason="the machine stops"))
+        states = {job.state for job in self.scene.world.jobs.values()}
+        assert not states & {JobState.STARTING, JobState.RUNNING}
+
+    @rule(attempt=attempts, failure=st.sampled_from(["stall", "start_timeout", "deadline", "limit"]))
+    def intervene(self, attempt: tuple[str, int], failure: str) -> None:
+        fact = facts.AttemptIntervened(
+            attempt=attempt[1], action="request_stop", failure=failure, reason="because"
+        )
+        self.scene.fold(attempt_decisions.intervene(self.scene.world, attempt[0], fact))
+
     @rule(job=jobs)
     def delete(self, job: str) -> None:
         try:
@@ -147,12 +184,14 @@ class JobMachine(RuleBasedStateMachine):
                 assert job.live_attempt is None
 
     @invariant()
-    def only_a_job_with_a_live_attempt_is_starting_running_or_cancelling(self) -> None:
+    def only_a_job_with_a_live_attempt_is_starting_running_pausing_or_cancelling(self) -> None:
         for job in self.scene.world.jobs.values():
             if job.state in {JobState.STARTING, JobState.RUNNING, JobState.CANCELLING}:
                 assert job.live_attempt is not None
-            if job.state is JobState.QUEUED:
+            if job.state in {JobState.QUEUED, JobState.PAUSED}:
                 assert job.live_attempt is None
+            if job.state is JobState.PAUSING:
+                assert job.live_attempt is not None
 
 
 JobMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

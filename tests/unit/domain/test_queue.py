@@ -123,7 +123,9 @@ def test_every_waiting_job_says_why_and_queued_ones_their_position() -> None:
     for name in ("next", "behind", "burnt"):
         scene.submit(name)
     scene.submit("checked", validates=True)
-    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values(), in_backoff=frozenset({"burnt"}))
+    waits = queue.waits(
+        scene.world.live_jobs(), scene.world.slots.values(), queue.Situation(in_backoff=frozenset({"burnt"}))
+    )
     assert waits["next"] == queue.Wait("needs 1 device; 0 of 1 free, held by running", 1)
     assert waits["behind"] == queue.Wait("behind next, which is next", 2)
     assert waits["burnt"].reason.startswith("backing off")
@@ -143,8 +145,19 @@ def test_the_devices_of_an_attempt_that_the_log_does_not_know_are_left_alone() -
     scene = Scene(devices=2)
     scene.submit("wide", devices=2)
     world = scene.world
-    assert queue.plan(world.live_jobs(), world.slots.values(), reserved={"cpu:1"}) == []
-    waits = queue.waits(world.live_jobs(), world.slots.values(), reserved={"cpu:1"})
+    assert (
+        queue.plan(
+            world.live_jobs(),
+            world.slots.values(),
+            queue.Situation(holds={"cpu:1": queue.Hold("an attempt that the log does not know")}),
+        )
+        == []
+    )
+    waits = queue.waits(
+        world.live_jobs(),
+        world.slots.values(),
+        queue.Situation(holds={"cpu:1": queue.Hold("an attempt that the log does not know")}),
+    )
     assert (
         waits["wide"].reason == "needs 2 devices; 1 of 2 free, held by an attempt that the log does not know"
     )
@@ -163,7 +176,7 @@ def test_a_plan_never_gives_a_device_twice_and_never_starts_what_is_held_back(
         scene.submit(f"job-{number}", priority=priority, devices=min(wanted, devices))
         if held_back:
             held.add(f"job-{number}")
-    claims = queue.plan(scene.world.live_jobs(), scene.world.slots.values(), in_backoff=held)
+    claims = queue.plan(scene.world.live_jobs(), scene.world.slots.values(), queue.Situation(in_backoff=held))
     given_out = [device for claim in claims for device in claim.devices]
     assert len(given_out) == len(set(given_out))
     assert all(len(claim.devices) == claim.job.devices for claim in claims)
@@ -182,6 +195,8 @@ def test_the_wait_of_one_job_is_what_all_waits_say_of_it(
         scene.submit(f"j{number}", devices=devices, priority=priority)
     held = {f"j{number}" for number, (_, _, backing_off) in enumerate(jobs) if backing_off}
     live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
-    waits = queue.waits(live, slots, in_backoff=held, reserved=reserved)
+    holds = {device: queue.Hold("a desktop") for device in reserved}
+    situation = queue.Situation(in_backoff=held, holds=holds)
+    waits = queue.waits(live, slots, situation)
     for job in live:
-        assert queue.wait(job, live, slots, in_backoff=held, reserved=reserved) == waits.get(job.id)
+        assert queue.wait(job, live, slots, situation) == waits.get(job.id)

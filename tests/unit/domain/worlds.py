@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Container, Sequence
 from typing import Any
 
-from finetuned.domain import decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts
 from finetuned.domain.job import Job
 from finetuned.domain.world import World
 from finetuned_events import Event, NewEvent
@@ -68,18 +68,31 @@ class Scene:
         """Ingest one spool line; how many events came of it."""
         newest = self.world.jobs[job_id].attempt
         assert newest is not None
-        report = decisions.Reported(line=newest.line + 1 if line is None else line, fact=fact)
+        report = attempt_decisions.Reported(line=newest.line + 1 if line is None else line, fact=fact)
         number = newest.number if attempt is None else attempt
-        return len(self.fold(decisions.record(self.world, job_id, number, [report])))
+        return len(self.fold(attempt_decisions.record(self.world, job_id, number, [report])))
 
     def end(
-        self, job_id: str = "job-1", *, attempt: int | None = None, resume_from: str | None = None, **how: Any
+        self,
+        job_id: str = "job-1",
+        *,
+        attempt: int | None = None,
+        resume_from: str | None = None,
+        step: int | None = None,
+        reduced: dict[str, Any] | None = None,
+        **how: Any,
     ) -> int:
         """Record the end of an attempt; how many events came of it."""
         newest = self.world.jobs[job_id].attempt
         assert newest is not None
         number = newest.number if attempt is None else attempt
-        decided = decisions.ended(self.world, job_id, number, end(**how), resume_from=resume_from, jitter=0.5)
+        decided = attempt_decisions.ended(
+            self.world,
+            job_id,
+            number,
+            end(**how),
+            attempt_decisions.Prospect(resume_from=resume_from, step=step, reduced=reduced, jitter=0.5),
+        )
         return len(self.fold(decided))
 
     def run_to_success(self, job_id: str = "job-1", **values: Any) -> None:
@@ -113,7 +126,7 @@ def submission(**changes: Any) -> facts.JobSubmitted:
     return facts.JobSubmitted(**{**values, **changes})
 
 
-def end(**how: Any) -> decisions.End:
+def end(**how: Any) -> attempt_decisions.End:
     """An attempt's end; exit code 0 unless said otherwise."""
     values: dict[str, Any] = {
         "exit_code": 0,
@@ -123,4 +136,4 @@ def end(**how: Any) -> decisions.End:
         "oom_killed": False,
         "usage": {},
     }
-    return decisions.End(**{**values, **how})
+    return attempt_decisions.End(**{**values, **how})

@@ -18,8 +18,10 @@ from finetuned.domain.facts.access import (
     TokenUsed,
 )
 from finetuned.domain.facts.attempts import (
+    AttemptAlert,
     AttemptEnded,
     AttemptError,
+    AttemptIntervened,
     AttemptLaunched,
     AttemptLineRejected,
     AttemptModel,
@@ -30,6 +32,7 @@ from finetuned.domain.facts.attempts import (
 from finetuned.domain.facts.base import Fact, Json
 from finetuned.domain.facts.datasets import DatasetDeleted, DatasetRegistered
 from finetuned.domain.facts.host import (
+    DaemonDraining,
     DaemonStarted,
     DaemonStopped,
     DeviceClaimed,
@@ -39,8 +42,10 @@ from finetuned.domain.facts.host import (
 from finetuned.domain.facts.jobs import (
     JobCancelled,
     JobCancelRequested,
+    JobCheckpointRequested,
     JobDeleted,
     JobFailed,
+    JobMeasured,
     JobPaused,
     JobPauseRequested,
     JobQueued,
@@ -69,7 +74,8 @@ FACTS: dict[str, type[Fact]] = {
         AttemptStarted, AttemptResult, AttemptModel, AttemptError, AttemptLineRejected, AttemptEnded,
         DevicesDetected, DeviceClaimed, DeviceReleased, ModelRegistered, ModelDeleted, DatasetRegistered,
         DatasetDeleted, TemplateSaved, TemplateDeleted, TokenCreated, TokenUsed, TokenRevoked, SecretSet,
-        SecretDeleted, RequestAccepted, DaemonStarted, DaemonStopped,
+        SecretDeleted, RequestAccepted, DaemonStarted, DaemonStopped, DaemonDraining, AttemptIntervened,
+        AttemptAlert, JobCheckpointRequested, JobMeasured,
     )
 }  # fmt: skip
 
@@ -86,8 +92,10 @@ __all__ = (
     "FACTS",
     "SCHEMAS",
     "ArtifactPublished",
+    "AttemptAlert",
     "AttemptEnded",
     "AttemptError",
+    "AttemptIntervened",
     "AttemptLaunched",
     "AttemptLineRejected",
     "AttemptModel",
@@ -96,6 +104,7 @@ __all__ = (
     "AttemptStarting",
     "CheckpointDiscarded",
     "CheckpointSaved",
+    "DaemonDraining",
     "DaemonStarted",
     "DaemonStopped",
     "DatasetAudited",
@@ -109,8 +118,10 @@ __all__ = (
     "JobAdvice",
     "JobCancelRequested",
     "JobCancelled",
+    "JobCheckpointRequested",
     "JobDeleted",
     "JobFailed",
+    "JobMeasured",
     "JobPauseRequested",
     "JobPaused",
     "JobPhase",

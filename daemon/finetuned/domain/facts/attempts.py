@@ -17,6 +17,7 @@ class AttemptStarting(Fact):
     purpose: str  #: validate or run
     devices: list[str]
     resume_from: str | None = None
+    overrides: dict[str, Json] = field(default_factory=dict)  #: parameters that differ from the job's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +90,32 @@ class AttemptEnded(Fact):
 
     type: ClassVar[str] = "attempt.ended"
     attempt: int
-    outcome: str  #: succeeded, failed, crashed, lost or cancelled
+    outcome: str  #: succeeded, failed, crashed, stalled, lost, paused or cancelled
     exit_code: int | None = None
     signal: int | None = None
     cause: str | None = None
     oom_killed: bool = False
     usage: dict[str, float] = field(default_factory=dict)
+    failure: str | None = None  #: the kind of its failure, by which it is decided whether another try follows
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptIntervened(Fact):
+    """The watchdog did something about the attempt: a step of the ladder from a stack dump to a kill."""
+
+    type: ClassVar[str] = "attempt.intervened"
+    attempt: int
+    action: str  #: dump_stacks, request_stop, terminate or kill
+    failure: str  #: stall, start_timeout, deadline or limit
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptAlert(Fact):
+    """Something about the attempt is worth a look; nothing was done about it."""
+
+    type: ClassVar[str] = "attempt.alert"
+    attempt: int
+    subject: str  #: memory, device_memory, disk, silence, limits or devices
+    message: str
+    figures: dict[str, float] = field(default_factory=dict)

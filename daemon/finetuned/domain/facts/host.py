@@ -50,3 +50,12 @@ class DaemonStopped(Fact):
     """The daemon closed the log on purpose. Its absence before the next start means it was killed."""
 
     type: ClassVar[str] = "daemon.stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonDraining(Fact):
+    """The daemon starts nothing new; it stops when nothing runs any more."""
+
+    type: ClassVar[str] = "daemon.draining"
+    mode: str  #: pause: what runs saves a checkpoint and goes on after the next start; finish: it runs to its end
+    reason: str | None = None

@@ -29,6 +29,12 @@ class JobSubmitted(Fact):
     datasets: dict[str, Json] = field(default_factory=dict)  #: per parameter: name, version and path
     template: str | None = None  #: the template it was made from, as name@version
     secrets: dict[str, str] = field(default_factory=dict)  #: names of its secrets, and what each refers to
+    timeouts: dict[str, float | None] = field(
+        default_factory=dict
+    )  #: seconds; how long which silence is borne
+    limits: dict[str, float] = field(default_factory=dict)  #: cpu (cores), memory, gpu_memory, disk (bytes)
+    preemptible: bool = False  #: whether a job of higher priority may take its devices
+    reduces_batch: bool = True  #: whether an attempt after one without memory halves its batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,14 @@ class JobQueued(Fact):
     reason: str
     delay_s: float = 0.0
     resume_from: str | None = None
+    repeated_steps: int | None = None  #: steps done after that checkpoint, which are done again
+    rewinds: bool = (
+        False  #: somebody named the checkpoint: later ones of earlier attempts do not count any more
+    )
+    overrides: dict[str, Json] = field(
+        default_factory=dict
+    )  #: parameters that differ from the job's from now on
+    preempted_by: str | None = None  #: the job that goes first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +72,13 @@ class JobCancelled(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class JobPauseRequested(Fact):
-    """Somebody asked for the job to leave its devices after a checkpoint."""
+    """The job is to leave its devices after a checkpoint. Asked again, the newest request counts."""
 
     type: ClassVar[str] = "job.pause_requested"
     reason: str | None = None
+    then: str = "paused"  #: paused: until it is resumed; queued: it goes on by itself
+    wait_s: float = 30.0  #: how long the checkpoint is waited for
+    preempted_by: str | None = None  #: the job that is to have its devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +86,24 @@ class JobPaused(Fact):
     """The job holds no device and waits to be resumed."""
 
     type: ClassVar[str] = "job.paused"
+    resume_from: str | None = None
+    repeated_steps: int | None = None  #: steps done after that checkpoint, which are done again
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobCheckpointRequested(Fact):
+    """Somebody asked for a checkpoint at the next step, without a stop."""
+
+    type: ClassVar[str] = "job.checkpoint_requested"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobMeasured(Fact):
+    """What the job took, beside what was estimated. Bytes and seconds; ``None`` where nobody measured."""
+
+    type: ClassVar[str] = "job.measured"
+    estimate: dict[str, Json]
+    measured: dict[str, Json]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,290 @@
+"""What attempts report, and what becomes of their jobs when they end; pure, as :mod:`finetuned.domain.decisions` is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finetuned.domain import facts, failures
+from finetuned.domain.failures import Failure
+from finetuned.domain.job import Attempt, Job
+from finetuned.domain.states import JobState
+from finetuned.domain.streams import event, job_event
+from finetuned.domain.world import World
+from finetuned_events import NewEvent
+
+Json = Any
+Events = list[NewEvent]
+
+BACKOFF_FIRST_S = 5.0
+BACKOFF_LONGEST_S = 300.0
+UNCOUNTED = frozenset({"paused", "cancelled", "succeeded"})  # outcomes that use up no try
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """One line of an attempt's spool: a fact, or why the line could not be read."""
+
+    line: int
+    fact: facts.Fact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The proven end of an attempt. ``lost`` says why nothing tells how it ended; ``problem`` spoils a success.
+
+    ``refused`` is the code of what kept it from starting, which ``lost`` tells, if another try cannot mend that.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    lost: str | None
+    problem: str | None
+    oom_killed: bool
+    usage: Mapping[str, float]
+    refused: str | None = None
+
+
+def live_attempt(world: World, job_id: str, number: int) -> tuple[Job, Attempt] | None:
+    """The job and its attempt if that is the live one; ``None`` for late messages of an older attempt."""
+    job = world.jobs.get(job_id)
+    attempt = job.live_attempt if job is not None else None
+    if job is None or attempt is None or attempt.number != number:
+        return None
+    return job, attempt
+
+
+def launched(world: World, job_id: str, fact: facts.AttemptLaunched) -> Events:
+    """Record the runner's identity, once."""
+    found = live_attempt(world, job_id, fact.attempt)
+    if found is None or found[1].pid is not None:
+        return []
+    return [job_event(job_id, fact, actor=f"attempt:{fact.attempt}")]
+
+
+def record(world: World, job_id: str, number: int, reports: Sequence[Reported]) -> Events:
+    """Ingest spool lines. Lines at or below the cursor, and lines of a fenced attempt, change nothing."""
+    found = live_attempt(world, job_id, number)
+    if found is None:
+        return []
+    actor = f"attempt:{number}"
+    return [
+        job_event(job_id, report.fact, actor=actor, cause=f"spool:{report.line}")
+        for report in reports
+        if report.line > found[1].line
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What another attempt would begin with, looked up before the end is decided.
+
+    ``resume_from`` is the newest complete checkpoint and ``step`` its step. ``reduced`` are parameters that take half
+    the memory and train the same, if the kind has such. ``jitter`` is a number from 0 to 1 for the backoff.
+    """
+
+    resume_from: str | None = None
+    step: int | None = None
+    reduced: Mapping[str, Json] | None = None
+    jitter: float = 0.0
+
+
+def intervene(world: World, job_id: str, fact: facts.AttemptIntervened | facts.AttemptAlert) -> Events:
+    """Record what the watchdog did or saw; nothing for an attempt that has ended."""
+    if live_attempt(world, job_id, fact.attempt) is None:
+        return []
+    return [job_event(job_id, fact, actor="watchdog")]
+
+
+def ended(world: World, job_id: str, number: int, end: End, prospect: Prospect) -> Events:
+    """Record an attempt's proven end, free its devices, and decide what becomes of the job."""
+    found = live_attempt(world, job_id, number)
+    if found is None:
+        return []
+    job, attempt = found
+    verdict = judge(job, attempt, end)
+    events = _end(job, attempt, verdict, end)
+    if verdict.outcome == "failed" and end.refused is not None:
+        refused = facts.JobFailed(
+            code=end.refused, message=f"{verdict.cause} Then `finetune retry {job.id}`."
+        )
+        return [*events, job_event(job.id, refused, actor="supervisor")]
+    return [*events, *_consequences(job, attempt, verdict, prospect)]
+
+
+def ended_unusably(world: World, job_id: str, number: int, end: End, why: str) -> Events:
+    """Record an attempt's proven end when what should follow from it cannot be recorded: the job fails."""
+    found = live_attempt(world, job_id, number)
+    if found is None:
+        return []
+    job, attempt = found
+    cancelled = job.state is JobState.CANCELLING
+    message = f"What the attempt left behind could not be recorded: {shortened(why)}"
+    last = facts.JobCancelled() if cancelled else facts.JobFailed(code="unusable_result", message=message)
+    verdict = Verdict("cancelled" if cancelled else "failed", message)
+    return [*_end(job, attempt, verdict, end), job_event(job.id, last, actor="supervisor")]
+
+
+def shortened(text: str, longest: int = 1_000) -> str:
+    """The text, cut to a length that any event can hold."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _end(job: Job, attempt: Attempt, verdict: Verdict, end: End) -> Events:
+    fact = facts.AttemptEnded(
+        attempt=attempt.number,
+        outcome=verdict.outcome,
+        exit_code=end.exit_code,
+        signal=end.signal,
+        cause=None if verdict.cause is None else shortened(verdict.cause),
+        oom_killed=end.oom_killed,
+        usage=dict(end.usage),
+        failure=None if verdict.failure is None else verdict.failure.value,
+    )
+    events = [job_event(job.id, fact, actor="supervisor")]
+    if attempt.devices:
+        released = facts.DeviceReleased(devices=attempt.devices, job=job.id, attempt=attempt.number)
+        events.append(event("devices", released, "supervisor"))
+    return events
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How an attempt ended, why, and the kind of its failure if it is one."""
+
+    outcome: str
+    cause: str | None = None
+    failure: Failure | None = None
+
+
+def judge(job: Job, attempt: Attempt, end: End) -> Verdict:
+    """How an attempt ended, from what it reported, what was asked of it, and how its process ended."""
+    if job.state is JobState.CANCELLING:
+        return Verdict("cancelled", job.cancel_reason)
+    if end.refused is not None:
+        return Verdict("failed", end.lost)
+    if attempt.result is not None and end.exit_code == 0 and end.problem is None:
+        return Verdict("succeeded")
+    if attempt.stopping is not None:
+        failure = Failure(attempt.stopping["failure"])
+        stalled = failure in {Failure.STALL, Failure.START_TIMEOUT}
+        return Verdict("stalled" if stalled else "failed", attempt.stopping["reason"], failure)
+    if attempt.error is not None:
+        failure = failures.of_error(attempt.error["code"], retryable=bool(attempt.error.get("retryable")))
+        return Verdict("failed", attempt.error["message"], failure)
+    if job.state is JobState.PAUSING:
+        return Verdict("paused", job.pause_reason)
+    if end.lost is not None:
+        return Verdict("lost", end.lost, Failure.LOST)
+    return Verdict("crashed", _crash(attempt, end), _failure_of_crash(end))
+
+
+def _crash(attempt: Attempt, end: End) -> str | None:
+    if end.exit_code is None and end.signal is None:
+        return end.problem
+    if end.oom_killed:
+        return "the kernel's out-of-memory killer ended it"
+    if end.signal is not None:
+        return f"it was killed by signal {end.signal}"
+    if end.exit_code != 0:
+        return f"its process ended with exit code {end.exit_code}"
+    return "its process ended without a result" if attempt.result is None else end.problem
+
+
+def _failure_of_crash(end: End) -> Failure:
+    return Failure.HOST_OUT_OF_MEMORY if end.oom_killed else Failure.CRASH
+
+
+def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect) -> Events:
+    def on_job(fact: facts.Fact) -> NewEvent:
+        return job_event(job.id, fact, actor="supervisor")
+
+    if verdict.outcome == "cancelled":
+        return [on_job(facts.JobCancelled())]
+    if verdict.outcome == "succeeded" and attempt.purpose == "validate":
+        return [on_job(facts.JobQueued(reason="its data are valid"))]
+    if verdict.outcome == "succeeded":
+        return _succeeded(job, attempt)
+    failure = verdict.failure
+    if failure is not None and not _may_try_again(job, failure, prospect):
+        return [on_job(_failed(attempt, failure, verdict))]
+    if job.state is JobState.PAUSING:
+        return [on_job(_left(job, prospect))]
+    return _again_or_give_up(job, attempt, verdict, prospect)
+
+
+def _may_try_again(job: Job, failure: Failure, prospect: Prospect) -> bool:
+    if failures.needs_reduction(failure):
+        return job.reduces_batch and prospect.reduced is not None
+    return failures.RULES[failure].retried
+
+
+def _failed(attempt: Attempt, failure: Failure, verdict: Verdict) -> facts.JobFailed:
+    if attempt.stopping is None and attempt.error is not None:
+        return facts.JobFailed(code=attempt.error["code"], message=attempt.error["message"])
+    return facts.JobFailed(
+        code=failures.CODES.get(failure, failure.value), message=verdict.cause or failure.value
+    )
+
+
+def _left(job: Job, prospect: Prospect) -> facts.JobPaused | facts.JobQueued:
+    """What a pause ends in: the job waits to be resumed, or goes on by itself when it may."""
+    repeated = _repeated(job, prospect)
+    if job.pause_then == "paused":
+        return facts.JobPaused(resume_from=prospect.resume_from, repeated_steps=repeated)
+    return facts.JobQueued(
+        reason=job.pause_reason or "it left its devices",
+        resume_from=prospect.resume_from,
+        repeated_steps=repeated,
+        preempted_by=job.preempted_by,
+    )
+
+
+def _repeated(job: Job, prospect: Prospect) -> int | None:
+    """Steps that were done after the checkpoint that the next attempt goes on from."""
+    done = (job.progress or {}).get("current_step")
+    return None if not isinstance(done, int) else max(0, done - (prospect.step or 0))
+
+
+def _succeeded(job: Job, attempt: Attempt) -> Events:
+    events = [job_event(job.id, facts.JobSucceeded(result=attempt.result or {}), actor="supervisor")]
+    for model in attempt.models or []:
+        lineage = {**model["lineage"], "kind": job.kind, "attempt": attempt.number}
+        registered = facts.ModelRegistered(**{**model, "lineage": lineage}, job=job.id)
+        events.append(event(f"model/{model['name']}", registered, "supervisor"))
+    return events
+
+
+def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect) -> Events:
+    cause = verdict.cause or "unknown"
+    earlier = [
+        each
+        for each in job.attempts[:-1]
+        if each.purpose == attempt.purpose and each.outcome not in UNCOUNTED
+    ]
+    tries = [*earlier, attempt]
+    if len(tries) >= job.max_attempts:
+        causes = [each.cause or "unknown" for each in earlier] + [cause]
+        told = list(zip(tries, causes, strict=True))[-10:]
+        listed = "; ".join(f"attempt {each.number}: {shortened(why, 300).rstrip('.')}" for each, why in told)
+        plural = "attempt" if len(tries) == 1 else "attempts"
+        message = f"Gave up after {len(tries)} {plural}: {listed}. `finetune logs {job.id}` shows its output."
+        return [job_event(job.id, facts.JobFailed(code="gave_up", message=message), actor="supervisor")]
+    if attempt.purpose == "validate":
+        return []  # still validating: the scheduler starts its next attempt
+    reduces = verdict.failure is not None and failures.RULES[verdict.failure].reduces and job.reduces_batch
+    queued = facts.JobQueued(
+        reason=f"attempt {attempt.number} ended: {shortened(cause, 300)}",
+        delay_s=backoff_s(len(tries), prospect.jitter),
+        resume_from=prospect.resume_from,
+        repeated_steps=_repeated(job, prospect),
+        overrides=dict(prospect.reduced or {}) if reduces else {},
+    )
+    return [job_event(job.id, queued, actor="supervisor")]
+
+
+def backoff_s(tries: int, jitter: float) -> float:
+    """Seconds before try ``tries + 1``: doubled each time, capped, spread over the upper half by ``jitter``."""
+    longest = min(BACKOFF_FIRST_S * 2.0 ** (tries - 1), BACKOFF_LONGEST_S)
+    return round(longest * (0.5 + 0.5 * jitter), 3)

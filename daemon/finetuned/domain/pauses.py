@@ -1,0 +1,115 @@
+"""Pausing and resuming jobs, also to make room for others; pure, as :mod:`finetuned.domain.decisions` is."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from finetuned.domain import facts
+from finetuned.domain.errors import Rejected
+from finetuned.domain.job import Job
+from finetuned.domain.states import JobState
+from finetuned.domain.streams import job_event
+from finetuned.domain.world import World
+from finetuned_events import NewEvent
+
+Events = list[NewEvent]
+
+WAIT_S: Final = 30.0  # for the checkpoint of a pause, if the job does not say otherwise
+_HAS_PROCESS: Final = frozenset({JobState.STARTING, JobState.RUNNING})
+
+
+def pause(
+    world: World, job_id: str, *, actor: str, reason: str | None = None, wait_s: float | None = None
+) -> Events:
+    """Ask a job to save a checkpoint and leave its devices. Asking twice changes nothing.
+
+    Rejected for a job that has ended, is being cancelled, or whose data are still being checked.
+    """
+    job = world.job(job_id)
+    if job.state is JobState.PAUSED or (job.state is JobState.PAUSING and job.pause_then == "paused"):
+        return []
+    _require_pausable(job)
+    wanted = facts.JobPauseRequested(reason=reason, wait_s=wait_of(job) if wait_s is None else wait_s)
+    events = [job_event(job_id, wanted, actor=actor)]
+    if job.state is JobState.QUEUED:
+        events.append(job_event(job_id, facts.JobPaused(resume_from=job.resume_from), actor=actor))
+    return events
+
+
+def _require_pausable(job: Job) -> None:
+    if not job.is_live:
+        raise Rejected("job_ended", f"Job {job.id} has {job.state} already; there is nothing left to pause.")
+    if job.state is JobState.CANCELLING:
+        raise Rejected("job_cancelling", f"Job {job.id} is being cancelled; it cannot be paused any more.")
+    if job.state is JobState.VALIDATING:
+        raise Rejected(
+            "job_validating",
+            f"The data of job {job.id} are being checked, which holds no device; pause it once it is queued.",
+        )
+
+
+def resume(
+    world: World, job_id: str, *, actor: str, checkpoint: str | None = None, repeated_steps: int | None = None
+) -> Events:
+    """Let a paused job go on: from ``checkpoint`` if somebody named one, else from the newest complete one.
+
+    One that is still pausing goes on by itself afterwards. Rejected for any other.
+    """
+    job = world.job(job_id)
+    if job.state is JobState.PAUSING and checkpoint is None:
+        if job.pause_then == "queued":
+            return []
+        wanted = facts.JobPauseRequested(reason="resumed", then="queued", wait_s=job.pause_wait_s)
+        return [job_event(job_id, wanted, actor=actor)]
+    if job.state is not JobState.PAUSED:
+        remedy = (
+            "wait until it is paused" if job.state is JobState.PAUSING else "only a paused job can be resumed"
+        )
+        raise Rejected("job_not_paused", f"Job {job_id} is {job.state}; {remedy} (`finetune show {job_id}`).")
+    queued = facts.JobQueued(
+        reason="resumed",
+        resume_from=checkpoint or job.resume_from,
+        repeated_steps=repeated_steps if checkpoint else job.repeated_steps,
+        rewinds=checkpoint is not None,
+    )
+    return [job_event(job_id, queued, actor=actor)]
+
+
+def request_checkpoint(world: World, job_id: str, *, actor: str) -> Events:
+    """Ask a running job for a checkpoint at its next step. Rejected for one that does not run."""
+    job = world.job(job_id)
+    if job.state is not JobState.RUNNING:
+        raise Rejected(
+            "job_not_running", f"Job {job_id} is {job.state}; only a running job can save a checkpoint."
+        )
+    return [job_event(job_id, facts.JobCheckpointRequested(), actor=actor)]
+
+
+def preemption(victim: Job, by: Job) -> facts.JobPauseRequested:
+    """What is asked of a job whose devices go to another."""
+    return facts.JobPauseRequested(
+        reason=f"preempted by {by.id}, which has priority {by.priority} over its {victim.priority}",
+        then="queued",
+        wait_s=wait_of(victim),
+        preempted_by=by.id,
+    )
+
+
+def drain(world: World, *, actor: str, reason: str, wait_s: float | None = None) -> Events:
+    """Ask every job that has a process to save a checkpoint and leave; each goes on after the next start."""
+    return [
+        job_event(
+            job.id,
+            facts.JobPauseRequested(
+                reason=reason, then="queued", wait_s=wait_of(job) if wait_s is None else wait_s
+            ),
+            actor=actor,
+        )
+        for job in world.live_jobs()
+        if job.state in _HAS_PROCESS
+    ]
+
+
+def wait_of(job: Job) -> float:
+    """How long the checkpoint of a pause is waited for, in seconds."""
+    return job.timeouts.get("pause_s") or WAIT_S

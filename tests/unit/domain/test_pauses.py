@@ -1,0 +1,254 @@
+"""Pausing, resuming, preempting and draining."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.domain.worlds import Scene
+
+from finetuned.domain import decisions, facts, pauses, queue
+from finetuned.domain.errors import Rejected
+from finetuned.domain.job import Job
+
+
+def job(scene: Scene, job_id: str = "job-1") -> Job:
+    return scene.world.jobs[job_id]
+
+
+def running(**changes: object) -> Scene:
+    scene = Scene()
+    scene.submit("job-1", **changes)
+    scene.schedule()
+    scene.start("job-1")
+    return scene
+
+
+def pause(scene: Scene, job_id: str = "job-1") -> None:
+    scene.fold(pauses.pause(scene.world, job_id, actor="uid:1"))
+
+
+def resume(scene: Scene, checkpoint: str | None = None) -> None:
+    scene.fold(pauses.resume(scene.world, "job-1", actor="uid:1", checkpoint=checkpoint))
+
+
+def test_a_running_job_is_pausing_until_its_attempt_has_ended_and_then_holds_no_device() -> None:
+    scene = running()
+    pause(scene)
+    assert scene.state() == "pausing"
+    assert any(slot.holder for slot in scene.world.slots.values())
+    scene.end(exit_code=75, resume_from="/checkpoint-10", step=10)
+    assert scene.state() == "paused"
+    assert not any(slot.holder for slot in scene.world.slots.values())
+    assert job(scene).resume_from == "/checkpoint-10"
+    assert job(scene).attempts[-1].outcome == "paused"
+
+
+def test_a_queued_job_is_paused_at_once_and_not_started() -> None:
+    scene = Scene()
+    scene.submit("job-1")
+    pause(scene)
+    scene.schedule()
+    assert scene.state() == "paused"
+    assert job(scene).attempts == ()
+
+
+def test_pausing_twice_is_pausing_once() -> None:
+    scene = running()
+    pause(scene)
+    assert pauses.pause(scene.world, "job-1", actor="uid:2") == []
+
+
+def test_the_steps_that_a_pause_costs_are_told() -> None:
+    scene = running()
+    scene.report("job-1", facts.JobProgress({"current_step": 17}))
+    pause(scene)
+    scene.end(exit_code=75, resume_from="/checkpoint-10", step=10)
+    assert job(scene).repeated_steps == 7
+    resume(scene)
+    assert job(scene).repeated_steps == 7
+
+
+def test_a_job_that_ends_well_while_it_pauses_has_succeeded() -> None:
+    scene = running()
+    pause(scene)
+    scene.report("job-1", facts.AttemptResult(attempt=1, values={}))
+    scene.end()
+    assert scene.state() == "succeeded"
+
+
+def test_a_job_that_crashes_while_it_pauses_is_paused_at_its_newest_checkpoint() -> None:
+    scene = running()
+    pause(scene)
+    scene.end(exit_code=None, signal=9, resume_from="/checkpoint-5", step=5)
+    assert scene.state() == "paused"
+    assert job(scene).resume_from == "/checkpoint-5"
+
+
+def test_pauses_use_up_no_attempt() -> None:
+    scene = running(max_attempts=1)
+    for _ in range(3):
+        pause(scene)
+        scene.end(exit_code=75)
+        resume(scene)
+        scene.schedule()
+        scene.start("job-1")
+    scene.end(exit_code=1)
+    assert scene.state() == "failed"
+    error = job(scene).error
+    assert error is not None
+    assert "Gave up after 1 attempt: attempt 4" in error["message"]
+
+
+def test_a_resumed_job_keeps_its_id_and_goes_on_from_its_checkpoint() -> None:
+    scene = running()
+    pause(scene)
+    scene.end(exit_code=75, resume_from="/checkpoint-10", step=10)
+    resume(scene)
+    scene.schedule()
+    assert scene.state() == "starting"
+    assert job(scene).attempts[-1].resume_from == "/checkpoint-10"
+
+
+def test_a_named_checkpoint_rewinds_the_job_so_that_later_ones_do_not_count_any_more() -> None:
+    scene = running()
+    pause(scene)
+    scene.end(exit_code=75, resume_from="/checkpoint-10", step=10)
+    resume(scene, "/checkpoint-5")
+    assert (job(scene).resume_from, job(scene).rewound_at) == ("/checkpoint-5", 2)
+
+
+def test_resuming_a_job_that_still_pauses_lets_it_go_on_by_itself() -> None:
+    scene = running()
+    pause(scene)
+    resume(scene)
+    scene.end(exit_code=75, resume_from="/checkpoint-10", step=10)
+    assert scene.state() == "queued"
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("succeeded", "job_ended"), ("cancelling", "job_cancelling"), ("validating", "job_validating")],
+)
+def test_a_pause_that_cannot_be_is_refused_with_the_reason(state: str, code: str) -> None:
+    scene = Scene()
+    scene.submit("job-1", validates=state == "validating")
+    if state != "validating":
+        scene.schedule()
+    if state == "succeeded":
+        scene.run_to_success()
+    elif state == "cancelling":
+        scene.fold(decisions.cancel(scene.world, "job-1", actor="uid:1"))
+    with pytest.raises(Rejected) as refused:
+        pause(scene)
+    assert refused.value.stable_code == code
+
+
+def test_only_a_paused_job_is_resumed() -> None:
+    with pytest.raises(Rejected, match="only a paused job can be resumed"):
+        resume(running())
+
+
+def test_only_a_running_job_saves_a_checkpoint_on_request() -> None:
+    scene = Scene()
+    scene.submit("job-1")
+    with pytest.raises(Rejected, match="only a running job can save"):
+        pauses.request_checkpoint(scene.world, "job-1", actor="uid:1")
+    scene = running()
+    scene.fold(pauses.request_checkpoint(scene.world, "job-1", actor="uid:1"))
+    assert job(scene).attempts[-1].checkpoint_requests == 1
+
+
+def test_cancelling_a_pausing_job_ends_it() -> None:
+    scene = running()
+    pause(scene)
+    scene.fold(decisions.cancel(scene.world, "job-1", actor="uid:1"))
+    scene.end(exit_code=75)
+    assert scene.state() == "cancelled"
+
+
+def test_a_drain_pauses_what_has_a_process_and_lets_it_go_on_by_itself() -> None:
+    scene = running()
+    scene.submit("job-2")
+    scene.fold(pauses.drain(scene.world, actor="daemon", reason="the machine stops"))
+    assert (scene.state("job-1"), scene.state("job-2")) == ("pausing", "queued")
+    scene.end(exit_code=75, resume_from="/checkpoint-1", step=1)
+    assert scene.state("job-1") == "queued"
+
+
+def ripe(*attempts: tuple[str, int], closed: str | None = None) -> queue.Situation:
+    return queue.Situation(ripe=frozenset(attempts), closed=closed)
+
+
+def schedule(scene: Scene, situation: queue.Situation) -> None:
+    scene.fold(decisions.schedule(scene.world, elapsed=frozenset(), situation=situation))
+
+
+def test_a_job_of_higher_priority_has_a_preemptible_one_leave_and_starts_before_it_goes_on() -> None:
+    scene = running(preemptible=True)
+    scene.submit("urgent", priority=1)
+    schedule(scene, ripe(("job-1", 1)))
+    assert scene.state("job-1") == "pausing"
+    schedule(scene, ripe(("job-1", 1)))  # asked once only
+    assert [event.type for event in scene.events].count("job.pause_requested") == 1
+    scene.end("job-1", exit_code=75, resume_from="/checkpoint-3", step=3)
+    assert scene.state("job-1") == "queued"
+    schedule(scene, ripe())
+    assert (scene.state("urgent"), scene.state("job-1")) == ("starting", "queued")
+    scene.run_to_success("urgent")
+    schedule(scene, ripe())
+    assert scene.state("job-1") == "starting"
+
+
+def test_a_job_that_waited_long_does_not_take_back_the_devices_that_it_was_preempted_from() -> None:
+    scene = running(preemptible=True, priority=0)
+    scene.submit("urgent", priority=1)
+    schedule(scene, ripe(("job-1", 1)))
+    scene.end("job-1", exit_code=75)
+    victim, urgent = job(scene), job(scene, "urgent")
+    assert queue.order(victim) > queue.order(urgent) or victim.preempted_by == "urgent"
+    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values())
+    assert waits["job-1"].reason == "behind urgent, which preempted it"
+
+
+@pytest.mark.parametrize("why", ["not preemptible", "not ripe", "equal priority", "closed"])
+def test_nothing_is_preempted_without_cause(why: str) -> None:
+    scene = running(preemptible=why != "not preemptible")
+    scene.submit("other", priority=0 if why == "equal priority" else 5)
+    situation = ripe(
+        *([] if why == "not ripe" else [("job-1", 1)]), closed="draining" if why == "closed" else None
+    )
+    schedule(scene, situation)
+    assert scene.state("job-1") == "running"
+
+
+def test_no_job_is_preempted_for_one_that_would_not_fit_even_then() -> None:
+    scene = Scene(devices=2)
+    scene.submit("small", preemptible=True)
+    scene.submit("firm")
+    scene.schedule()
+    for name in ("small", "firm"):
+        scene.start(name)
+    scene.submit("large", priority=9, devices=2)
+    schedule(scene, ripe(("small", 1), ("firm", 1)))
+    assert scene.state("small") == "running"
+
+
+def test_nothing_starts_while_the_daemon_drains_and_the_wait_says_why() -> None:
+    scene = Scene()
+    scene.submit("job-1")
+    situation = ripe(closed="the daemon drains; it goes on after its next start")
+    schedule(scene, situation)
+    assert scene.state() == "queued"
+    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values(), situation)
+    assert "drains" in waits["job-1"].reason
+
+
+def test_a_device_with_foreign_processes_is_used_when_enough_of_it_is_free() -> None:
+    scene = Scene()
+    scene.submit("job-1", estimate={"device_bytes": 8 << 30})
+    device = next(iter(scene.world.slots))
+    tight = queue.Situation(holds={device: queue.Hold("pid 812 (Xorg)", free_bytes=4 << 30)})
+    schedule(scene, tight)
+    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values(), tight)
+    assert "pid 812 (Xorg)" in waits["job-1"].reason
+    schedule(scene, queue.Situation(holds={device: queue.Hold("pid 812 (Xorg)", free_bytes=9 << 30)}))
+    assert scene.state() == "starting"
