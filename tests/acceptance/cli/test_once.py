@@ -208,6 +208,15 @@ async def test_who_is_told_when_to_come_again_does_whatever_was_asked(
     assert troubles == ["Not now.", "Not now.", None]
 
 
+async def test_what_is_not_to_be_had_within_patience_is_not_asked_for_again(
+    server: Fickle, client: Client
+) -> None:
+    server.refusals, server.retry_after = [503, 503], "60"
+    with pytest.raises(UnavailableError, match="Not now"):
+        await client.submit("sft", {})
+    assert len(server.keys) == 1
+
+
 @pytest.mark.parametrize("retry_after", ["3600", "-1", "Wed, 21 Oct 2026 07:28:00 GMT", "x"])
 async def test_nobody_waits_longer_than_patience_lasts_or_for_what_is_no_number(
     server: Fickle, client: Client, retry_after: str
