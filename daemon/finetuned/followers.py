@@ -60,11 +60,16 @@ async def _keep(events: Log, name: str, position: int) -> None:
 
 
 async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None:
-    """Tell the supervision of attempts that start and of jobs that are to end.
+    """Tell the supervision of attempts that start and of jobs that are to end, to pause or to save.
 
     No cursor: at its start the supervision takes everything alive from the log, and it is idempotent.
     """
-    types = (facts.AttemptStarting.type, facts.JobCancelRequested.type)
+    types = (
+        facts.AttemptStarting.type,
+        facts.JobCancelRequested.type,
+        facts.JobPauseRequested.type,
+        facts.JobCheckpointRequested.type,
+    )
 
     async def go_on() -> None:
         nonlocal after

@@ -1,8 +1,9 @@
-"""Jobs: submit, list, show, cancel, retry, delete, and what their processes printed."""
+"""Jobs: submit, list, show, pause, resume, cancel, retry, delete."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -19,6 +20,8 @@ from finetuned.domain.states import JobState
 from finetuned.json_numbers import Integer
 from finetuned.queries.door import INLINE_JOBS
 from finetuned.submission import PRIORITY_LIMIT, JobRequest
+
+LONGEST_WAIT_S: Final = 86_400.0  # for the checkpoint of a pause
 
 
 class JobsQuery(Query):
@@ -52,11 +55,43 @@ class RetryRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
     from_checkpoint: str | Integer | None = Field(
-        default=None, description="`latest`, or the step of a checkpoint; null starts from the beginning"
+        default=None, description="`latest`, or a checkpoint by step or id; null starts from the beginning"
     )
     priority: Integer | None = Field(
         default=None, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT, description="null keeps the old job's"
     )
+
+
+class PauseRequest(BaseModel):
+    """The optional body of a pause."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    reason: str | None = Field(default=None, max_length=1000, description="why, for the job's timeline")
+    wait_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=LONGEST_WAIT_S,
+        allow_inf_nan=False,
+        description="seconds that its checkpoint is waited for before it is stopped without one; null takes the job's"
+        " `timeouts.pause_s`, else 30",
+    )
+
+
+class ResumeRequest(BaseModel):
+    """The optional body of a resume."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    from_checkpoint: str | Integer | None = Field(
+        default=None, description="a checkpoint by step or id; null or `latest` takes the newest whole one"
+    )
+
+
+class CheckpointRequest(BaseModel):
+    """The optional body of a request for a checkpoint; it has no fields."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 async def submit(call: Call, body: JobRequest) -> wire.Job:
@@ -109,6 +144,29 @@ async def retry(call: Call, body: RetryRequest, *, job_id: str) -> wire.Job:
         once=call.once,
     )
     return await _shown(call, job.id)
+
+
+async def pause(call: Call, body: PauseRequest, *, job_id: str) -> wire.Job:
+    """Ask a job to save a checkpoint and leave its devices."""
+    await call.commands.pauses.pause(
+        job_id, actor=call.caller.actor, reason=body.reason, wait_s=body.wait_s, once=call.once
+    )
+    return await _shown(call, job_id)
+
+
+async def resume(call: Call, body: ResumeRequest, *, job_id: str) -> wire.Job:
+    """Let a paused job go on."""
+    checkpoint = None if body.from_checkpoint is None else str(body.from_checkpoint)
+    await call.commands.pauses.resume(
+        job_id, actor=call.caller.actor, from_checkpoint=checkpoint, once=call.once
+    )
+    return await _shown(call, job_id)
+
+
+async def checkpoint(call: Call, body: CheckpointRequest, *, job_id: str) -> wire.Job:  # noqa: ARG001 - none, checked
+    """Ask a running job for a checkpoint at its next step."""
+    await call.commands.pauses.checkpoint(job_id, actor=call.caller.actor, once=call.once)
+    return await _shown(call, job_id)
 
 
 async def delete(call: Call, *, job_id: str) -> wire.Deleted:

@@ -90,10 +90,25 @@ class JobCalls(Calls):
         job: Job = await self._post(f"{job_path(job_id)}/cancel", given(reason=reason))
         return job
 
+    async def pause(self, job_id: str, *, reason: str | None = None, wait_s: float | None = None) -> Job:
+        """Ask a job to save a checkpoint and leave its devices; ``wait_s``: how long the checkpoint is waited for."""
+        job: Job = await self._post(f"{job_path(job_id)}/pause", given(reason=reason, wait_s=wait_s))
+        return job
+
+    async def resume(self, job_id: str, *, from_checkpoint: str | None = None) -> Job:
+        """Let a paused job go on. ``from_checkpoint`` is a step or an id; by default the newest whole one."""
+        job: Job = await self._post(f"{job_path(job_id)}/resume", given(from_checkpoint=from_checkpoint))
+        return job
+
+    async def checkpoint(self, job_id: str) -> Job:
+        """Ask a running job for a checkpoint at its next step; a ``checkpoint.saved`` tells of it."""
+        job: Job = await self._post(f"{job_path(job_id)}/checkpoint")
+        return job
+
     async def retry(
         self, job_id: str, *, from_checkpoint: str | None = None, priority: int | None = None
     ) -> Job:
-        """Submit an ended job again, as a new one. ``from_checkpoint`` is a step or ``latest``."""
+        """Submit an ended job again, as a new one. ``from_checkpoint`` is a step, an id or ``latest``."""
         body = given(from_checkpoint=from_checkpoint, priority=priority)
         job: Job = await self._post(f"{job_path(job_id)}/retry", body)
         return job

@@ -13,18 +13,21 @@ from finetuned import templates
 from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.commands.appending import Appending
 from finetuned.commands.datasets import AuditPlan, DatasetCommands
+from finetuned.commands.pauses import PauseCommands
 from finetuned.commands.secrets import SecretCommands
 from finetuned.commands.templates import TemplateCommands
 from finetuned.domain import decisions, facts, tokens
-from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
+from finetuned.domain.errors import InvalidRequestError, Rejected
 from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
+from finetuned.draining import Drain, Mode
 from finetuned.queries.door import Queries
+from finetuned.results import checkpoints
 from finetuned.secrets.scan import refuse_secrets
 from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, Limits, Timeouts, resolve
 from finetuned_events import BackupError, BackupReport, RebuildReport
-from finetuned_sdk import Host, Registry, checkpoints
+from finetuned_sdk import Host, Registry
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that looks like something else
 
@@ -55,9 +58,13 @@ class Commands:
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS
     new_id: Callable[[str], str] = field(default=new_id)
     templates: TemplateCommands = field(init=False)
+    pauses: PauseCommands = field(init=False)
+    drain: Drain = field(init=False)
 
     def __post_init__(self) -> None:
         self.templates = TemplateCommands(self.appending, self.registry, self.paths)
+        self.pauses = PauseCommands(self.appending, self.queries)
+        self.drain = Drain(self.appending.log, self.appending.board)
 
     async def submit(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None
@@ -93,7 +100,7 @@ class Commands:
         may_name_paths: bool = False,
         once: Once | None = None,
     ) -> Job:
-        """Submit an ended job again as a new one, from ``from_checkpoint`` (a step, ``latest``) if named.
+        """Submit an ended job again as a new one, from ``from_checkpoint`` (a step, ``latest``, an id) if named.
 
         It is checked as a new one is: who may not name its paths may not repeat it either.
         """
@@ -117,7 +124,8 @@ class Commands:
         )
         resume_from = None
         if from_checkpoint is not None:
-            resume_from = await anyio.to_thread.run_sync(_checkpoint, old, from_checkpoint)
+            found = await anyio.to_thread.run_sync(checkpoints.find, old, from_checkpoint)
+            resume_from = found.path
         return await self._submit(
             request,
             actor=actor,
@@ -204,6 +212,27 @@ class Commands:
         now = self.queries.now()
         await self.appending.log.execute(lambda world: decisions.use_tokens(world, used, now=now))
 
+    async def begin_drain(
+        self,
+        mode: Mode,
+        *,
+        actor: str,
+        reason: str | None = None,
+        wait_s: float | None = None,
+        once: Once | None = None,
+    ) -> None:
+        """Start nothing new from now on, and end the daemon when nothing runs any more."""
+        refuse_secrets(reason, where="reason")
+        if await self.appending.earlier(once):
+            return
+        await self.drain.begin(
+            mode,
+            actor=actor,
+            reason=reason,
+            wait_s=wait_s,
+            append=lambda decide: self.appending.execute(decide, subject="daemon", actor=actor, once=once),
+        )
+
     async def rebuild_log(self) -> RebuildReport:
         """Replay the log and swap in what differs from the projections. Takes seconds on a large log."""
         return await self.appending.log.rebuild()
@@ -263,23 +292,3 @@ class Commands:
             return request, None
         template = await self.queries.templates.template(*templates.reference(request.template))
         return templates.completed(request, template), f"{template.name}@{template.version}"
-
-
-def _checkpoint(job: Job, wanted: str) -> str:
-    """The path of the checkpoint that is named, read through: only one whose manifest holds is gone on from."""
-    if not job.checkpoints:
-        raise NotFoundError(f"Job {job.id} has no checkpoint; retry it without one.", param="from_checkpoint")
-    named = [each for each in job.checkpoints if wanted in {"latest", str(each["step"])}]
-    if not named:
-        steps = ", ".join(str(each["step"]) for each in job.checkpoints)
-        raise NotFoundError(
-            f"Job {job.id} has no checkpoint at step {wanted}; it has {steps}.", param="from_checkpoint"
-        )
-    complete = checkpoints.newest_complete(Path(each["path"]) for each in named)
-    if complete is None:
-        raise NotFoundError(
-            f"No checkpoint of job {job.id} that {wanted!r} names is complete any more (its files do not match their"
-            " manifest); name another step, or retry it without one.",
-            param="from_checkpoint",
-        )
-    return str(complete)

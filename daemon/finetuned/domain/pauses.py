@@ -32,7 +32,8 @@ def pause(
     wanted = facts.JobPauseRequested(reason=reason, wait_s=wait_of(job) if wait_s is None else wait_s)
     events = [job_event(job_id, wanted, actor=actor)]
     if job.state is JobState.QUEUED:
-        events.append(job_event(job_id, facts.JobPaused(resume_from=job.resume_from), actor=actor))
+        paused = facts.JobPaused(resume_from=job.resume_from, repeated_steps=job.repeated_steps)
+        events.append(job_event(job_id, paused, actor=actor))
     return events
 
 
@@ -49,30 +50,43 @@ def _require_pausable(job: Job) -> None:
 
 
 def resume(
-    world: World, job_id: str, *, actor: str, checkpoint: str | None = None, repeated_steps: int | None = None
+    world: World,
+    job_id: str,
+    *,
+    actor: str,
+    checkpoint: str | None = None,
+    repeated_steps: int | None = None,
+    rewinds: bool = True,
 ) -> Events:
-    """Let a paused job go on: from ``checkpoint`` if somebody named one, else from the newest complete one.
+    """Let a paused job go on: from ``checkpoint`` if there is one, else from what it paused with.
 
-    One that is still pausing goes on by itself afterwards. Rejected for any other.
+    With ``rewinds`` somebody named it: later ones do not count any more. One that is still pausing goes on by itself
+    afterwards. Rejected for any other.
     """
     job = world.job(job_id)
-    if job.state is JobState.PAUSING and checkpoint is None:
+    rewinds = rewinds and checkpoint is not None
+    if job.state is JobState.PAUSING and not rewinds:
         if job.pause_then == "queued":
             return []
         wanted = facts.JobPauseRequested(reason="resumed", then="queued", wait_s=job.pause_wait_s)
         return [job_event(job_id, wanted, actor=actor)]
     if job.state is not JobState.PAUSED:
-        remedy = (
-            "wait until it is paused" if job.state is JobState.PAUSING else "only a paused job can be resumed"
-        )
-        raise Rejected("job_not_paused", f"Job {job_id} is {job.state}; {remedy} (`finetune show {job_id}`).")
+        raise not_paused(job)
     queued = facts.JobQueued(
         reason="resumed",
         resume_from=checkpoint or job.resume_from,
         repeated_steps=repeated_steps if checkpoint else job.repeated_steps,
-        rewinds=checkpoint is not None,
+        rewinds=rewinds,
     )
     return [job_event(job_id, queued, actor=actor)]
+
+
+def not_paused(job: Job) -> Rejected:
+    """That a job cannot be resumed, and what to do."""
+    remedy = (
+        "wait until it is paused" if job.state is JobState.PAUSING else "only a paused job can be resumed"
+    )
+    return Rejected("job_not_paused", f"Job {job.id} is {job.state}; {remedy} (`finetune show {job.id}`).")
 
 
 def request_checkpoint(world: World, job_id: str, *, actor: str) -> Events:
