@@ -74,6 +74,13 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
         "datasets": each.datasets,
         "secrets": each.secrets,
         "estimate": each.estimate,
+        "timeouts": each.timeouts,
+        "limits": each.limits,
+        "preemptible": each.preemptible,
+        "reduces_batch": each.reduces_batch,
+        "overrides": each.overrides,
+        "pause_reason": each.pause_reason,
+        "repeated_steps": each.repeated_steps,
         "cancel_reason": each.cancel_reason,
         "error": _error(each),
         "result": each.result,
@@ -85,6 +92,7 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
         "audits": list(each.audits),
         "evaluations": list(each.evaluations),
         "advice": list(each.advice),
+        "alerts": [alert(one) for one in each.alerts],
     }
 
 
@@ -135,6 +143,22 @@ def attempt(each: Attempt) -> wire.Attempt:
         "cause": each.cause,
         "exit_code": each.exit_code,
         "signal": each.signal,
+        "failure": each.failure,
+        "stopping": None
+        if each.stopping is None
+        else {"failure": each.stopping["failure"], "reason": each.stopping["reason"]},
+        "overrides": each.overrides,
+    }
+
+
+def alert(each: Mapping[str, Any]) -> wire.Alert:
+    """What was seen about an attempt."""
+    return {
+        "attempt": each["attempt"],
+        "subject": each["subject"],
+        "message": each["message"],
+        "figures": each["figures"],
+        "at": time(each.get("at")),
     }
 
 

@@ -11,8 +11,29 @@ from finetuned.wire.artifacts import Artifact, Checkpoint
 Json = Any
 
 
+class Stopping(TypedDict):
+    """That the watchdog has an attempt stopped: for which kind of failure, and why."""
+
+    failure: str
+    reason: str
+
+
+class Alert(TypedDict):
+    """Something about an attempt that is worth a look; nothing was done about it."""
+
+    attempt: int
+    subject: str
+    message: str
+    figures: dict[str, float]
+    at: str | None
+
+
 class Attempt(TypedDict):
-    """One try at a job. ``purpose`` is ``validate`` or ``run``; times are RFC 3339 or null."""
+    """One try at a job. ``purpose`` is ``validate`` or ``run``; times are RFC 3339 or null.
+
+    ``failure`` is the kind of its failure, ``stopping`` the watchdog's reason to stop it, and ``overrides`` are the
+    parameters that differ from the job's.
+    """
 
     number: int
     purpose: str
@@ -26,6 +47,9 @@ class Attempt(TypedDict):
     cause: str | None
     exit_code: int | None
     signal: int | None
+    failure: str | None
+    stopping: Stopping | None
+    overrides: dict[str, Json]
 
 
 class JobError(TypedDict):
@@ -38,7 +62,8 @@ class JobError(TypedDict):
 class Job(TypedDict):
     """A job. ``seq`` is its newest event's: follow its events after that and miss none.
 
-    ``secrets`` are names and references (``secret:hf``), never values.
+    ``secrets`` are names and references (``secret:hf``), never values. ``timeouts`` are seconds, ``limits`` cores and
+    bytes. ``repeated_steps`` are those that its next attempt does again, ``overrides`` parameters that differ from then on.
     """
 
     id: str
@@ -67,6 +92,13 @@ class Job(TypedDict):
     datasets: dict[str, Json]
     secrets: dict[str, str]
     estimate: dict[str, Json] | None
+    timeouts: dict[str, float | None]
+    limits: dict[str, float]
+    preemptible: bool
+    reduces_batch: bool
+    overrides: dict[str, Json]
+    pause_reason: str | None
+    repeated_steps: int | None
     cancel_reason: str | None
     error: JobError | None
     result: dict[str, Json] | None
@@ -78,6 +110,7 @@ class Job(TypedDict):
     audits: list[dict[str, Json]]
     evaluations: list[dict[str, Json]]
     advice: list[dict[str, Json]]
+    alerts: list[Alert]
 
 
 class Kind(TypedDict):
