@@ -34,13 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             return _check(settings)
         faulthandler.enable()  # the watchdog ends a daemon by SIGABRT: the journal then shows where it was stuck
-        anyio.run(
+        return anyio.run(
             lambda: daemon.run(settings, ephemeral_parent=parent if options.ephemeral else None),
             backend_options={"use_uvloop": True},
         )
     except BaseException as error:  # noqa: BLE001 - what is not ours is raised again
         return _report(error)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -115,6 +115,12 @@ class Config(BaseModel):
         le=3600,
         description="how long a cancelled trainer may take to end before it is killed",
     )
+    drain_timeout_s: float = Field(
+        default=90.0,
+        ge=0,
+        le=3600,
+        description="how long jobs may take to save a checkpoint and leave when the system stops",
+    )
     min_free_disk_bytes: int = Field(
         default=1 << 30, ge=0, description="below this much free disk under `state_dir` new jobs are refused"
     )

@@ -9,8 +9,8 @@ import resource
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from finetuned import __version__, followers, plugins, watchdog
+from finetuned import __version__, draining, followers, plugins, watchdog
 from finetuned.access.path_policy import PathPolicy
 from finetuned.api.app import Doors, build
 from finetuned.api.server import serve
@@ -43,6 +43,7 @@ from finetuned.queries.door import Queries
 from finetuned.queries.observation import Observation, processes_of
 from finetuned.scheduler import Scheduler
 from finetuned.secrets.store import SecretStore
+from finetuned.stopping import Stop
 from finetuned.store import Log, open_log
 from finetuned.telemetry import gpus
 from finetuned.telemetry.gpus import GpuReader
@@ -74,8 +75,8 @@ class Parts:
     telemetry: Telemetry
 
 
-async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
-    """Run a daemon until it is told to stop.
+async def run(config: Config, *, ephemeral_parent: int | None = None) -> int:
+    """Run a daemon until it is told to stop; its exit status.
 
     An ephemeral one also stops when the process ``ephemeral_parent`` is gone, and takes its attempts along.
 
@@ -121,7 +122,8 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
                     tasks.start_soon(traces.follow, parts.log, parts.queries)
                     if "NOTIFY_SOCKET" in os.environ:
                         tasks.start_soon(_watchdog(parts).run)
-                    await _told_to_stop(signals, ephemeral_parent)
+                    stop = Stop(parts.commands.drain, say=say, drain_timeout_s=config.drain_timeout_s)
+                    await stop.wait(signals, parent=ephemeral_parent)
                 notify("STOPPING=1")
             if ephemeral_parent is not None:
                 await parts.supervision.kill_all()
@@ -130,6 +132,8 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> None:
             await events.execute(lambda _world: decisions.daemon_stopped())
         except LogError as error:  # a full disk: the end is not recorded, as after a kill
             log.warning("The end could not be recorded: %s", error)
+        drained = parts.commands.drain.done.is_set()
+        return draining.EXIT_STATUS if drained and "NOTIFY_SOCKET" in os.environ else 0
 
 
 def prepare(state_dir: Path) -> None:
@@ -167,7 +171,12 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     board = Board(events)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
-    scheduler = Scheduler(events, board, holds=lambda: holds_of(supervision.reserved))
+    scheduler = Scheduler(
+        events,
+        board,
+        holds=lambda: holds_of(supervision.reserved),
+        closed=lambda: next(filter(None, (gate() for gate in gates)), None),
+    )
     secrets = _secret_store(config)
     executor = LocalExecutor(partial(read_secrets, secrets))
     supervision = Supervision(jobs_dir, port, executor, released=scheduler.look, fatal=FATAL)
@@ -203,6 +212,8 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         paths=paths,
         default_max_attempts=config.max_attempts,
     )
+    commands.drain.changed = scheduler.look
+    gates: tuple[Callable[[], str | None], ...] = (lambda: commands.drain.closed,)  # why nothing is started
     return Parts(events, board, registry, scheduler, supervision, commands, queries, telemetry)
 
 
@@ -290,27 +301,3 @@ async def _opened(path: Path, traces: Traces) -> AsyncIterator[Log]:
                 f"{events.read_only} Upgrade finetuned, or set FINETUNED_STATE_DIR to another directory."
             )
         yield events
-
-
-async def _told_to_stop(signals: AsyncIterable[signal.Signals], parent: int | None) -> None:
-    async with anyio.create_task_group() as waiting:
-        if parent is not None:
-            waiting.start_soon(_parent_gone, parent, waiting.cancel_scope.cancel)
-        async for number in signals:
-            log.info("Stopping on %s", signal.Signals(number).name)
-            break
-        waiting.cancel_scope.cancel()
-
-
-async def _parent_gone(parent: int, stop: Callable[[], None]) -> None:
-    """An ephemeral daemon goes when whoever started it is gone, however that came about."""
-    with suppress(ProcessLookupError):
-        descriptor = os.pidfd_open(parent)
-        try:
-            # It may have died, and its pid may be another's, before the pidfd was opened.
-            if os.getppid() == parent:
-                await anyio.wait_readable(descriptor)
-        finally:
-            os.close(descriptor)
-    log.info("Stopping: the process that started this daemon is gone")
-    stop()

@@ -63,6 +63,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "completion": ("completion", "Print the script that completes commands and options in a shell."),
     "install-service": ("service", "Install the daemon as a service of systemd."),
     "uninstall-service": ("service", "Remove the service; the log and the jobs stay."),
+    "drain": ("drain", "Start nothing new, have what runs save and leave, and stop the daemon."),
     "upgrade": ("service", "Put another release in the service's place; running jobs lose nothing."),
     "stop-workers": (
         "service",

@@ -1,11 +1,11 @@
-"""Calls for who cares for the daemon: tokens and the event log itself."""
+"""Calls for who cares for the daemon: its drain, tokens and the event log itself."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from finetuned.client.calls import Calls, given, part
-from finetuned.wire import BackupReport, LogStatistics, NewToken, RebuildReport, Token, VerifyReport
+from finetuned.wire import BackupReport, Drain, LogStatistics, NewToken, RebuildReport, Token, VerifyReport
 
 Json = Any
 
@@ -30,6 +30,29 @@ class AdministrationCalls(Calls):
     async def revoke_token(self, token_id: str) -> None:
         """Close a token."""
         await self._delete(f"/v1/tokens/{part(token_id)}")
+
+    async def drain(
+        self,
+        *,
+        mode: Literal["pause", "finish"] = "pause",
+        wait_s: float | None = None,
+        reason: str | None = None,
+    ) -> Drain:
+        """Have the daemon start nothing new and stop when nothing runs any more.
+
+        With ``pause`` what runs saves a checkpoint, for at most ``wait_s`` seconds, and goes on after the next start.
+        """
+        drain: Drain = await self._post("/v1/drain", given(mode=mode, wait_s=wait_s, reason=reason))
+        return drain
+
+    async def drain_state(self) -> Drain:
+        """Whether the daemon drains, and which jobs still have processes."""
+        drain: Drain = await self._get("/v1/drain")
+        return drain
+
+    async def take_drain_back(self) -> None:
+        """Let the daemon go on as before."""
+        await self._delete("/v1/drain")
 
     async def log_state(self) -> LogStatistics:
         """The log's head and size."""
