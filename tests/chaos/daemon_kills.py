@@ -1,0 +1,43 @@
+"""The daemon is killed again and again: under load, and while it starts."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from tests.chaos.report import Figure, Row
+from tests.chaos.scenario import Scenario, Task, side_by_side
+from tests.chaos.world import Reckoning, World, details, figures
+
+LIFE_S = 0.8  # it lives for at most so long once it is ready
+
+
+def run(task: Task) -> Row:
+    """Kill as often as the task says, over daemons side by side."""
+    found = side_by_side([partial(_world, task, *share) for share in enumerate(task.shares())])
+    row = Row(NAME, f"{task.amount:,} SIGKILLs of the daemon under load", figures([each for each, _ in found]))
+    row.figures.insert(0, Figure("kills while it started", sum(early for _, early in found)))
+    row.details = details([each for each, _ in found])
+    return row
+
+
+def _world(task: Task, number: int, kills: int) -> tuple[Reckoning, int]:
+    early = 0
+    with World(task, number) as world:
+        world.watch(2)
+        with world.load(2):
+            for _ in range(kills):
+                world.server.begin()
+                if world.chance.random() < 0.2:
+                    time.sleep(world.chance.uniform(0, 1))
+                    early += not world.server.is_ready()
+                else:
+                    world.server.await_ready()
+                    time.sleep(world.chance.uniform(0, LIFE_S))
+                world.server.kill()
+            world.server.start()
+        return world.reckon(), early
+
+
+NAME = "daemon-kills"
+SCENARIO = Scenario(name=NAME, full=1_000, run=run, least=4)

@@ -1,0 +1,60 @@
+"""Break everything, at random, and count what was lost: ``python -m tests.chaos.run [--only NAME] [--scale X] [--seed N]``.
+
+Each scenario drives real daemons in processes of their own and is a row of the table that is printed at the end. The
+exit code is 1 if any figure is not as it has to be. The same seed makes the same decisions; the moments at which the
+machine carries them out are its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos import daemon_kills
+from tests.chaos.report import Table
+from tests.chaos.scenario import Scenario
+
+SCENARIOS: tuple[Scenario, ...] = (daemon_kills.SCENARIO,)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out what is asked for; print the table."""
+    options = _options(arguments)
+    chosen = [each for each in SCENARIOS if not options.only or each.name in options.only]
+    scratch = Path(tempfile.mkdtemp(prefix="chaos-"))
+    rows = []
+    try:
+        for scenario in chosen:
+            row = scenario.carry_out(scale=options.scale, seed=options.seed, scratch=scratch)
+            rows.append(row)
+            print(Table([row], options.seed, options.scale).text(), flush=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    table = Table(rows, options.seed, options.scale)
+    if len(rows) > 1:
+        print(f"\n{table.text()}")
+    if options.markdown:
+        print(f"\n{table.markdown()}")
+    if options.json is not None:
+        options.json.write_text(table.json() + "\n", encoding="utf-8")
+    print("every figure holds" if table.holds else "NOT EVERY FIGURE HOLDS")
+    return 0 if table.holds else 1
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [each.name for each in SCENARIOS]
+    parser.add_argument("--only", action="append", choices=names, help="this scenario; may be given again")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of the full number is done")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    parser.add_argument("--markdown", action="store_true", help="print the table for docs/reliability.md, too")
+    parser.add_argument("--json", type=Path, help="write the table to this file, too")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
