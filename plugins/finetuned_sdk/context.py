@@ -141,7 +141,15 @@ class WorkerContext(Protocol):
         """The SHA-256 of the content that ``params.<param>`` refers to; ``None`` if it is no such reference."""
 
     def phase(self, name: str) -> None:
-        """Say what the worker is doing: ``loading_model``, ``training``, ``evaluating``, ``saving``, …"""
+        """Say what the worker is doing; any name will do, those of ``finetuned_sdk.phases`` have limits of their own.
+
+        Until the first step is reported all but ``evaluating`` and ``saving`` is the start, and under the job's
+        ``start_s``. After that an attempt that reports no step for ``stall_s`` seconds is taken to be stuck, so enter
+        ``evaluating`` and ``saving`` (``evaluation_s``, ``saving_s``) for what takes longer, and come back.
+        """
+
+    def advancing(self) -> None:
+        """Show that the work goes on where there is no step to report: a row was read, a batch evaluated. Cheap."""
 
     def progress(
         self,

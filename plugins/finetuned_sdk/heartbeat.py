@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 SIZE: Final = 512  # bytes of the record
-_PHASE_LENGTH: Final = 100  # characters of a phase that are kept
+_PHASE_LENGTH: Final = 50  # characters of a phase that are kept; each takes at most six bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +35,17 @@ class HeartbeatFile:
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        os.pwrite(self._descriptor, b" " * SIZE, 0)
+        try:
+            os.pwrite(self._descriptor, b" " * SIZE, 0)
+        except OSError:
+            os.close(self._descriptor)
+            raise
 
     def write(self, heartbeat: Heartbeat) -> None:
         """Replace the record."""
         data = asdict(heartbeat)
         data["phase"] = None if heartbeat.phase is None else heartbeat.phase[:_PHASE_LENGTH]
-        body = json.dumps(data).encode()
+        body = json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")
         os.pwrite(self._descriptor, b"%08x %s" % (zlib.crc32(body), body.ljust(SIZE - 9)), 0)
 
     def close(self) -> None:

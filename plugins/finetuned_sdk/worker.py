@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-from finetuned_sdk import secrets
+from finetuned_sdk import phases, secrets
 from finetuned_sdk.bundle import (
     RUNNER_VARIABLE,
     STOPPED_EXIT_CODE,
@@ -28,13 +28,13 @@ from finetuned_sdk.bundle import (
     BundleError,
     Spec,
 )
-from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError
-from finetuned_sdk.fields import NAME_LIMIT, short
+from finetuned_sdk.errors import JobError
 from finetuned_sdk.spool import SpoolWriter
 from finetuned_sdk.worker_context import Context, load_entry, validated
+from finetuned_sdk.worker_failures import describe
+from finetuned_sdk.worker_limits import limit_device_memory
+from finetuned_sdk.worker_pulse import Pulse
 
-LINE_LIMIT: Final = 3500  # bytes of an error's first line; with what is said around it about 4 KiB
-REASON_LIMIT: Final = 500  # bytes of what is wrong with a row
 POLL_INTERVAL: Final = 0.5  # seconds between two looks at control.json
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -49,12 +49,18 @@ def main(arguments: list[str] | None = None) -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)  # stderr is the attempt's output.log
     bundle = Bundle(path)
+    pulse = Pulse(bundle.heartbeat_path)
+    pulse.beat()
     secrets.export(values)
     spool = SpoolWriter(bundle.spool_path, secrets=values.values())
+    done = threading.Event()
     try:
-        return _run(bundle, spool, values)
+        return _run(bundle, spool, pulse, values, done)
     finally:
+        pulse.note(phase=phases.SAVING)  # facts may have to wait for room on the disk
         spool.close()
+        done.set()
+        pulse.close()
 
 
 def die_with_runner() -> None:
@@ -67,20 +73,23 @@ def die_with_runner() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _run(bundle: Bundle, spool: SpoolWriter, values: Mapping[str, str]) -> int:
+def _run(
+    bundle: Bundle, spool: SpoolWriter, pulse: Pulse, values: Mapping[str, str], done: threading.Event
+) -> int:
     spool.append("hello", {"pid": os.getpid(), "python": platform.python_version(), "host": platform.node()})
     try:
         spec = bundle.read_spec()
     except BundleError as error:
         spool.append("error", {"code": error.code, "message": str(error), "retryable": False})
         return 1
-    ctx = Context(bundle, spec, spool, secrets=values)
+    ctx = Context(bundle, spec, spool, secrets=values, pulse=pulse)
     signal.signal(signal.SIGTERM, lambda *_: ctx.request_stop("terminated", checkpoint=False))
     ended = threading.Event()
     watch = threading.Thread(target=_watch_control, args=(bundle, ctx, spool, ended), daemon=True)
     watch.start()
+    threading.Thread(target=_beat, args=(pulse, spec.heartbeat_s, done), daemon=True).start()
     try:
-        problem = _work(ctx, spec)
+        problem = _work(ctx, spec, bundle)
     finally:
         ended.set()
         watch.join()
@@ -98,73 +107,17 @@ def _run(bundle: Bundle, spool: SpoolWriter, values: Mapping[str, str]) -> int:
     return 0
 
 
-def _work(ctx: Context, spec: Spec) -> Mapping[str, Any] | None:
+def _work(ctx: Context, spec: Spec, bundle: Bundle) -> Mapping[str, Any] | None:
     try:
+        limit_device_memory(spec.limits.get("gpu_memory"), spec.devices)
         run = load_entry(spec.entry)
         params = validated(spec.params_model, spec.params)
         run(ctx, params)
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever ends the work is a fact
         if not isinstance(error, JobError):
             traceback.print_exc()
-        return describe(error)
+        return describe(error, directory=bundle.path)
     return None
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """The data of an error fact: a stable code, a sentence for the user, and whether trying again may help.
-
-    Texts are cut at a few KiB: an error may quote a whole file.
-    """
-    name = type(error).__name__
-    if isinstance(error, JobError):
-        return {
-            "code": short(str(error.code), NAME_LIMIT),
-            "message": short(str(error.message)),
-            "retryable": False,
-            **_details(error),
-        }
-    if is_out_of_memory(error):
-        return {
-            "code": "out_of_memory",
-            "message": f"Out of memory ({name}: {_first_line(error)}). Lower per_device_train_batch_size or"
-            " max_length, or raise gradient_accumulation_steps instead of the batch size.",
-            "retryable": False,
-        }
-    if isinstance(error, ImportError):
-        return {
-            "code": "missing_dependency",
-            "message": f"{_first_line(error)}. Install what the job kind needs into the worker's environment"
-            " (for the trainers: pip install 'finetuned[train]').",
-            "retryable": False,
-        }
-    return {
-        "code": "worker_error",
-        "message": f"{name}: {_first_line(error)}" if str(error) else f"{name} without a message",
-        "retryable": True,
-    }
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's, torch's on a GPU, or torch's allocator on the CPU."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _details(error: JobError) -> dict[str, Any]:
-    if isinstance(error, BadDatasetError):
-        problems = [
-            {"row": problem.row, "reason": short(str(problem.reason), REASON_LIMIT)}
-            for problem in error.problems
-        ]
-        return {"path": short(str(error.path)), "problems": problems, "total": error.total}
-    if isinstance(error, RefusedError):
-        return {"param": None if error.param is None else short(str(error.param), NAME_LIMIT)}
-    return {}
-
-
-def _first_line(error: BaseException) -> str:
-    return short(next(iter(str(error).strip().splitlines()), ""), LINE_LIMIT)
 
 
 def _watch_control(bundle: Bundle, ctx: Context, spool: SpoolWriter, ended: threading.Event) -> None:
@@ -184,6 +137,12 @@ def _watch_control(bundle: Bundle, ctx: Context, spool: SpoolWriter, ended: thre
             ctx.request_stop(control.reason, checkpoint=control.checkpoint)
         ctx.flush_due_progress()
         spool.flush()
+
+
+def _beat(pulse: Pulse, interval: float, done: threading.Event) -> None:
+    """Show that the process lives, whatever the work does; apart from all that may wait for a disk."""
+    while not done.wait(interval):
+        pulse.beat()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from finetuned_sdk.context import AuditReport, CallbackSpec, StopRequest
 from finetuned_sdk.errors import JobError, PluginError, RefusedError
 from finetuned_sdk.manifest import Manifest
 from finetuned_sdk.worker_progress import INTERVAL, ProgressReporter
+from finetuned_sdk.worker_pulse import Pulse
 
 LISTED_FILES: Final = 1000  # an artifact of more files leaves them to its manifest …
 LISTED_BYTES: Final = 1 << 16  # … and so does one of longer names
@@ -42,11 +43,13 @@ class Context:
         clock: Callable[[], float] = time.monotonic,
         progress_interval: float = INTERVAL,
         secrets: Mapping[str, str] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._bundle = bundle
         self._spec = spec
         self._sink = sink
         self._secrets = dict(secrets or {})
+        self.pulse = pulse or Pulse(clock=clock)
         self._progress = ProgressReporter(
             lambda report: sink.append("progress", report), clock=clock, interval=progress_interval
         )
@@ -145,7 +148,12 @@ class Context:
 
     def phase(self, name: str) -> None:
         self._progress.flush()
-        self._sink.append("phase", {"phase": fields.text(name, "A phase", limit=fields.NAME_LIMIT)})
+        name = fields.text(name, "A phase", limit=fields.NAME_LIMIT)
+        self._sink.append("phase", {"phase": name})
+        self.pulse.note(phase=name)
+
+    def advancing(self) -> None:
+        self.pulse.note()
 
     def progress(
         self,
@@ -155,8 +163,10 @@ class Context:
         final: bool = False,
         **metrics: float | str | bool | None,
     ) -> None:
+        step = fields.whole(current_step, "current_step")
+        self.pulse.note(step=step)
         self._progress.report(
-            fields.whole(current_step, "current_step"),
+            step,
             None if total_steps is None else fields.whole(total_steps, "total_steps"),
             fields.scalars(metrics),
             final=final,
@@ -185,6 +195,7 @@ class Context:
                 "step": None if step is None else fields.whole(step, "step"),
             },
         )
+        self.pulse.note()
 
     def checkpoint(self, directory: Path, *, step: int, metrics: Mapping[str, float | None]) -> Path:
         _require_below(directory, self.work_dir, "A checkpoint is made in ctx.work_dir")
@@ -199,6 +210,7 @@ class Context:
             "checkpoint",
             {"step": step, "path": str(target), "bytes": content.total_bytes, "metrics": figures},
         )
+        self.pulse.note()
         return target
 
     def discard_checkpoint(self, directory: Path) -> None:

@@ -14,14 +14,13 @@ import pytest
 
 import finetuned_sdk
 from finetuned.attempts.testing import fake_spec
-from finetuned_sdk import JobError, RefusedError, RowProblem, worker, worker_progress
+from finetuned_sdk import JobError, RefusedError, worker_progress
 from finetuned_sdk.bundle import RUNNER_VARIABLE, STOPPED_EXIT_CODE, Bundle
 from finetuned_sdk.context import CallbackSpec
-from finetuned_sdk.errors import BadDatasetError
 from finetuned_sdk.fake import FAKE, FakeParams, finetuned_register
 from finetuned_sdk.kinds import Host
 from finetuned_sdk.registry import Registry
-from finetuned_sdk.spool import Fact, encode, parse
+from finetuned_sdk.spool import Fact, parse
 from finetuned_sdk.testing import RecordingContext
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -159,72 +158,6 @@ def test_an_entry_that_cannot_be_run_is_reported(bundle: Bundle, entry: str, cod
     )
     assert process.returncode == 1
     assert facts(bundle)[-1].data["code"] == code
-
-
-class OutOfMemoryError(RuntimeError):
-    """Named as torch's."""
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "retryable"),
-    [
-        (JobError("No."), "job_error", False),
-        (JobError("No.", code="special"), "special", False),
-        (MemoryError(), "out_of_memory", False),
-        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), "out_of_memory", False),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "out_of_memory", False),
-        (ModuleNotFoundError("No module named 'torch'"), "missing_dependency", False),
-        (RuntimeError("shape mismatch\nlong text"), "worker_error", True),
-        (KeyboardInterrupt(), "worker_error", True),
-    ],
-)
-def test_each_error_becomes_one_sentence_with_a_code(
-    error: BaseException, code: str, retryable: bool
-) -> None:
-    data = worker.describe(error)
-    assert (data["code"], data["retryable"]) == (code, retryable)
-    assert "\n" not in data["message"]
-    assert data["message"]
-
-
-def test_a_bad_dataset_names_its_rows() -> None:
-    error = BadDatasetError("d.jsonl", [RowProblem(3, "no answer")], remedy="Add one.")
-    data = worker.describe(error)
-    assert data["problems"] == [{"row": 3, "reason": "no answer"}]
-    assert data["total"] == 1
-
-
-def test_a_refusal_names_the_parameter() -> None:
-    assert worker.describe(RefusedError("No.", param="steps"))["param"] == "steps"
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        JobError("ä" * 1_000_000, code="c" * 10_000),
-        RuntimeError("x" * 1_000_000),
-        MemoryError("x" * 1_000_000),
-        ImportError("x" * 1_000_000),
-        RefusedError("x" * 1_000_000, param="p" * 10_000),
-    ],
-)
-def test_an_error_is_told_in_a_few_kilobytes_however_long_it_is(error: BaseException) -> None:
-    data = worker.describe(error)
-    assert len(data["message"].encode()) <= 4096
-    assert "…" in data["message"]
-    assert len(encode(Fact(1, "error", 1, data))) < 5000
-
-
-def test_a_hundred_long_problems_of_a_dataset_fit_into_a_line() -> None:
-    problems = [RowProblem(row, "x" * 100_000) for row in range(1000)]
-    data = worker.describe(BadDatasetError("d" * 10_000, problems, remedy="Mend them."))
-    assert (len(data["problems"]), data["total"]) == (100, 1000)
-    assert len(encode(Fact(1, "error", 1, data))) < 100_000
-
-
-def test_a_message_that_is_no_text_becomes_one() -> None:
-    mistake: Any = Path("/x")
-    assert worker.describe(JobError(mistake))["message"] == "/x"
 
 
 def test_a_result_that_is_too_long_fails_the_job_with_the_reason(start: Start, bundle: Bundle) -> None:
