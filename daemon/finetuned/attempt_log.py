@@ -16,6 +16,7 @@ from typing import Any
 import anyio.to_thread
 from pydantic import TypeAdapter, ValidationError
 
+from finetuned.attempts.liveness import beat_interval
 from finetuned.attempts.ports import (
     Alert,
     Ending,
@@ -140,6 +141,7 @@ class DaemonAttemptLog:
             lost=ending.lost,
             problem=ending.problem,
             oom_killed=ending.oom_killed,
+            oom_evidence=ending.oom_evidence,
             usage=dict(ending.usage),
             refused=ending.refused,
         )
@@ -216,7 +218,6 @@ def newest_checkpoint(jobs_dir: Path, job: Job) -> tuple[Path, int] | None:
 
 
 def _live(job: Job, attempt: Attempt) -> LiveAttempt:
-    known = Timeouts.__dataclass_fields__
     return LiveAttempt(
         job=job.id,
         number=attempt.number,
@@ -224,18 +225,28 @@ def _live(job: Job, attempt: Attempt) -> LiveAttempt:
         line=attempt.line,
         stop=_stop_order(job, attempt),
         checkpoints=attempt.checkpoint_requests,
-        timeouts=Timeouts(**{name: each for name, each in job.timeouts.items() if name in known}),  # type: ignore[arg-type]
+        timeouts=_timeouts(job),
         spent_s=sum(each.wall_s for each in job.runs[:-1]),
         limits=job.limits,
     )
+
+
+def _timeouts(job: Job) -> Timeouts:
+    known = Timeouts.__dataclass_fields__
+    return Timeouts(**{name: each for name, each in job.timeouts.items() if name in known})  # type: ignore[arg-type]
 
 
 def _stop_order(job: Job, attempt: Attempt) -> StopOrder | None:
     if job.state is JobState.CANCELLING:
         return StopOrder(reason=job.cancel_reason or "cancelled")
     if attempt.stopping is not None:
-        wait_s = job.timeouts.get("pause_s") or pauses.WAIT_S
-        return StopOrder(reason=attempt.stopping["reason"], checkpoint=True, patience_s=wait_s)
+        was_told = attempt.stopping["action"] != "request_stop"  # by SIGTERM: no more patience
+        return StopOrder(
+            reason=attempt.stopping["reason"],
+            checkpoint=True,
+            patience_s=0.0 if was_told else pauses.wait_of(job),
+            failure=attempt.stopping["failure"],
+        )
     if job.state is JobState.PAUSING:
         return StopOrder(reason=job.pause_reason or "paused", checkpoint=True, patience_s=job.pause_wait_s)
     return None
@@ -277,6 +288,7 @@ def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, 
         secrets=job.secrets,
         grace_s=settings.grace_s,
         limits=job.limits,
+        heartbeat_s=beat_interval(_timeouts(job)),
     )
 
 

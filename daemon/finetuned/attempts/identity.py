@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,27 @@ def start_time(pid: int) -> int | None:
     """When a process was started, in clock ticks since boot; ``None`` if there is none."""
     fields = _stat(pid)
     return None if fields is None else int(fields[19])
+
+
+def ran_s(process: RunnerIdentity) -> float:
+    """Seconds since the start of a process of this boot, those of a suspended machine included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.start_time / os.sysconf("SC_CLK_TCK")
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: sent to one without, it may be the end of it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still because it was sent SIGSTOP."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] == "T"
 
 
 def own() -> RunnerIdentity:

@@ -15,11 +15,13 @@ class StopOrder:
     """That an attempt is to end, and how: the worker is asked, then its group gets SIGTERM, then SIGKILL.
 
     ``patience_s`` is how long the worker may take to obey before SIGTERM, ``checkpoint`` whether it is to save first.
+    ``failure`` is for what the watchdog has it stopped; ``None`` if somebody asked for it.
     """
 
     reason: str
     checkpoint: bool = False
     patience_s: float = 0.0
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +61,12 @@ class LiveAttempt:
 class Intervention:
     """What the watchdog did about an attempt.
 
-    ``action``: dump_stacks, request_stop, terminate or kill; ``failure``: stall, start_timeout, deadline or limit.
+    ``action``: dump_stacks, request_stop, terminate or kill; ``failure``: stall, start_timeout, deadline or limit, and
+    ``None`` where the attempt was to end for no failure of its own (a pause, a cancel) and did not.
     """
 
     action: str
-    failure: str
+    failure: str | None
     reason: str
 
 
@@ -90,6 +93,7 @@ class Ending:
     lost: str | None = None
     problem: str | None = None
     oom_killed: bool = False
+    oom_evidence: str | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
     refused: str | None = None
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ import anyio
 from anyio import to_thread
 
 from finetuned.attempts import identity, temporary
+from finetuned.attempts.ladder import DEAF_S, Ladder
 from finetuned.attempts.launcher import Executor
+from finetuned.attempts.monitor import Monitor
 from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt, SpecUnavailableError, StopOrder
 from finetuned.attempts.tail import SpoolTail
 from finetuned.attempts.watch import ProcessWatch
@@ -42,6 +43,7 @@ class Timing:
     poll_idle: float = 0.25  # … between two looks at one that does not
     sweep: float = 0.05  # between two rounds of killing leftovers, doubled up to …
     sweep_max: float = 1.0
+    deaf: float = DEAF_S  # for a runner to kill what is below it, once its time is over
 
 
 DEFAULT_TIMING: Final = Timing()
@@ -70,8 +72,8 @@ class Supervisor:
         self._news = anyio.Event()
         self._checkpoints = attempt.checkpoints  # that were asked for
         self._checkpoint_asked = anyio.Event()
-        self._stop_asked = anyio.Event()
-        self._stop: StopOrder | None = None
+        self._ladder = Ladder(attempt, bundle, log, deaf_s=timing.deaf)
+        self._monitor = Monitor(attempt, bundle, log, self._tail, self._ladder)
         self._refused: str | None = None  # the code of what no other attempt would find otherwise
         if attempt.stop is not None:
             self.request_stop(attempt.stop)
@@ -81,9 +83,7 @@ class Supervisor:
 
         A new order takes the place of an older one, also of one that is being carried out.
         """
-        if order != self._stop:
-            self._stop = order
-            self._stop_asked.set()
+        self._ladder.order(order)
 
     def heed(self, attempt: LiveAttempt) -> None:
         """Take what the log says of the attempt now: that it is to end, or to save."""
@@ -122,7 +122,7 @@ class Supervisor:
         claimed, runner = await to_thread.run_sync(self._look_for_claim)
         if claimed:
             return runner, "its start was given up"
-        if self._stop is not None:
+        if self._ladder.is_ordered:
             return await self._give_up("it was stopped before it started")
         try:
             # Also when a bundle is there already: a runner may have been started before the daemon died, or
@@ -171,7 +171,8 @@ class Supervisor:
         with await ProcessWatch.on(runner) as watch:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._notice_death, watch)
-                tasks.start_soon(self._enforce_stop, watch)
+                tasks.start_soon(self._ladder.run, watch)
+                tasks.start_soon(self._monitor.run, runner, watch)
                 tasks.start_soon(self._pass_on_checkpoint_requests)
                 await self._ingest(watch)
                 tasks.cancel_scope.cancel()
@@ -204,21 +205,6 @@ class Supervisor:
         await watch.wait()
         self.hint()
 
-    async def _enforce_stop(self, watch: ProcessWatch) -> None:
-        while True:
-            await self._stop_asked.wait()
-            self._stop_asked = anyio.Event()
-            order = self._stop
-            assert order is not None
-            try:
-                await to_thread.run_sync(self._write_stop_request, order)
-            except OSError as error:  # a full disk; the signal says the same
-                logger.warning("job %s: control.json cannot be written: %s", self._job, error)
-            with anyio.move_on_after(order.patience_s) as patience:
-                await self._stop_asked.wait()
-            if patience.cancelled_caught:
-                watch.signal(signal.SIGTERM)
-
     async def _pass_on_checkpoint_requests(self) -> None:
         while True:
             if self._checkpoints:
@@ -228,9 +214,6 @@ class Supervisor:
                     logger.warning("job %s: control.json cannot be written: %s", self._job, error)
             await self._checkpoint_asked.wait()
             self._checkpoint_asked = anyio.Event()
-
-    def _write_stop_request(self, order: StopOrder) -> None:
-        self._bundle.request_stop(order.reason, checkpoint=order.checkpoint)
 
     # ---- end -------------------------------------------------------------------------------------------
 
@@ -260,6 +243,7 @@ class Supervisor:
             signal=record.signal,
             problem=problem,
             oom_killed=record.oom_killed,
+            oom_evidence=record.oom_evidence,
             usage=self._usage(record.usage),
         )
 

@@ -26,12 +26,16 @@ class SpoolTail:
         self.skipped = 0  # progress lines beyond the cap
         self.artifacts: dict[str, None] = {}  # paths that were published, in order
         self.checkpoints: dict[str, None] = {}  # paths of checkpoints that are kept
+        self.work = 0  # lines that tell of work, those that are in the log already included
+        self.step: int | None = None  # that was told of last
+        self.phase: str | None = None
 
     def read(self) -> list[Fact | BadLine]:
         """The next lines; empty at the end of what is there, also while the last line is unfinished."""
         while True:
             lines, more = self._read_block()
             self._note_paths(lines)
+            self._note_work(lines)
             wanted = [line for line in lines if line.line > self._recorded and self._within_cap(line)]
             if wanted or not more:
                 return wanted
@@ -67,6 +71,15 @@ class SpoolTail:
                     self.checkpoints[path] = None
                 case Fact(type="checkpoint_discarded", data={"path": str(path)}):
                     self.checkpoints.pop(path, None)
+
+    def _note_work(self, lines: list[Fact | BadLine]) -> None:
+        self.work += len(lines)
+        for line in lines:
+            match line:
+                case Fact(type="phase", data={"phase": str(phase)}):
+                    self.phase = phase
+                case Fact(type="progress", data={"current_step": int(step)}) if step > 0:
+                    self.step = step
 
     def _within_cap(self, line: Fact | BadLine) -> bool:
         if isinstance(line, BadLine):

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from finetuned.attempts.ports import Alert, Ending, Intervention, LiveAttempt, StopOrder
+from finetuned.attempts.ports import Alert, Ending, Intervention, LiveAttempt, StopOrder, Timeouts
 from finetuned_sdk.bundle import RunnerIdentity, Spec
 from finetuned_sdk.spool import BadLine, Fact
 
@@ -56,9 +56,16 @@ class MemoryAttemptLog:
         self.entries: dict[tuple[str, int], Entry] = {}
         self._changed = anyio.Event()
 
-    def start(self, spec: Spec) -> Entry:
+    def start(self, spec: Spec, timeouts: Timeouts | None = None, *, spent_s: float = 0.0) -> Entry:
         """Begin an attempt, as ``attempt.starting`` does."""
-        attempt = LiveAttempt(job=spec.job, number=spec.attempt, purpose=spec.purpose, line=0)
+        attempt = LiveAttempt(
+            job=spec.job,
+            number=spec.attempt,
+            purpose=spec.purpose,
+            line=0,
+            timeouts=timeouts or Timeouts(),
+            spent_s=spent_s,
+        )
         entry = self.entries[spec.job, spec.attempt] = Entry(spec, attempt)
         return entry
 
@@ -121,11 +128,16 @@ class MemoryAttemptLog:
         self._notify()
 
     async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
-        """Note what the watchdog did or saw."""
+        """Note what the watchdog did or saw; what it has stopped is to end from then on."""
         entry = self.entries[job, attempt]
-        if entry.ending is None:
-            entry.interventions.append(what)
-            self._notify()
+        if entry.ending is not None:
+            return
+        entry.interventions.append(what)
+        if isinstance(what, Intervention) and what.failure is not None and what.action == "request_stop":
+            wait_s = entry.attempt.timeouts.pause_s
+            order = StopOrder(reason=what.reason, checkpoint=True, patience_s=wait_s, failure=what.failure)
+            self.stop(job, attempt, order)
+        self._notify()
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         """Note the end. Raises ``ValueError`` for a second one."""

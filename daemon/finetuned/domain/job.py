@@ -37,7 +37,7 @@ class Attempt:
     models: list[dict[str, Json]] | None = None
     overrides: dict[str, Json] = field(default_factory=dict)  # parameters that differ from the job's
     failure: str | None = None  # the kind of its failure (domain.failures)
-    stopping: dict[str, str] | None = None  # failure and reason, once the watchdog has it stopped
+    stopping: dict[str, str] | None = None  # by the watchdog: failure, reason and its newest action
     wall_s: float = 0.0  # how long it ran, as its runner measured
     checkpoint_requests: int = 0
 
@@ -276,8 +276,9 @@ def _evolve_attempt(job: Job, fact: facts.Fact, at: int) -> Job:
             )
         case facts.AttemptAlert():
             return replace(job, alerts=(*job.alerts, {**fact.to_data(), "at": at})[-KEPT_ALERTS:])
-        case facts.AttemptIntervened() if fact.action != "dump_stacks":
-            return _newest(job, stopping={"failure": fact.failure, "reason": fact.reason})
+        case facts.AttemptIntervened(failure=str(failure)) if fact.action != "dump_stacks":
+            first = job.attempts[-1].stopping or {"failure": failure, "reason": fact.reason}
+            return _newest(job, stopping={**first, "action": fact.action})
     return job
 
 

@@ -56,7 +56,7 @@ async def test_an_attempt_goes_on_from_the_checkpoint_it_is_given(house: House) 
     [
         ({"fail_at": 2}, "worker_error", True),
         ({"refuse_at": 1}, "fake_refused", False),
-        ({"exhaust_memory_at": 1}, "out_of_memory", False),
+        ({"exhaust_memory_at": 1}, "out_of_memory", True),
         ({"steps": -1}, "invalid_params", False),
     ],
 )

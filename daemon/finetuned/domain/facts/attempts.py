@@ -106,7 +106,9 @@ class AttemptIntervened(Fact):
     type: ClassVar[str] = "attempt.intervened"
     attempt: int
     action: str  #: dump_stacks, request_stop, terminate or kill
-    failure: str  #: stall, start_timeout, deadline or limit
+    failure: (
+        str | None
+    )  #: stall, start_timeout, deadline or limit; none where a pause or a cancel had to be helped
     reason: str
 
 
