@@ -28,6 +28,7 @@ from finetuned_events.errors import (
 from finetuned_events.event import Event, NewEvent, make
 from finetuned_events.projection import Model, Projection, S
 from finetuned_events.request import Committed, Request, outcome_of
+from finetuned_events.reserve import Reserve
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
 
@@ -71,7 +72,9 @@ class Committer(Generic[S]):
         upcasters: Upcasters,
         known: Mapping[str, int] | None,
         clock: Callable[[], int],
+        reserve: Reserve | None = None,
     ) -> None:
+        self.reserve = reserve
         self.connection = connection
         self.model = model
         self.projections = projections
@@ -115,6 +118,33 @@ class Committer(Generic[S]):
 
         A request that is refused leaves no trace and disturbs no other.
         """
+        if self.reserve is not None:
+            self.reserve.restore()
+
+        committed = self._attempt(requests)
+        while again := self._with_the_reserve(requests):
+            more = self._attempt(again)
+            committed.events += more.events
+            committed.sizes += more.sizes
+
+        return committed
+
+    @property
+    def is_short(self) -> bool:
+        """Whether room is left for necessary requests only."""
+        return self.reserve is not None and not self.reserve.is_whole
+
+    def _with_the_reserve(self, requests: Sequence[Request[S]]) -> list[Request[S]]:
+        """The necessary requests that found no room, once a piece of the reserve has made some."""
+        refused = [each for each in requests if each.necessary and isinstance(each.outcome, LogFullError)]
+        if not refused or self.reserve is None or not self.reserve.give():
+            return []
+
+        for request in refused:
+            request.outcome = ()
+        return refused
+
+    def _attempt(self, requests: Sequence[Request[S]]) -> Committed:
         if self.broken is not None:
             return self._fail(requests, self.broken)
 
@@ -149,6 +179,7 @@ class Committer(Generic[S]):
                 self._check_cursor(*request.cursor)
 
             new = request.new if request.decide is None else request.decide(self.state)
+            self._check_room(request, new)
             now = self._clock()
             self._at = max(self._at, now)
             self._extend(new, touched)
@@ -177,6 +208,10 @@ class Committer(Generic[S]):
 
         request.outcome = events
         return True
+
+    def _check_room(self, request: Request[S], new: Sequence[NewEvent]) -> None:
+        if self.is_short and not request.necessary and (new or request.cursor is not None):
+            raise LogFullError
 
     def _extend(self, new: Sequence[NewEvent], touched: list[_Stream]) -> None:
         """Give each event its place and hash, and add its row to the batch. The hot loop: mind the lookups."""

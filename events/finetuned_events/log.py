@@ -24,6 +24,7 @@ from finetuned_events.event import Event, NewEvent, Page
 from finetuned_events.projection import Decide, Model, Projection, S, Stateless
 from finetuned_events.reader import PoolReader, Reader, select
 from finetuned_events.request import Committed, Request
+from finetuned_events.reserve import Reserve, WalIndexRoom, give_piece
 from finetuned_events.ring import Ring
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
@@ -35,6 +36,8 @@ _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: what SQLite says of a file that it cannot make or make longer
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 _SCAN = 5000  # positions a filtered page looks at, so that its read transaction stays short
 
 
@@ -55,6 +58,8 @@ class LogStatistics:
     wal_bytes: int
     database_bytes: int
     read_only: str | None  # why nothing can be appended
+    is_short: bool = False  # room is left for necessary events only
+    reserve_bytes: int = 0  # that are kept for them
 
 
 class EventLog(Generic[S]):
@@ -103,6 +108,7 @@ class EventLog(Generic[S]):
         clock: Callable[[], int] = now,
         read_only: bool = False,
         factory: type[sqlite3.Connection] = sqlite3.Connection,
+        reserve: int = 0,
     ) -> AsyncIterator[EventLog[S]]:
         """Open the log at `path` (made if it is not there) and close it at the end of the block.
 
@@ -111,16 +117,15 @@ class EventLog(Generic[S]):
         event type to the newest schema version that the program understands (None: any). If the file holds
         others, or was written by a newer version of this package, it is opened for reading only, with an error
         in the program's log and the reason in `read_only`. `readers` is the number of reading connections,
-        `clock` gives microseconds since the epoch, `factory` the class of the writing connection.
+        `clock` gives microseconds since the epoch, `factory` the class of the writing connection. `reserve` bytes of
+        the disk are kept in a file beside the log, for requests that are `necessary`, until the disk is full.
 
         Raises LogLockedError if another process writes to the file, NotALogError if it is something else (or not
         there, when it is to be read only).
         """
         model = model or cast("Model[S]", Stateless())
         upcasters = upcasters or Upcasters()
-        reason: ReadOnlyError | None = await anyio.to_thread.run_sync(
-            compatibility.check, path, known, read_only
-        )
+        reason: ReadOnlyError | None = await anyio.to_thread.run_sync(_check, path, known, read_only)
         if reason is not None:
             _logger.error("%s", reason)
         elif read_only:
@@ -131,8 +136,10 @@ class EventLog(Generic[S]):
             return
 
         def prepare() -> Committer[S]:
-            written = connection.connect_writer(path, factory)
+            kept = Reserve(path, reserve)
+            written = _with_room(partial(connection.connect_writer, path, factory), kept.give)
             try:
+                stack.callback(WalIndexRoom(path).close)
                 head = written.execute(QUERIES["fetch_head"]).fetchone()
                 if rebuild.outdated(written, projections, head[0] if head else 0):
                     with closing(rebuild.Scratch(model, projections, upcasters)) as scratch:
@@ -145,6 +152,7 @@ class EventLog(Generic[S]):
                     upcasters=upcasters,
                     known=known,
                     clock=clock,
+                    reserve=kept,
                 )
             except BaseException:
                 written.close()
@@ -214,28 +222,41 @@ class EventLog(Generic[S]):
         """Why nothing can be appended; None if it can."""
         return None if self._read_only is None else str(self._read_only)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether the disk is full, so that only what is necessary can be appended."""
+        return self._writer is not None and self._writer.committer.is_short
+
     async def append(
-        self, events: Iterable[NewEvent], *, expected: Mapping[str, int] | None = None
+        self,
+        events: Iterable[NewEvent],
+        *,
+        expected: Mapping[str, int] | None = None,
+        necessary: bool = False,
     ) -> tuple[Event, ...]:
         """Append the events as one: all are on disk when this returns, or none is.
 
         `expected` names the version that each given stream must be at (0: it does not exist), else
         WrongVersionError. Raises InvalidEventError and UnknownEventError for events that cannot be stored,
-        LogFullError when the disk is full. Who is cancelled while waiting does not know the outcome.
+        LogFullError when the disk is full; what is `necessary` may then take of the log's reserve. Who is cancelled
+        while waiting does not know the outcome.
         """
         future: Future[tuple[Event, ...]] = self._loop.create_future()
-        self._submit(Request(future, tuple(events), None, expected))
+        self._submit(Request(future, tuple(events), None, expected, necessary=necessary))
         return await future
 
-    async def execute(self, decide: Decide[S], *, cursor: tuple[str, int] | None = None) -> tuple[Event, ...]:
+    async def execute(
+        self, decide: Decide[S], *, cursor: tuple[str, int] | None = None, necessary: bool = False
+    ) -> tuple[Event, ...]:
         """Append what `decide` makes of the state, which has every earlier event applied.
 
         What `decide` raises, this raises, and nothing is appended. `cursor` names a follower and the position
         it has processed with this; both are committed with the events, and also when there are none. A position
-        before the stored one raises StaleCursorError.
+        before the stored one raises StaleCursorError. What is `necessary` may take of the log's reserve when the
+        disk is full.
         """
         future: Future[tuple[Event, ...]] = self._loop.create_future()
-        self._submit(Request(future, (), decide, None, cursor))
+        self._submit(Request(future, (), decide, None, cursor, necessary=necessary))
         return await future
 
     async def position(self, follower: str) -> int:
@@ -369,6 +390,8 @@ class EventLog(Generic[S]):
             wal_bytes=_size(f"{self.path}-wal"),
             database_bytes=size,
             read_only=self.read_only,
+            is_short=self.is_short,
+            reserve_bytes=writer.committer.reserve.kept if writer and writer.committer.reserve else 0,
         )
 
     def _submit(self, request: Request[S]) -> None:
@@ -420,6 +443,24 @@ class EventLog(Generic[S]):
         self._check()
         if self._read_only is not None:
             raise self._read_only
+
+
+def _check(path: Path, known: Mapping[str, int] | None, read_only: bool) -> ReadOnlyError | None:
+    """Look what is in the file; SQLite needs a little room for that too."""
+    return _with_room(
+        lambda: compatibility.check(path, known, read_only),
+        partial(give_piece, path) if not read_only else bool,
+    )
+
+
+def _with_room(run: Callable[[], T], give: Callable[[], bool]) -> T:
+    """Open something, with room out of the reserve if there is no other left."""
+    while True:
+        try:
+            return run()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _NO_ROOM or not give():
+                raise
 
 
 def _matches(event: Event, stream: str | None, types: Collection[str] | None) -> bool:

@@ -66,6 +66,7 @@ class MemoryLog(EventLog[S]):
         clock: Callable[[], int] = now,
         read_only: bool = False,  # noqa: ARG003 - an empty log that cannot be written is of no use
         factory: type[sqlite3.Connection] = sqlite3.Connection,
+        reserve: int = 0,  # noqa: ARG003 - there is no disk
     ) -> AsyncIterator[EventLog[S]]:
         """Open an empty log; the arguments are those of EventLog.open, `path` is only a name."""
         model = model or cast("Model[S]", Stateless())

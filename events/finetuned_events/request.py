@@ -17,7 +17,7 @@ __all__ = ("Committed", "Request", "outcome_of", "resolve")
 class Request(Generic[S]):
     """One caller's wish, and what became of it."""
 
-    __slots__ = ("cursor", "decide", "expected", "future", "new", "outcome")
+    __slots__ = ("cursor", "decide", "expected", "future", "necessary", "new", "outcome")
 
     def __init__(
         self,
@@ -26,8 +26,11 @@ class Request(Generic[S]):
         decide: Decide[S] | None = None,
         expected: Mapping[str, int] | None = None,
         cursor: tuple[str, int] | None = None,
+        *,
+        necessary: bool = False,
     ) -> None:
         self.future = future
+        self.necessary = necessary
         self.new = new
         self.decide = decide
         self.expected = expected
