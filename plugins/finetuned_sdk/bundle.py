@@ -7,6 +7,7 @@
     control.json    what the daemon wants of the worker; polled by the worker
     spool.ndjson    the worker's facts (``finetuned_sdk.spool``)
     heartbeat       the worker's signs of life (``finetuned_sdk.heartbeat``)
+    limits.json     how the runner keeps the limits of memory and processors, where the job has such
     output.log      stdout and stderr of the worker, rotated by the runner (output.log.OFFSET)
     exit.json       how the worker ended; written by the runner when nothing of it is left
     checkpoints/ artifacts/ work/
@@ -99,12 +100,15 @@ class RunnerIdentity:
 class ExitRecord:
     """How the worker ended. ``problem`` says why it could not be started at all.
 
-    ``usage``: ``user_s``, ``system_s``, ``wall_s``, ``max_rss_bytes``. ``at``: microseconds since the epoch.
+    ``oom_evidence`` says by what ``oom_killed`` is known. ``usage``: ``user_s``, ``system_s``, ``wall_s``,
+    ``max_rss_bytes`` of the largest process, ``group_rss_bytes`` that all together were seen to hold at most. ``at``:
+    microseconds since the epoch.
     """
 
     exit_code: int | None
     signal: int | None
     oom_killed: bool = False
+    oom_evidence: str | None = None
     problem: str | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
     at: int = 0
@@ -135,6 +139,7 @@ class Bundle:
         self.control_path = self.path / "control.json"
         self.spool_path = self.path / "spool.ndjson"
         self.heartbeat_path = self.path / "heartbeat"
+        self.limits_path = self.path / "limits.json"
         self.output_path = self.path / "output.log"
         self.checkpoints = self.path / "checkpoints"
         self.artifacts = self.path / "artifacts"

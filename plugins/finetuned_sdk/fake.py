@@ -5,6 +5,7 @@ Tests register it themselves; it is no entry point. Nothing here needs torch.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from finetuned_sdk import phases
 from finetuned_sdk.context import AuditReport, WorkerContext
 from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError, RowProblem
 from finetuned_sdk.hooks import hookimpl
@@ -35,6 +37,18 @@ class FakeParams(BaseModel):
     refuse_at: int | None = Field(None, description="The step that raises an error not worth retrying.")
     crash_at: int | None = Field(None, description="The step that ends with a signal.")
     crash_signal: int = Field(signal.SIGKILL, description="The signal of crash_at.")
+    hang_at: int | None = Field(
+        None, description="The step that hangs until it is asked to stop; for ever with ignore_sigterm."
+    )
+    seize_at: int | None = Field(
+        None,
+        description="The step whose native code holds the interpreter for ever: no thread runs beside it.",
+    )
+    loading_seconds: float = Field(0.0, ge=0, description="Time before the first step, loading.")
+    evaluate_at: int | None = Field(None, description="The step after which it evaluates.")
+    evaluation_seconds: float = Field(0.0, ge=0, description="How long the evaluation takes.")
+    saving_seconds: float = Field(0.0, ge=0, description="How long a checkpoint takes.")
+    validation_seconds: float = Field(0.0, ge=0, description="How long validation takes, without a word.")
     fail_attempts: int | None = Field(
         None, description="How many attempts the failures happen in; all if not set."
     )
@@ -75,6 +89,11 @@ def estimate(params: FakeParams, host: Host) -> Estimate:  # noqa: ARG001 - the 
     return Estimate(duration_s=params.steps * params.step_seconds, host_bytes=params.memory_bytes)
 
 
+def reduce_memory(params: FakeParams) -> dict[str, Any] | None:
+    """Half the memory that it holds; nothing when there is none to halve."""
+    return {"memory_bytes": params.memory_bytes // 2} if params.memory_bytes > 1 else None
+
+
 FAKE = JobKind(
     name="fake",
     summary="Does nothing, in whatever way a test wants it.",
@@ -87,6 +106,7 @@ FAKE = JobKind(
     model_params=("model",),
     dataset_params=("dataset",),
     path_params=("dataset",),
+    reduce_memory=reduce_memory,
 )
 
 
@@ -98,6 +118,7 @@ def finetuned_register(register: Registry) -> None:
 
 def validate(ctx: WorkerContext, params: FakeParams) -> None:
     """Complain about as many rows as the job says, or report an audit."""
+    time.sleep(params.validation_seconds)
     if params.bad_rows:
         problems = [RowProblem(row, "a bad row was asked for") for row in range(1, params.bad_rows + 1)]
         raise BadDatasetError("fake.jsonl", problems, remedy="Lower bad_rows.")
@@ -106,12 +127,15 @@ def validate(ctx: WorkerContext, params: FakeParams) -> None:
 
 def run(ctx: WorkerContext, params: FakeParams) -> None:
     """Do the steps; go on after the one of the checkpoint to resume from."""
-    held = bytearray(params.memory_bytes)
+    held = _held(params.memory_bytes)
     if params.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for _ in range(params.spawn_children):
         _spawn(ignore_sigterm=params.ignore_sigterm)
-    ctx.phase("training")
+    if params.loading_seconds:
+        ctx.phase(phases.LOADING_MODEL)
+        time.sleep(params.loading_seconds)
+    ctx.phase(phases.TRAINING)
     _tell(ctx, params)
     first = 1 if ctx.resume_from is None else _resumed_step(ctx) + 1
     failing = params.fail_attempts is None or ctx.attempt <= params.fail_attempts
@@ -122,6 +146,8 @@ def run(ctx: WorkerContext, params: FakeParams) -> None:
         if failing:
             _fail(ctx, params, step)
         ctx.progress(current_step=step, total_steps=params.steps, loss=1.0 / step, final=step == params.steps)
+        if step == params.evaluate_at:
+            _spend(ctx, phases.EVALUATING, params.evaluation_seconds)
         due = bool(params.checkpoint_every) and step % (params.checkpoint_every or 1) == 0
         stop = None if params.ignore_sigterm else ctx.stop_requested
         if due or ctx.checkpoint_requested or (stop is not None and stop.checkpoint):
@@ -133,6 +159,13 @@ def run(ctx: WorkerContext, params: FakeParams) -> None:
     ctx.result(train_loss=1.0 / max(params.steps, 1), first_step=first, held_bytes=len(held), **params.result)
     if params.exit_code is not None:
         os._exit(params.exit_code)
+
+
+def _held(count: int) -> bytearray:
+    """Memory that is really taken: pages that nobody wrote to are not."""
+    held = bytearray(count)
+    held[::4096] = b"\1" * len(held[::4096])
+    return held
 
 
 def _tell(ctx: WorkerContext, params: FakeParams) -> None:
@@ -159,9 +192,24 @@ def _fail(ctx: WorkerContext, params: FakeParams, step: int) -> None:
     if step == params.crash_at:
         os.kill(os.getpid(), params.crash_signal)
         time.sleep(60)  # a signal that is handled or ignored leaves the worker hanging
+    if step == params.hang_at:
+        while params.ignore_sigterm or ctx.stop_requested is None:
+            time.sleep(0.01)
+    if step == params.seize_at:
+        while True:
+            ctypes.PyDLL(None).sleep(3600)  # PyDLL, unlike CDLL, keeps the interpreter's lock
+
+
+def _spend(ctx: WorkerContext, phase: str, seconds: float) -> None:
+    """Be in a phase for a while, and silent."""
+    ctx.phase(phase)
+    time.sleep(seconds)
+    ctx.phase(phases.TRAINING)
 
 
 def _checkpoint(ctx: WorkerContext, params: FakeParams, step: int) -> None:
+    if params.saving_seconds:
+        _spend(ctx, phases.SAVING, params.saving_seconds)
     directory = ctx.work_dir / f"tmp-{step}"
     directory.mkdir()
     (directory / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")

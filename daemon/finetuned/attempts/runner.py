@@ -18,10 +18,18 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from finetuned.attempts import identity, temporary
+from finetuned.attempts import identity, limits, temporary
 from finetuned.attempts.output import OutputLog, Redactor
 from finetuned_sdk import secrets
-from finetuned_sdk.bundle import ATTEMPT_VARIABLE, RUNNER_VARIABLE, Bundle, ExitRecord, Spec, now_us
+from finetuned_sdk.bundle import (
+    ATTEMPT_VARIABLE,
+    RUNNER_VARIABLE,
+    Bundle,
+    ExitRecord,
+    Spec,
+    now_us,
+    write_json,
+)
 
 REVOKED_EXIT_CODE: Final = 3  # the bundle is another runner's, or the daemon gave up on it
 SWEEP_INTERVAL: Final = 0.05  # seconds between two rounds of killing, doubled up to:
@@ -85,24 +93,32 @@ class Runner:
         self._status: int | None = None  # as wait(2) gives it
         self._kill_at: float | None = None  # monotonic; set when the end was asked for
         self._sweep_pause = SWEEP_INTERVAL
+        self._keeper = limits.Keeper(spec)
 
     def run(self) -> ExitRecord:
         """Start the worker and see everything through to the end."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        oom_kills, started = _oom_kills(), time.monotonic()
+        started = time.monotonic()
         try:
             self._start()
         except OSError as error:
+            self._keeper.close()
             problem = f"The worker cannot be started with {self._spec.interpreter}: {error.strerror}."
             return ExitRecord(exit_code=None, signal=None, problem=problem, at=now_us())
         while self._reap():
             if _terminate_requested() and self._kill_at is None:
                 self._terminate()
+            if _dump_requested():
+                self._dump()
+            if self._status is None and self._keeper.look():
+                self._kill_at = time.monotonic()  # what it holds is not given back by asking
             if self._is_over():
                 self._sweep()
             self._wait()
         self._finish_output()
-        return self._record(_oom_kills() > oom_kills, time.monotonic() - started)
+        record = self._record(time.monotonic() - started)
+        self._keeper.close()
+        return record
 
     def _start(self) -> None:
         read_end, write_end = os.pipe()
@@ -122,28 +138,33 @@ class Runner:
         try:
             # Its own process group, in the runner's session: the group is for SIGTERM, and by the session
             # the daemon finds what a dead runner left.
-            self._worker = os.posix_spawn(
-                spec.interpreter,
-                command,
-                self._environment(),
-                file_actions=actions,
-                setpgroup=0,
-                setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ],
-            )
+            environment = self._environment()
+            with self._keeper.confined():
+                self._worker = os.posix_spawn(
+                    spec.interpreter,
+                    command,
+                    environment,
+                    file_actions=actions,
+                    setpgroup=0,
+                    setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ],
+                )
         finally:
             os.close(write_end)
             if memory is not None:
                 os.close(memory)
         self._output = read_end
         self._lower_rank(self._worker)
+        if self._keeper.told():
+            with contextlib.suppress(OSError):  # a full disk: the limits are kept all the same
+                write_json(self._bundle.limits_path, self._keeper.told())
 
     def _environment(self) -> dict[str, str]:
         directory = temporary.create(self._bundle, os.environ)
         temporary.hold(directory)  # until the runner ends; its worker does not inherit it
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.environment}
         return {
-            **os.environ,
-            "PYTHONUNBUFFERED": "1",
-            **self._spec.environment,
+            **environment,
+            **self._keeper.environment(environment),
             "TMPDIR": str(directory),
             ATTEMPT_VARIABLE: self._spec.tag,
             RUNNER_VARIABLE: str(os.getpid()),
@@ -168,7 +189,8 @@ class Runner:
         if self._is_over():
             self._sweep_pause = min(2 * self._sweep_pause, SWEEP_INTERVAL_MAX)
             return self._sweep_pause
-        return None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
+        until_kill = float("inf") if self._kill_at is None else self._kill_at - time.monotonic()
+        return max(0.0, min(until_kill, self._keeper.pause_s))
 
     def _is_over(self) -> bool:
         """Whether nothing below the runner has any right to live."""
@@ -179,8 +201,16 @@ class Runner:
         if self._worker is not None and self._status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._worker, signal.SIGTERM)
+                os.killpg(self._worker, signal.SIGCONT)  # what stands still hears nothing
+
+    def _dump(self) -> None:
+        """Have the worker print its stacks, if it can by now: the signal ends one that has no handler for it yet."""
+        worker = self._worker if self._status is None else None
+        if worker is not None and identity.catches(worker, signal.SIGUSR1):
+            identity.kill(worker, signal.SIGUSR1)
 
     def _sweep(self) -> None:
+        self._keeper.kill()
         for pid in identity.descendants(os.getpid()):
             identity.kill(pid)
 
@@ -216,34 +246,44 @@ class Runner:
         self._log.write(self._redactor.finish())
         self._log.close()
 
-    def _record(self, oom_killed: bool, wall_s: float) -> ExitRecord:
+    def _record(self, wall_s: float) -> ExitRecord:
         assert self._status is not None
         code = os.waitstatus_to_exitcode(self._status)
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        oom_evidence = self._keeper.evidence(killed=code == -signal.SIGKILL and self._kill_at is None)
         return ExitRecord(
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
-            # The kernel's counter is the machine's: it means ours only if a SIGKILL was not the runner's.
-            oom_killed=oom_killed and code == -signal.SIGKILL and self._kill_at is None,
+            oom_killed=oom_evidence is not None,
+            oom_evidence=oom_evidence,
             usage={
                 "user_s": round(usage.ru_utime, 3),
                 "system_s": round(usage.ru_stime, 3),
                 "wall_s": round(wall_s, 3),
                 "max_rss_bytes": usage.ru_maxrss * 1024,
+                **({"group_rss_bytes": self._keeper.peak} if self._keeper.peak else {}),
             },
             at=now_us(),
         )
 
 
 _terminations: list[int] = []  # what the signal handler saw
+_dumps: list[int] = []
 
 
 def _terminate_requested() -> bool:
     return bool(_terminations)
 
 
+def _dump_requested() -> bool:
+    """Whether stacks were asked for since this was asked last."""
+    asked = bool(_dumps)
+    _dumps.clear()
+    return asked
+
+
 def _catch_signals() -> int:
-    """Have SIGTERM and SIGCHLD wake the main loop: the descriptor to read."""
+    """Have SIGTERM, SIGUSR1 and SIGCHLD wake the main loop: the descriptor to read."""
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, False)
     os.set_blocking(write_end, False)
@@ -251,6 +291,7 @@ def _catch_signals() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: _terminations.append(number))
+    signal.signal(signal.SIGUSR1, lambda number, _: _dumps.append(number))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return read_end
 
@@ -259,15 +300,6 @@ def _read_secrets(arguments: list[str]) -> dict[str, str]:
     if not arguments:
         return {}
     return secrets.from_descriptor(int(arguments[0]))
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory since boot."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
 
 
 if __name__ == "__main__":

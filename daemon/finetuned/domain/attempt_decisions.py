@@ -35,6 +35,7 @@ class End:
     """The proven end of an attempt. ``lost`` says why nothing tells how it ended; ``problem`` spoils a success.
 
     ``refused`` is the code of what kept it from starting, which ``lost`` tells, if another try cannot mend that.
+    ``oom_evidence`` says by what ``oom_killed`` is known.
     """
 
     exit_code: int | None
@@ -44,6 +45,7 @@ class End:
     oom_killed: bool
     usage: Mapping[str, float]
     refused: str | None = None
+    oom_evidence: str | None = None
 
 
 def live_attempt(world: World, job_id: str, number: int) -> tuple[Job, Attempt] | None:
@@ -184,7 +186,7 @@ def _crash(attempt: Attempt, end: End) -> str | None:
     if end.exit_code is None and end.signal is None:
         return end.problem
     if end.oom_killed:
-        return "the kernel's out-of-memory killer ended it"
+        return end.oom_evidence or "the kernel's out-of-memory killer ended it"
     if end.signal is not None:
         return f"it was killed by signal {end.signal}"
     if end.exit_code != 0:
