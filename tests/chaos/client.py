@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,8 @@ class Client:
         self._history.invoke(operation)
         patience = time.monotonic() + self._chance.choice((0.0, 2.0, 20.0))
         while True:
-            try:
+            with suppress(*AWAY):  # it went, or is not there
                 self._send(operation, path, body)
-            except AWAY:
-                pass  # it went, or is not there
             if operation.outcome in {OK, FAILED} or time.monotonic() > patience:
                 return operation
             time.sleep(self._chance.uniform(0.01, 0.2))

@@ -15,7 +15,9 @@ LIFE_S = 0.8  # it lives for at most so long once it is ready
 def run(task: Task) -> Row:
     """Kill as often as the task says, over daemons side by side."""
     found = side_by_side([partial(_world, task, *share) for share in enumerate(task.shares())])
-    row = Row(NAME, f"{task.amount:,} SIGKILLs of the daemon under load", figures([each for each, _ in found]))
+    row = Row(
+        NAME, f"{task.amount:,} SIGKILLs of the daemon under load", figures([each for each, _ in found])
+    )
     row.figures.insert(0, Figure("kills while it started", sum(early for _, early in found)))
     row.details = details([each for each, _ in found])
     return row

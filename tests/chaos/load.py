@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from tests.chaos.client import Client
 from tests.chaos.history import FAILED, History, Operation
@@ -41,7 +41,7 @@ class Load:
         *,
         make: Callable[[random.Random], Request] = short_job,
         most: int = 8,
-        pause_s: float = 0.2,
+        pause_s: float = 0.08,
         steers: bool = True,
     ) -> None:
         self._client = client
@@ -56,7 +56,7 @@ class Load:
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(chance,)) for chance in chances]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 MARK = b"FINETUNED_ATTEMPT="
 
@@ -27,7 +28,7 @@ class Marked:
         return b"finetuned_sdk.worker" in _read(self.pid, "cmdline")
 
 
-def marked(jobs: Set[str]) -> list[Marked]:
+def marked(jobs: Collection[str]) -> list[Marked]:
     """All living processes of the jobs' attempts."""
     return [process for pid in _pids() if (process := _marked(pid)) is not None and process.job in jobs]
 
@@ -55,18 +56,24 @@ def state(pid: int) -> str:
     return _read(pid, "stat").rpartition(b")")[2].strip()[:1].decode()
 
 
+def parent(pid: int) -> int:
+    """The parent's process id; 0 when it is gone."""
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
 class TwinWatch:
     """Looks again and again for a job with living processes of two attempts. Use it as a context manager."""
 
-    def __init__(self, jobs: Callable[[], Set[str]], *, pause_s: float = 0.1) -> None:
+    def __init__(self, jobs: Callable[[], Collection[str]], *, pause_s: float = 0.1) -> None:
         self.found: list[str] = []
         self.looks = 0
         self._jobs = jobs
-        self._pause_s = pause_s
+        self.pause_s = pause_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="twins")
 
-    def __enter__(self) -> TwinWatch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -75,7 +82,7 @@ class TwinWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(self._pause_s):
+        while not self._over.wait(self.pause_s):
             self.look()
 
     def look(self) -> None:
@@ -86,11 +93,13 @@ class TwinWatch:
             other = first.setdefault(process.job, process)
             # The older one may have ended between the two looks: it is asked again, after the younger was seen.
             if other.attempt != process.attempt and _marked(other.pid) == other and _marked(process.pid):
-                self.found.append(f"job {process.job}: attempts {other.attempt} and {process.attempt} at once")
+                self.found.append(
+                    f"job {process.job}: attempts {other.attempt} and {process.attempt} at once"
+                )
 
 
 def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -14,11 +14,31 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos import daemon_kills
+from tests.chaos import (
+    cut_clients,
+    daemon_kills,
+    full_disk,
+    kill_orders,
+    mixed,
+    reattach,
+    runner_kills,
+    start_races,
+    trainer_kills,
+)
 from tests.chaos.report import Table
 from tests.chaos.scenario import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = (daemon_kills.SCENARIO,)
+SCENARIOS: tuple[Scenario, ...] = (
+    daemon_kills.SCENARIO,
+    trainer_kills.SCENARIO,
+    runner_kills.SCENARIO,
+    start_races.SCENARIO,
+    reattach.SCENARIO,
+    cut_clients.SCENARIO,
+    full_disk.SCENARIO,
+    kill_orders.SCENARIO,
+    mixed.SCENARIO,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,27 +51,36 @@ def main(arguments: list[str] | None = None) -> int:
         for scenario in chosen:
             row = scenario.carry_out(scale=options.scale, seed=options.seed, scratch=scratch)
             rows.append(row)
-            print(Table([row], options.seed, options.scale).text(), flush=True)
+            say(Table([row], options.seed, options.scale).text())
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     table = Table(rows, options.seed, options.scale)
     if len(rows) > 1:
-        print(f"\n{table.text()}")
+        say(f"\n{table.text()}")
     if options.markdown:
-        print(f"\n{table.markdown()}")
+        say(f"\n{table.markdown()}")
     if options.json is not None:
         options.json.write_text(table.json() + "\n", encoding="utf-8")
-    print("every figure holds" if table.holds else "NOT EVERY FIGURE HOLDS")
+    say("every figure holds" if table.holds else "NOT EVERY FIGURE HOLDS")
     return 0 if table.holds else 1
 
 
+def say(text: str) -> None:
+    """Print, at once."""
+    print(text, flush=True)  # noqa: T201 - a program's output
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     names = [each.name for each in SCENARIOS]
     parser.add_argument("--only", action="append", choices=names, help="this scenario; may be given again")
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the full number is done")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    parser.add_argument("--markdown", action="store_true", help="print the table for docs/reliability.md, too")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print the table for docs/reliability.md, too"
+    )
     parser.add_argument("--json", type=Path, help="write the table to this file, too")
     return parser.parse_args(arguments)
 

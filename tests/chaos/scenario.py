@@ -54,7 +54,9 @@ class Scenario:
         try:
             row = self.run(Task(amount=amount, seed=seed, scratch=home))
         except Exception as error:  # noqa: BLE001 - a harness that breaks is a failure, too
-            row = Row(self.name, f"broke off: {type(error).__name__}", [Figure("scenario broke off", 1, False)])
+            row = Row(
+                self.name, f"broke off: {type(error).__name__}", [Figure("scenario broke off", 1, False)]
+            )
             row.details += str(error).splitlines()[-20:]
         row.seconds = time.monotonic() - began
         return row

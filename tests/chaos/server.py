@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from tests.chaos import processes
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0  # generous: the machine is busy on purpose
 SETTLED = frozenset({"succeeded", "failed", "cancelled", "paused"})
+
+
+class DaemonDiedError(Exception):
+    """It ended though nobody killed it."""
 
 
 class Server(Daemon):
@@ -37,9 +41,9 @@ class Server(Daemon):
         self.messages.touch()
         self.starts = 0
 
-    def __exit__(self, *arguments: Any) -> None:
+    def __exit__(self, *arguments: object) -> None:
         try:
-            super().__exit__(*arguments)
+            super().__exit__(*arguments)  # type: ignore[arg-type]
         finally:
             self._messages.cleanup()
 
@@ -49,7 +53,7 @@ class Server(Daemon):
         return self.state / "jobs"
 
     @property
-    def job_ids(self) -> Set[str]:
+    def job_ids(self) -> Collection[str]:
         """All jobs that have had an attempt, by their directories."""
         try:
             return {path.name for path in self.jobs_dir.iterdir()}
@@ -74,7 +78,13 @@ class Server(Daemon):
 
     def await_ready(self, seconds: float = READY_S) -> None:
         """Wait until it answers."""
-        until(self.is_ready, seconds, f"the daemon to be ready\n{self.log()[-3000:]}")
+        deadline = time.monotonic() + seconds
+        while not self.is_ready():
+            if self.process is None or self.process.poll() is not None:
+                raise DaemonDiedError(f"the daemon ended by itself while it started\n{self.log()[-2000:]}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the daemon was not ready after {seconds:g} s\n{self.log()[-2000:]}")
+            time.sleep(0.02)
 
     def start(self) -> Server:
         """Start it and wait until it is ready."""

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from tests.chaos.client import Client
 from tests.chaos.history import History
@@ -35,15 +35,15 @@ class World:
         self.twins = TwinWatch(lambda: self.server.job_ids)
         self._stack = ExitStack()
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         self._stack.enter_context(self.server)
         self._stack.enter_context(self.twins)
         return self
 
-    def __exit__(self, *arguments: Any) -> None:
+    def __exit__(self, *arguments: object) -> None:
         for watcher in self.watchers:
             watcher.close()
-        self._stack.__exit__(*arguments)
+        self._stack.__exit__(*arguments)  # type: ignore[arg-type]
 
     def fork(self) -> random.Random:
         """A source of chance for a thread of its own."""
@@ -51,7 +51,9 @@ class World:
 
     def watch(self, count: int, *, life_s: float = 0.5, cuts: int | None = None) -> list[Watcher]:
         """Have clients follow the log."""
-        new = [Watcher(self.server.socket, self.fork(), life_s=life_s, cuts=cuts).start() for _ in range(count)]
+        new = [
+            Watcher(self.server.socket, self.fork(), life_s=life_s, cuts=cuts).start() for _ in range(count)
+        ]
         self.watchers += new
         return new
 

@@ -8,95 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.sft.tiny import (  # noqa: F401 - tests take them from here
+    CHATML,
+    MARKED_CHATML,
+    chat,
+    exchange,
+    make_tokenizer,
+    save_model,
+)
 
 from finetuned_sdk.testing import RecordingContext
 from finetuned_sft.params import SFTParams
-
-COLOURS = ("red", "green", "blue", "white", "black")
-THINGS = ("apple", "river", "stone", "cloud", "horse", "lamp")
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-MARKED_CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|im_end|>' }}"
-    "{% endgeneration %}{{ '\n' }}{% else %}{{ message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 MakeRows = Callable[[str, Iterable[Mapping[str, Any]]], str]
 MakeContext = Callable[..., RecordingContext]
 MakeTokenizer = Callable[..., Any]
 
 
-def exchange(number: int) -> tuple[str, str]:
-    """A question and its answer, both of fixture words."""
-    colour, thing = COLOURS[number % len(COLOURS)], THINGS[number % len(THINGS)]
-    return f"what colour is the {thing} {number % 7}", f"the {thing} is {colour}"
-
-
-def chat(number: int) -> dict[str, Any]:
-    """One exchange as messages."""
-    question, answer = exchange(number)
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
 @pytest.fixture(scope="session")
 def tokenizer_factory() -> MakeTokenizer:
     """Makes a byte-level BPE tokenizer trained on the fixture's words."""
-
-    def make(chat_template: str | None = CHATML) -> Any:
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-        from transformers import PreTrainedTokenizerFast
-
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-        text = [" ".join(exchange(number)) + " user assistant system" for number in range(64)]
-        trainer = trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=specials,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train_from_iterator(text, trainer)
-        fast = PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
-        )
-        fast.chat_template = chat_template
-        return fast
-
-    return make
+    return make_tokenizer
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory, tokenizer_factory: MakeTokenizer) -> str:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The directory of a random two-layer Llama, hidden size 32."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = tokenizer_factory()
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            tie_word_embeddings=True,
-        )
-    )
     directory = tmp_path_factory.mktemp("tiny") / "tiny-llama"
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    save_model(directory)
     return str(directory)
 
 

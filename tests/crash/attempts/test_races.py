@@ -33,13 +33,13 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 class Races:
     """Runners against a daemon that gives up, a few at once, each at about the moment of the claim."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, count: int = RACES, *, seed: int = 7) -> None:
         self.wins = {"runner": 0, "daemon": 0}
         self._path = path
         self._executor = LocalExecutor()
-        self._chance = random.Random(7)
+        self._chance = random.Random(seed)
         self._patience = 0.1  # seconds; follows the winner, so that both have a chance on any machine
-        self._left = RACES
+        self._left = count
 
     async def run(self) -> None:
         while self._left > 0:

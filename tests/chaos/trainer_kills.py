@@ -1,0 +1,177 @@
+"""Real trainers are killed in the middle of a checkpoint; what resumes ends with the weights of a run in one go."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import processes
+from tests.chaos.notify import Directory
+from tests.chaos.report import Figure, Row, all_of, none_of
+from tests.chaos.scenario import CORES, Scenario, Task
+from tests.chaos.server import until
+from tests.chaos.tiny import Tiny
+from tests.chaos.world import World, details, figures
+
+from finetuned_sdk import manifest
+from finetuned_sdk.errors import JobError
+
+KILLS_OF_A_JOB = 4  # the backoff doubles with each, up to minutes; other jobs run meanwhile
+SAVE_S = 0.08  # a checkpoint of the tiny model takes about so long; where in it the kill falls is chance
+STOPPED_S = 5.0
+
+Event = Mapping[str, Any]
+
+
+class Killer:
+    """Stops a trainer when it saves, looks how far the checkpoint is, and kills it if it is in the middle."""
+
+    def __init__(self, world: World, straight: str, kills: int) -> None:
+        self.kills: Counter[str] = Counter()  # by what was there of the checkpoint
+        self.resumed = 0
+        self.problems: list[str] = []
+        self._world = world
+        self._straight = straight
+        self._wanted = kills
+        self._tried: dict[str, int] = {}  # attempts of each job that were, or are being, killed
+        self._killed: dict[str, set[int]] = {}
+        self._starting: dict[str, Event] = {}
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    def take(self, event: Event) -> None:
+        """An event of the log, in order."""
+        job, data = event["stream"].removeprefix("job/"), event["data"]
+        if event["type"] == "attempt.starting":
+            self._starting[job] = data
+            if data["attempt"] - 1 in self._killed.get(job, ()):
+                self._look_at(job, data)
+        elif event["type"] == "attempt.started" and self._may_kill(job):
+            args = (job, data["attempt"], data["hello"]["pid"], self._world.fork())
+            thread = threading.Thread(target=self._kill, args=args)
+            thread.start()
+            self._threads.append(thread)
+
+    def join(self) -> None:
+        """Wait for the kills that are under way."""
+        for thread in self._threads:
+            thread.join()
+
+    def _may_kill(self, job: str) -> bool:
+        """Count an attempt that is to be killed; none of the straight run, and no validation, which saves nothing."""
+        if job == self._straight or self._starting[job]["purpose"] != "run":
+            return False
+        tried = self._tried.get(job, 0)
+        if tried >= KILLS_OF_A_JOB or sum(self._tried.values()) >= self._wanted:
+            return False
+        self._tried[job] = tried + 1
+        return True
+
+    def _look_at(self, job: str, data: Event) -> None:
+        """Whether the attempt after a kill goes on from a checkpoint of which every byte holds."""
+        try:
+            manifest.verify(Path(data["resume_from"] or "nothing"))
+        except JobError as error:
+            self.problems.append(
+                f"{job}: attempt {data['attempt']} goes on from {data['resume_from']}: {error}"
+            )
+        else:
+            self.resumed += 1
+
+    def _kill(self, job: str, attempt: int, pid: int, chance: random.Random) -> None:
+        bundle = self._world.server.jobs_dir / job / "attempts" / str(attempt)
+        skipped = chance.randint(1, 2)  # so many checkpoints are let through: there is one to go on from
+        try:
+            with Directory(bundle / "work") as directory:
+                while processes.state(pid) not in {"", "Z"}:
+                    saving = [name for name in directory.names(1.0) if name.startswith("checkpoint-")]
+                    if not saving:
+                        continue
+                    skipped -= 1
+                    if skipped < 0 and self._stop_within(bundle, saving[-1], pid, chance):
+                        with self._lock:
+                            self._killed.setdefault(job, set()).add(attempt)
+                        return
+        except OSError as error:
+            self.problems.append(f"{job}: attempt {attempt}: {error}")
+        self.problems.append(
+            f"{job}: attempt {attempt} ended before it was caught in the middle of a checkpoint"
+        )
+
+    def _stop_within(self, bundle: Path, name: str, pid: int, chance: random.Random) -> bool:
+        """Stop the trainer somewhere in its checkpoint; kill it if that is half made, else let it go on."""
+        time.sleep(chance.uniform(0, SAVE_S))
+        processes.kill(pid, signal.SIGSTOP)
+        until(lambda: processes.state(pid) in {"T", "Z", ""}, STOPPED_S, f"process {pid} to stop")
+        found = half_made(bundle, name)
+        if found is None:
+            processes.kill(pid, signal.SIGCONT)
+            return False
+        with self._lock:
+            self.kills[found] += 1
+        processes.kill(pid)
+        return True
+
+
+def half_made(bundle: Path, name: str) -> str | None:
+    """How far a checkpoint is that is not complete; ``None`` if it is, or was not begun."""
+    if (bundle / "work" / name).exists():
+        return "while its files were written"
+    home = bundle / "checkpoints" / name
+    if home.exists() and not manifest.manifest_path(home).exists():
+        return "between its move and its manifest"
+    return None
+
+
+def run(task: Task) -> Row:
+    """Kill as many trainers as the task says, each in the middle of a checkpoint."""
+    tiny = Tiny(task.scratch)
+    count = -(-task.amount // KILLS_OF_A_JOB)
+    with World(task, slots=CORES) as world:
+        server = world.server.start()
+        request = {"kind": "sft", "params": tiny.params(), "max_attempts": KILLS_OF_A_JOB + 4}
+        straight = str(server.ok("POST", "/v1/jobs", {**request, "priority": 10})["id"])
+        jobs = [str(server.ok("POST", "/v1/jobs", request)["id"]) for _ in range(count)]
+        killer, last = Killer(world, straight, task.amount), 0
+        deadline = time.monotonic() + 120 + 60 * task.amount
+        while any(job["state"] not in {"succeeded", "failed"} for job in server.jobs()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{killer.kills} after {deadline:g} s; {killer.problems[:5]}")
+            page = server.ok("GET", f"/v1/events?limit=1000&after={last}")["data"]
+            for event in page:
+                killer.take(event)
+                last = event["seq"]
+            time.sleep(0.1)
+        killer.join()
+        wanted = _weights(server.jobs_dir / straight)
+        equal = [job for job in jobs if wanted is not None and _weights(server.jobs_dir / job) == wanted]
+        found = world.reckon()
+    kills = sum(killer.kills.values())
+    row = Row(NAME, f"{kills:,} SIGKILLs of a real trainer in the middle of a checkpoint, over {count} jobs")
+    row.figures = [
+        *(Figure(f"killed {where}", number) for where, number in sorted(killer.kills.items())),
+        Figure("kills wanted", task.amount, kills == task.amount),
+        all_of("kills after which a complete checkpoint was resumed from", killer.resumed, kills),
+        all_of("jobs whose final weights equal the straight run's, bit by bit", len(equal), count),
+        none_of("problems", killer.problems),
+        *figures([found]),
+    ]
+    row.details = [*killer.problems, *details([found])]
+    return row
+
+
+def _weights(job_dir: Path) -> str | None:
+    """The hash of the adapter that a job published; ``None`` if it did not."""
+    found = list(job_dir.glob("attempts/*/artifacts/**/adapter_model.safetensors"))
+    return hashlib.sha256(found[0].read_bytes()).hexdigest() if len(found) == 1 else None
+
+
+NAME = "trainer-kills"
+SCENARIO = Scenario(name=NAME, full=200, run=run, least=2)
