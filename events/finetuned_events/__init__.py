@@ -10,8 +10,11 @@ Knows nothing of what the events mean. See docs/reference/event-log.md.
 
 from __future__ import annotations
 
+from finetuned_events.archive import ArchiveFile
 from finetuned_events.backup import BackupReport
 from finetuned_events.errors import (
+    ArchiveError,
+    ArchiveMissingError,
     BackupError,
     InvalidEventError,
     LogBrokenError,
@@ -34,11 +37,15 @@ from finetuned_events.log import EventLog, LogStatistics
 from finetuned_events.memory import MemoryLog
 from finetuned_events.projection import Decide, Model, NoState, Projection, Replayed, State, Stateless
 from finetuned_events.rebuild import RebuildReport, TableReport
+from finetuned_events.seals import Seal
 from finetuned_events.upcast import Upcaster, Upcasters
 from finetuned_events.verify import Anchor, VerifyReport
 
 __all__ = (
     "Anchor",
+    "ArchiveError",
+    "ArchiveFile",
+    "ArchiveMissingError",
     "BackupError",
     "BackupReport",
     "Decide",
@@ -65,6 +72,7 @@ __all__ = (
     "ReadOnlyError",
     "RebuildReport",
     "Replayed",
+    "Seal",
     "StaleCursorError",
     "State",
     "Stateless",

@@ -67,10 +67,12 @@ def decode(row: Sequence[Any], upcasters: Upcasters) -> Event:
     return make(seq, stream, version, kind, schema, at, actor, cause, content)
 
 
-def pages(connection: sqlite3.Connection, upcasters: Upcasters, *, after: int = 0) -> Iterator[list[Event]]:
-    """Yield all events beyond `after` in pages, each read in a short transaction of its own."""
+def pages(
+    connection: sqlite3.Connection, upcasters: Upcasters, *, after: int = 0, upto: int = 2**63 - 2
+) -> Iterator[list[Event]]:
+    """Yield all events beyond `after`, up to `upto`, in pages, each read in a short transaction of its own."""
     query = f"{QUERIES['select_events']} WHERE {QUERIES['where_range']} ORDER BY seq LIMIT ?"
-    while rows := connection.execute(query, (after, 2**63 - 1, _PAGE)).fetchall():
+    while rows := connection.execute(query, (after, upto + 1, _PAGE)).fetchall():
         events = [decode(row, upcasters) for row in rows]
         yield events
         after = events[-1].seq

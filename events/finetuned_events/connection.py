@@ -7,12 +7,13 @@ import sqlite3
 from pathlib import Path
 
 from finetuned_events.errors import LogError, LogWriteError, NotALogError
-from finetuned_events.sql import SCHEMA, statements
+from finetuned_events.sql import QUERIES, SCHEMA, SEALS, statements
 
 __all__ = (
     "APPLICATION_ID",
     "FORMAT",
     "JOURNAL_SIZE_LIMIT",
+    "UNSEALED",
     "WAL_AUTOCHECKPOINT",
     "connect_reader",
     "connect_writer",
@@ -25,8 +26,11 @@ __all__ = (
 APPLICATION_ID = 0x46544556
 """`FTEV` in the file's header: what `file` and `open` know an event log by."""
 
-FORMAT = 1
-"""Version of the log's own tables, in the header's user_version."""
+FORMAT = 2
+"""Newest version of the log's own tables that is understood; a file's own is in the header's user_version."""
+
+UNSEALED = 1
+"""Format of a file that is whole. One whose beginning was archived has format 2: older releases would replay the rest."""
 
 WAL_AUTOCHECKPOINT = 4000  # pages; the default of 1000 costs p99 (measured)
 JOURNAL_SIZE_LIMIT = 16 << 20  # bytes the WAL file is cut back to when it is reset
@@ -74,6 +78,8 @@ def _prepare_writer(connection: sqlite3.Connection, path: Path) -> None:
     if new:
         create(connection)
         _sync_directory(path.parent)
+    elif not connection.execute(QUERIES["has_seals"]).fetchone():
+        _create_seals(connection)  # an older release made the file
 
 
 def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
@@ -102,9 +108,24 @@ def create(connection: sqlite3.Connection) -> None:
     for statement in statements(SCHEMA):
         connection.execute(statement)
 
+    for statement in statements(SEALS):
+        connection.execute(statement)
+
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute(f"PRAGMA user_version = {UNSEALED}")
     connection.execute("COMMIT")
+
+
+def _create_seals(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements(SEALS):
+            connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 __all__ = (
+    "ArchiveError",
+    "ArchiveMissingError",
     "BackupError",
     "InvalidEventError",
     "LogBrokenError",
@@ -145,3 +147,15 @@ class BackupError(LogError):
     """The backup was not made: see the reason and choose another destination."""
 
     code = "backup_failed"
+
+
+class ArchiveError(LogError):
+    """The archive was not made, or does not hold: see the reason. The log is as it was."""
+
+    code = "archive_failed"
+
+
+class ArchiveMissingError(LogError):
+    """Events that were archived are needed for a replay: put the archive back where it was."""
+
+    code = "archive_missing"

@@ -17,15 +17,19 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from finetuned_events import backup, codec, compatibility, connection, lock, rebuild, verify
+from finetuned_events import archive, backup, codec, compatibility, connection, lock, rebuild, verify
+from finetuned_events import seals as sealing
+from finetuned_events.archive import ArchiveFile
 from finetuned_events.committer import Committer
-from finetuned_events.errors import LogClosedError, ReadOnlyError
+from finetuned_events.errors import ArchiveError, LogClosedError, ReadOnlyError
 from finetuned_events.event import Event, NewEvent, Page
-from finetuned_events.projection import Decide, Model, Projection, S, Stateless
+from finetuned_events.projection import Decide, Model, Projection, Replayed, S, Stateless
 from finetuned_events.reader import PoolReader, Reader, select
+from finetuned_events.rebuild import Scratch
 from finetuned_events.request import Committed, Request
 from finetuned_events.reserve import Reserve, WalIndexRoom, give_piece
 from finetuned_events.ring import Ring
+from finetuned_events.seals import Seal
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
 from finetuned_events.writer import Publish, Task, ThreadWriter, Writer
@@ -57,6 +61,7 @@ class LogStatistics:
     failed_commits: int
     wal_bytes: int
     database_bytes: int
+    seals: tuple[Seal, ...]  # what was archived, the oldest first
     read_only: str | None  # why nothing can be appended
     is_short: bool = False  # room is left for necessary events only
     reserve_bytes: int = 0  # that are kept for them
@@ -89,6 +94,7 @@ class EventLog(Generic[S]):
         self._projections = projections
         self._upcasters = upcasters
         self._read_only = read_only
+        self._seals: tuple[Seal, ...] = ()
         self._ring = Ring(head)
         self._changed = asyncio.Event()
         self._closed = False
@@ -142,7 +148,9 @@ class EventLog(Generic[S]):
                 stack.callback(WalIndexRoom(path).close)
                 head = written.execute(QUERIES["fetch_head"]).fetchone()
                 if rebuild.outdated(written, projections, head[0] if head else 0):
-                    with closing(rebuild.Scratch(model, projections, upcasters)) as scratch:
+                    with closing(
+                        Scratch(model, projections, upcasters, path.parent / sealing.ARCHIVES)
+                    ) as scratch:
                         scratch.swap(written)
 
                 return Committer(
@@ -199,6 +207,7 @@ class EventLog(Generic[S]):
             start=start,
         )
         try:
+            await log._find_seals()
             yield log
         finally:
             with anyio.CancelScope(shield=True):
@@ -216,6 +225,16 @@ class EventLog(Generic[S]):
     def head(self) -> int:
         """Position of the newest committed event; 0 for an empty log."""
         return self._head
+
+    @property
+    def seals(self) -> tuple[Seal, ...]:
+        """Where the beginning of the log was archived, the oldest first."""
+        return self._seals
+
+    @property
+    def sealed(self) -> int:
+        """Position of the newest event that is in an archive; 0 for a log that is whole."""
+        return self._seals[-1].head.seq if self._seals else 0
 
     @property
     def read_only(self) -> str | None:
@@ -277,7 +296,7 @@ class EventLog(Generic[S]):
     ) -> list[Event]:
         """Return at most `limit` events with `after` < seq < `before` that match, oldest first unless `descending`."""
         query, parameters = select(
-            after=after,
+            after=max(after, self.sealed),  # what is not swept yet is not given out either
             before=before,
             limit=limit,
             stream=stream,
@@ -296,7 +315,7 @@ class EventLog(Generic[S]):
         types: Collection[str] | None = None,
     ) -> Page:
         """Return the next matching events, and how far was looked: a page may be empty before the head."""
-        head = self._head
+        head, after = self._head, max(after, self.sealed)
         recent = self.recent(after)
         if recent is not None:
             found = [event for event in recent if _matches(event, stream, types)]
@@ -369,9 +388,59 @@ class EventLog(Generic[S]):
                 committer.reload()
             return report
 
-        with closing(rebuild.Scratch(self._model, self._projections, self._upcasters)) as scratch:
+        with closing(self._scratch()) as scratch:
             await self._aside(scratch.catch_up)
             return await self._exclusively(swap)
+
+    def _scratch(self) -> Scratch[S]:
+        beside = self.path.parent / sealing.ARCHIVES
+        return Scratch(self._model, self._projections, self._upcasters, beside)
+
+    async def archive(self, upto: int, destination: Path | None = None) -> ArchiveFile:
+        """Move the events up to `upto` into a compressed file, and let the log begin after them.
+
+        The file, `archives/events-FIRST-LAST.jsonl.gz` beside the log unless `destination` says otherwise, is on disk
+        and checked before the log is sealed in one transaction; only then the events are deleted, piece by piece
+        (`sweep` ends that after a kill). Raises ArchiveError, with the log as it was, for positions before the newest
+        seal or not before the head, for a state that can only be replayed, and if a replay of what is left would not
+        give the projections.
+        """
+        self._check_writable()
+        if isinstance(self._model, Replayed):
+            raise ArchiveError(
+                "This log's state is replayed from all events at each start: archive none of them."
+            )
+        if not self.sealed < upto < self._head:
+            raise ArchiveError(
+                f"Positions {self.sealed + 1} to {self._head - 1} can be archived up to, not {upto}: name one of them."
+            )
+        previous = self._seals[-1].head if self._seals else verify.Anchor(0, bytes(32))
+        name = f"events-{previous.seq + 1}-{upto}.jsonl.gz"
+        target = destination or self.path.parent / sealing.ARCHIVES / name
+        file = await self._aside(lambda read: archive.write(read, previous, upto, target))
+        with closing(self._scratch()) as scratch:
+            await self._aside(lambda read: scratch.catch_up(read, upto))
+            await anyio.to_thread.run_sync(scratch.copy)
+            await self._exclusively(lambda committer: scratch.seal(committer.connection, file))
+        await self._find_seals()
+        await self.sweep()
+        return file
+
+    async def sweep(self) -> int:
+        """Delete what is left of events that are in archives; return how many there were."""
+        swept = 0
+        while self.sealed and (
+            some := await self._exclusively(lambda committer: sealing.sweep(committer.connection))
+        ):
+            swept += some
+        return swept
+
+    async def archived(self, stream: str) -> int:
+        """Return the position of the stream's newest event that is in an archive; 0 if none is."""
+        return (await self.fetch(QUERIES["fetch_sealed_stream"], (stream,)))[0][0] if self._seals else 0
+
+    async def _find_seals(self) -> None:
+        self._seals = tuple(await self._aside(sealing.all_of))
 
     async def backup(self, destination: Path) -> backup.BackupReport:
         """Write a checked copy of this moment's log to `destination`; raises BackupError."""
@@ -389,6 +458,7 @@ class EventLog(Generic[S]):
             failed_commits=writer.committer.failures if writer else 0,
             wal_bytes=_size(f"{self.path}-wal"),
             database_bytes=size,
+            seals=self._seals,
             read_only=self.read_only,
             is_short=self.is_short,
             reserve_bytes=writer.committer.reserve.kept if writer and writer.committer.reserve else 0,

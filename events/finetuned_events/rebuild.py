@@ -9,21 +9,24 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Generic
 
 import orjson
 
-from finetuned_events import codec
-from finetuned_events.errors import ProjectionError
+from finetuned_events import archive, codec, connection, seals
+from finetuned_events.errors import ArchiveError, ProjectionError
+from finetuned_events.event import Event
 from finetuned_events.projection import Model, Projection, S
 from finetuned_events.sql import QUERIES, statements
 from finetuned_events.upcast import Upcasters
 
 __all__ = ("RebuildReport", "Scratch", "TableReport", "digest", "outdated")
 
+END = 2**63 - 2  # beyond any position
 _ROWS = 1000  # rows a step when a table is copied
 
 
@@ -54,14 +57,24 @@ class RebuildReport:
 class Scratch(Generic[S]):
     """A replay of the log into a temporary database that vanishes when it is closed.
 
-    Making one and closing it touches no disk; everything else blocks.
+    Making one and closing it touches no disk; everything else blocks. A log whose beginning was archived is replayed
+    from the copies at its newest seal; where these are of another version of the projections, from the archives, which
+    are also looked for in the directory `archives`.
     """
 
-    def __init__(self, model: Model[S], projections: Sequence[Projection[S]], upcasters: Upcasters) -> None:
+    def __init__(
+        self,
+        model: Model[S],
+        projections: Sequence[Projection[S]],
+        upcasters: Upcasters,
+        archives: Path | None = None,
+    ) -> None:
         self._model = model
         self._projections = projections
         self._upcasters = upcasters
+        self._archives = archives
         self._position = 0
+        self._copies = False  # whether copies at the newest seal were made here
         self._made: S | None = None
         # The empty name: a private file that SQLite keeps in memory while it is small and deletes itself.
         self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -84,33 +97,105 @@ class Scratch(Generic[S]):
                 if self._closing:
                     self._connection.close()
 
-    def catch_up(self, source: sqlite3.Connection) -> int:
-        """Fold everything that `source` holds beyond what was folded; return the position reached."""
+    def catch_up(self, source: sqlite3.Connection, upto: int = END) -> int:
+        """Fold everything that `source` holds beyond what was folded, up to `upto`; return the position reached."""
         with self._at_work():
-            return self._fold(source)
+            return self._fold(source, upto)
 
-    def _state(self) -> S:
+    def _state(self, source: sqlite3.Connection) -> S:
         """The state as far as it was folded; the tables are made with it."""
         if self._made is None:
+            # A log without events: what loads a state from the tables of a live log finds them here too.
+            connection.create(self._connection)
             for projection in self._projections:
                 create(self._connection, projection)
-            self._made = self._model.initial(self._connection)
+            self._made = self._beginning(source)
         return self._made
 
-    def _fold(self, source: sqlite3.Connection) -> int:
-        state = self._state()
-        for events in codec.pages(source, self._upcasters, after=self._position):
-            for event in events:
-                state.apply(event)
-
-            self._connection.execute("BEGIN")
+    def _beginning(self, source: sqlite3.Connection) -> S:
+        state = self._model.initial(self._connection)
+        seal = seals.newest(source)
+        if seal is None:
+            return state
+        kept = seals.snapshot(source)
+        if all(kept.get(each.name) == (each.version, tuple(each.tables)) for each in self._projections):
             for projection in self._projections:
-                projection.write(self._connection, state, events)
-            self._connection.execute("COMMIT")
-            state.committed()
-            self._position = events[-1].seq
+                for table in projection.tables:
+                    _fill(source, seals.copy_of(table), self._connection, table)
+            self._position = seal.head.seq
+            return self._model.load(self._connection)
+        for file in seals.files(source, self._archives or Path()):
+            for events in archive.pages(file, self._upcasters):
+                self._apply(state, events)
+        self._copy()
+        return state
+
+    def _fold(self, source: sqlite3.Connection, upto: int = END) -> int:
+        state = self._state(source)
+        for events in codec.pages(source, self._upcasters, after=self._position, upto=upto):
+            self._apply(state, events)
 
         return self._position
+
+    def _apply(self, state: S, events: Sequence[Event]) -> None:
+        for event in events:
+            state.apply(event)
+
+        self._connection.execute("BEGIN")
+        for projection in self._projections:
+            projection.write(self._connection, state, events)
+        self._connection.execute("COMMIT")
+        state.committed()
+        self._position = events[-1].seq
+
+    def copy(self) -> None:
+        """Copy the tables as they are now: what a seal at this position will begin with."""
+        with self._at_work():
+            self._copy()
+
+    def _copy(self) -> None:
+        for projection in self._projections:
+            for table in projection.tables:
+                self._connection.execute(f'DROP TABLE IF EXISTS "{seals.copy_of(table)}"')
+                seals.copy(self._connection, table, self._connection, seals.copy_of(table))
+        self._copies = True
+
+    def seal(self, live: sqlite3.Connection, file: archive.ArchiveFile) -> None:
+        """Seal `live` at the archive's head with the copies made here, in one transaction.
+
+        Before it is committed, the copies and what follows them must give the live tables: else ArchiveError.
+        """
+        with self._at_work(), closing(Scratch(self._model, self._projections, self._upcasters)) as again:
+            live.execute("BEGIN IMMEDIATE")
+            try:
+                self._write_copies(live)
+                seals.insert(live, file)
+                again.confirm(live)
+                live.execute("COMMIT")
+            except BaseException:
+                if live.in_transaction:
+                    live.execute("ROLLBACK")
+                raise
+
+    def confirm(self, live: sqlite3.Connection) -> None:
+        """Fold the rest and compare; raises ArchiveError if the live tables are not what the replay gives."""
+        with self._at_work():
+            head = self._fold(live)
+            differing = [
+                table
+                for projection in self._projections
+                for table in projection.tables
+                if not self._compare(live, projection, table).equal
+            ]
+            if differing or outdated(live, self._projections, head):
+                raise ArchiveError(
+                    f"Nothing was archived: a replay gives other rows than {', '.join(differing) or 'the tables'}."
+                    " `rebuild` the log first, and archive then."
+                )
+
+    def _write_copies(self, live: sqlite3.Connection) -> None:
+        described = [(each.name, each.version, each.tables) for each in self._projections]
+        seals.write_snapshot(live, self._connection, described)
 
     def swap(self, live: sqlite3.Connection) -> RebuildReport:
         """Fold the rest, compare, and replace what differs or is outdated, in one transaction on `live`.
@@ -133,6 +218,8 @@ class Scratch(Generic[S]):
                     self._replace(live, projection, head)
                     swapped.append(projection.name)
                 reports += tables
+            if self._copies:
+                self._write_copies(live)
             live.execute("COMMIT")
         except BaseException:
             if live.in_transaction:
@@ -154,13 +241,25 @@ class Scratch(Generic[S]):
         create(live, projection)
         for table in projection.tables:
             live.execute(f'DELETE FROM "{table}"')  # noqa: S608 - what the script itself put in is in the replay too
-            rows = self._connection.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - declared by the projection
-            places = ", ".join("?" * len(rows.description))
-            while page := rows.fetchmany(_ROWS):
-                live.executemany(f'INSERT INTO "{table}" VALUES ({places})', page)  # noqa: S608
+            _insert(self._connection, table, live, table)
 
         tables = orjson.dumps(projection.tables).decode()
         live.execute(QUERIES["replace_projection"], (projection.name, projection.version, head, tables))
+
+
+def _fill(source: sqlite3.Connection, table: str, target: sqlite3.Connection, name: str) -> None:
+    """Replace the rows of a table, whatever the script itself put in."""
+    target.execute("BEGIN")
+    target.execute(f'DELETE FROM "{name}"')  # noqa: S608 - declared by the projection
+    _insert(source, table, target, name)
+    target.execute("COMMIT")
+
+
+def _insert(source: sqlite3.Connection, table: str, target: sqlite3.Connection, name: str) -> None:
+    rows = source.execute(f'SELECT * FROM "{table}"')  # noqa: S608 - declared by the projection
+    places = ", ".join("?" * len(rows.description))
+    while page := rows.fetchmany(_ROWS):
+        target.executemany(f'INSERT INTO "{name}" VALUES ({places})', page)  # noqa: S608
 
 
 def create(connection: sqlite3.Connection, projection: Projection[S]) -> None:

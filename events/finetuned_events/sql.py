@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from importlib import resources
 
-__all__ = ("QUERIES", "SCHEMA", "named", "statements")
+__all__ = ("QUERIES", "SCHEMA", "SEALS", "named", "statements")
 
 _HEADING = re.compile(r"^-- (\w+) --$", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n?", re.MULTILINE)
@@ -38,3 +38,4 @@ def _text(name: str) -> str:
 
 QUERIES = named(_text("queries.sql"))
 SCHEMA = _text("schema.sql")
+SEALS = _text("seals.sql")

@@ -41,9 +41,12 @@ class VerifyReport:
 def verify(connection: sqlite3.Connection, anchors: Mapping[int, bytes]) -> VerifyReport:
     """Recompute the hash chain and check positions, versions, times, the kinds and SQLite's own structure.
 
+    Where the beginning of the log was archived, the chain is followed from the newest seal on, and anchors before it
+    are passed over: those are for the archives.
     Without an anchor from elsewhere, a chain that somebody computed anew from an edited row onwards is sound.
     """
-    scan = _Scan(anchors)
+    seal = _seal(connection)
+    scan = _Scan(anchors, seal)
     while rows := connection.execute(QUERIES["select_raw_events"], (scan.seq, _PAGE)).fetchall():
         for row in rows:
             scan.check(row)
@@ -51,19 +54,28 @@ def verify(connection: sqlite3.Connection, anchors: Mapping[int, bytes]) -> Veri
             break
     else:
         scan.finish()
-        scan.problems += _structure(connection, scan.seq)
+        scan.problems += _structure(connection, scan.seq, seal[0])
 
     return VerifyReport(Anchor(scan.seq, scan.hash), scan.events, tuple(scan.problems[:_MOST]))
 
 
+def _seal(connection: sqlite3.Connection) -> tuple[int, bytes, int]:
+    """Position, hash and time that the events in the file follow on."""
+    if not connection.execute(QUERIES["has_seals"]).fetchone():
+        return 0, chain.GENESIS, 0
+    sealed = [(0, chain.GENESIS, 0), *connection.execute(QUERIES["select_seals"])]
+    seq, hash_, at = sealed[-1][:3]
+    return seq, hash_, at
+
+
 class _Scan:
-    def __init__(self, anchors: Mapping[int, bytes]) -> None:
-        self.seq = 0
-        self.hash = chain.GENESIS
+    def __init__(self, anchors: Mapping[int, bytes], seal: tuple[int, bytes, int]) -> None:
+        self.seq, self.hash, self._at = seal
         self.events = 0
         self.problems: list[str] = []
-        self._at = 0
-        self._anchors = dict(anchors)
+        self._anchors = {seq: anchored for seq, anchored in anchors.items() if seq > self.seq}
+        if anchors.get(self.seq, self.hash) != self.hash:
+            self.problems.append(f"The seal at event {self.seq} does not have the hash that was anchored.")
 
     def check(self, row: tuple[Any, ...]) -> None:
         *fields, data, stored = row
@@ -93,11 +105,16 @@ def _link(previous: bytes, fields: list[Any], data: object) -> bytes:
     return chain.link(previous, seq, stream, version, kind, schema, at, actor, cause, data.encode())
 
 
-def _structure(connection: sqlite3.Connection, head: int) -> list[str]:
+def _structure(connection: sqlite3.Connection, head: int, seal: int) -> list[str]:
     """Check what follows from all rows together."""
+    broken = (
+        connection.execute(QUERIES["select_broken_streams_of_sealed"], (seal,))
+        if seal
+        else connection.execute(QUERIES["select_broken_streams"])
+    )
     problems = [
         f"Stream {name!r} has {count} events with versions {first} to {last}."
-        for name, count, first, last in connection.execute(QUERIES["select_broken_streams"])
+        for name, count, first, last in broken
     ]
     problems += [
         f"Event type {kind!r}, schema version {schema}, is not listed among the kinds."

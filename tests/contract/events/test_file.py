@@ -414,11 +414,11 @@ async def test_a_cancelled_rebuild_leaves_the_log_at_work(
     reached, go_on, ended = threading.Event(), threading.Event(), threading.Event()
     fold = Scratch._fold
 
-    def slow(self: Scratch[Any], source: sqlite3.Connection) -> int:
+    def slow(self: Scratch[Any], source: sqlite3.Connection, *upto: int) -> int:
         reached.set()
         go_on.wait(10)
         try:
-            return fold(self, source)
+            return fold(self, source, *upto)
         finally:
             ended.set()
 

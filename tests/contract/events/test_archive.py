@@ -1,0 +1,287 @@
+"""What is promised when the beginning of the log is archived."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.contract.events.conftest import CountsModel, CountsProjection
+from tests.contract.events.test_file import DROP_TRIGGERS, edit, new
+
+from finetuned_events import (
+    Anchor,
+    ArchiveError,
+    ArchiveFile,
+    ArchiveMissingError,
+    Event,
+    EventLog,
+    NewEvent,
+    Replayed,
+    Upcasters,
+    archive,
+    connection,
+)
+
+
+async def fill(log: EventLog[Any], *, last: int = 30) -> None:
+    for number in range(1, last + 1):
+        await log.append([new(f"job/{number % 7}", value=number)])
+
+
+def archived(path: Path) -> list[Event]:
+    return [event for page in archive.pages(path, Upcasters()) for event in page]
+
+
+def rows_of(path: Path) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as raw:
+        return raw.execute("SELECT seq, hash FROM events ORDER BY seq").fetchall()
+
+
+async def test_the_archive_holds_what_the_log_held_and_the_log_goes_on(
+    path: Path, counts: dict[str, Any]
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        before = await log.read()
+        kept = await log.fetch("SELECT * FROM counts ORDER BY stream")
+        file = await log.archive(20)
+
+        assert (file.previous, file.head.seq, file.events) == (Anchor(0, bytes(32)), 20, 20)
+        assert await asyncio.to_thread(archived, file.path) == before[:20]
+        assert await log.read() == before[20:]
+        assert await log.fetch("SELECT * FROM counts ORDER BY stream") == kept
+        (appended,) = await log.append([new("job/1", value=31)], expected={"job/1": 5})
+        assert (appended.seq, appended.version) == (31, 6)
+
+    async with EventLog.open(path, **counts) as log:
+        assert (log.sealed, log.head) == (20, 31)
+        report = await log.verify()
+        assert (report.ok, report.problems, report.events, report.head.seq) == (True, (), 11, 31)
+        rebuilt = await log.rebuild()
+        assert (rebuilt.equal, rebuilt.swapped) == (True, ())
+
+
+async def test_a_stream_that_is_all_in_the_archive_goes_on_at_its_version(
+    path: Path, counts: dict[str, Any]
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await log.append([new("job/old"), new("job/old"), new("job/2"), new("job/2")])
+        await log.archive(2)
+        assert await log.archived("job/old") == 2
+        assert await log.archived("job/2") == 0
+
+    async with EventLog.open(path, **counts) as log:
+        (event,) = await log.append([new("job/old")], expected={"job/old": 2})
+        assert event.version == 3
+        assert (await log.verify()).ok
+        assert [each.seq for each in await log.read(stream="job/old")] == [5]
+
+
+async def test_archives_follow_on_each_other_and_a_new_projection_is_folded_from_all_of_them(
+    path: Path, counts: dict[str, Any]
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        first, second = await log.archive(10), await log.archive(20)
+        assert second.previous == first.head
+
+    class Newer(CountsProjection):
+        version = 2
+
+    newer = {"model": CountsModel(), "projections": [Newer()]}
+    async with EventLog.open(path, **newer) as log:
+        assert (await log.rebuild()).equal
+        assert await log.fetch("SELECT sum(count) FROM counts") == [(30,)]
+    first.path.unlink()
+    second.path.unlink()
+    async with EventLog.open(path, **newer) as log:  # the copies at the seal are of the new version now
+        assert (await log.rebuild()).equal
+
+
+async def test_without_its_archive_a_log_is_not_folded_anew_and_says_which_file_it_wants(
+    path: Path, counts: dict[str, Any], tmp_path: Path
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        file = await log.archive(20, tmp_path / "elsewhere.gz")
+
+    class Newer(CountsProjection):
+        version = 2
+
+    newer = {"model": CountsModel(), "projections": [Newer()]}
+    away = file.path.rename(tmp_path / "away.gz")
+    with pytest.raises(ArchiveMissingError, match=rf"events 1 to 20 .* put elsewhere.gz .*{file.sha256}"):
+        async with EventLog.open(path, **newer):
+            pass
+    (path.parent / "archives").mkdir()
+    away.rename(path.parent / "archives" / "elsewhere.gz")
+    async with EventLog.open(path, **newer) as log:
+        assert (await log.rebuild()).equal
+
+
+@pytest.mark.parametrize("upto", [0, 5, 30, 31])
+async def test_positions_that_cannot_be_archived_are_refused(
+    path: Path, counts: dict[str, Any], upto: int
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        await log.archive(5)
+        with pytest.raises(ArchiveError, match="Positions 6 to 29 can be archived up to"):
+            await log.archive(upto)
+
+
+async def test_a_log_that_is_replayed_whole_is_not_archived(path: Path) -> None:
+    class State:
+        def apply(self, event: object) -> None:
+            pass
+
+        def committed(self) -> None:
+            pass
+
+    async with EventLog.open(path, model=Replayed(State)) as log:
+        await fill(log)
+        with pytest.raises(ArchiveError, match="replayed from all events"):
+            await log.archive(5)
+
+
+async def test_projections_that_are_not_the_fold_are_found_before_anything_is_sealed(
+    path: Path, counts: dict[str, Any]
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+    edit(path, "UPDATE counts SET count = 99 WHERE stream = 'job/1'")
+    async with EventLog.open(path, **counts) as log:
+        with pytest.raises(ArchiveError, match=r"other rows than counts.*`rebuild`"):
+            await log.archive(20)
+        assert log.sealed == 0
+        assert len(await log.read()) == 30
+        await log.rebuild()
+        assert (await log.archive(20)).events == 20  # the file from before is the same
+
+
+async def test_a_name_that_is_taken_is_refused(path: Path, counts: dict[str, Any], tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    await asyncio.to_thread(taken.write_text, "something else")
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        with pytest.raises(ArchiveError, match="exists already and is not this archive"):
+            await log.archive(20, taken)
+    assert await asyncio.to_thread(taken.read_text) == "something else"
+
+
+async def test_events_after_the_seal_still_cannot_be_deleted(path: Path, counts: dict[str, Any]) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        await log.archive(20)
+    with pytest.raises(sqlite3.IntegrityError, match="never deleted"):
+        edit(path, "DELETE FROM events WHERE seq = 21")
+    with pytest.raises(sqlite3.IntegrityError, match="seals are never"):
+        edit(path, "DELETE FROM seals")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("UPDATE seals SET hash = zeroblob(32)", "Event 21 or its place was changed"),
+        ("UPDATE events SET data = '{}' WHERE seq = 25", "Event 25 or its place was changed"),
+        ("DELETE FROM events WHERE seq = 21", "Events 21 to 21 are missing"),
+        ("UPDATE sealed_streams SET version = version + 1 WHERE stream = 1", "Stream 'job/1' has"),
+    ],
+)
+async def test_what_was_changed_at_the_seal_or_behind_it_is_found(
+    path: Path, counts: dict[str, Any], change: str, problem: str
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        await log.archive(20)
+    edit(path, *DROP_TRIGGERS, "DROP TRIGGER seals_refuse_update", change)
+    async with EventLog.open(path, read_only=True) as log:
+        report = await log.verify()
+    assert any(each.startswith(problem) for each in report.problems), report.problems
+
+
+@pytest.mark.parametrize("damage", ["cut", "edited", "heading", "bytes"])
+def test_a_damaged_archive_does_not_hold(path: Path, counts: dict[str, Any], damage: str) -> None:
+    async def make() -> ArchiveFile:
+        async with EventLog.open(path, **counts) as log:
+            await fill(log)
+            return await log.archive(20)
+
+    file = asyncio.run(make())
+    assert archive.check(file.path) == file
+    text = gzip.decompress(file.path.read_bytes())
+    match damage:
+        case "cut":
+            file.path.write_bytes(gzip.compress(b"\n".join(text.splitlines()[:-1])))
+        case "edited":
+            file.path.write_bytes(gzip.compress(text.replace(b"job.noted", b"job.hoted", 1)))
+        case "heading":
+            file.path.write_bytes(gzip.compress(b"{}\n" + text))
+        case _:
+            file.path.write_bytes(file.path.read_bytes()[:-20])
+    with pytest.raises(ArchiveError, match=r"Take another copy|take another copy"):
+        archive.check(file.path)
+
+
+async def test_an_older_release_only_reads_what_is_left_and_a_whole_log_keeps_its_format(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+    monkeypatch.setattr(connection, "FORMAT", 1)
+    async with EventLog.open(path, **counts) as log:
+        assert log.read_only is None
+    monkeypatch.undo()
+    async with EventLog.open(path, **counts) as log:
+        await log.archive(20)
+    monkeypatch.setattr(connection, "FORMAT", 1)
+    async with EventLog.open(path, **counts) as log:
+        assert "format 2" in (log.read_only or "")
+
+
+async def test_a_file_of_an_older_release_is_archived_too(path: Path, counts: dict[str, Any]) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+    edit(path, "DROP TABLE seals", "DROP TABLE sealed_streams", "DROP TABLE sealed_projections")
+    async with EventLog.open(path, read_only=True) as reading:
+        assert (await reading.verify()).ok
+    async with EventLog.open(path, **counts) as log:
+        await log.archive(20)
+        assert (await log.verify()).ok
+
+
+async def test_a_backup_of_a_sealed_log_goes_on_from_the_seal(
+    path: Path, counts: dict[str, Any], tmp_path: Path
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        await log.archive(20)
+        report = await log.backup(tmp_path / "copy.db")
+    async with EventLog.open(report.path, **counts) as log:
+        assert (log.sealed, log.head, (await log.verify()).ok) == (20, 30, True)
+        assert (await log.rebuild()).equal
+        await log.append([NewEvent("job/1", "job.noted", {"value": 5})])
+
+
+async def test_what_is_not_swept_yet_is_not_given_out(path: Path, counts: dict[str, Any]) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        await log.archive(20)
+        first = (await log.read(limit=1))[0]
+        before = rows_of(path)
+    with closing(sqlite3.connect(path)) as raw:  # as a kill in the middle of sweeping would leave it
+        raw.execute(
+            "INSERT INTO events SELECT 20, stream, 99, type, schema, at, actor, cause, data, hash FROM events WHERE seq = 21"
+        )
+        raw.commit()
+    async with EventLog.open(path, **counts) as log:
+        assert (await log.read(limit=1))[0] == first
+        assert (await log.scan(after=0, limit=1)).events[0] == first
+        assert (await log.verify()).ok
+        assert await log.sweep() == 1
+    assert rows_of(path) == before
