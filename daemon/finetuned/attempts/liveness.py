@@ -20,7 +20,7 @@ LOOK_INTERVAL: Final = 5.0  # seconds between two looks at most
 BEAT_INTERVAL: Final = 10.0  # seconds between two beats of a worker at most
 SECOND_LOOK: Final = 10.0  # seconds at most from the stack dump to the request to stop
 _LOOKS_A_LIMIT: Final = 8  # of the shortest limit
-_BEATS_A_LIMIT: Final = 4
+_BEATS_A_LIMIT: Final = 3
 
 Action = Literal["alert", "dump_stacks", "request_stop"]
 Failure = Literal["stall", "start_timeout", "deadline"]
