@@ -18,7 +18,7 @@ from finetuned_sdk import Registry
 
 Json = Any
 
-MERGED = ("params", "metadata", "secrets")  # fields whose keys are completed one by one
+MERGED = ("params", "metadata", "secrets", "timeouts", "limits")  # fields whose keys are completed one by one
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
@@ -98,7 +98,7 @@ def reference(named: str) -> tuple[str, int | None]:
 def completed(request: JobRequest, template: Template) -> JobRequest:
     """The request with what the template says where the request itself says nothing.
 
-    Of ``params``, ``metadata`` and ``secrets`` each key counts on its own. Raises ``InvalidRequestError``.
+    Of ``params``, ``metadata``, ``secrets``, ``timeouts`` and ``limits`` each key counts on its own. Raises ``InvalidRequestError``.
     """
     base = template.request
     given = request.model_dump(mode="json", exclude_unset=True)

@@ -15,7 +15,7 @@ from finetuned.api.doors import encode
 from finetuned.api.download import send
 from finetuned.api.lists import page_of
 from finetuned.api.output import LARGEST_ATTEMPT
-from finetuned.api.parameters import LARGEST_PAGE, Limit, PageQuery, Query, Whole
+from finetuned.api.parameters import LARGEST_PAGE, Flag, Limit, PageQuery, Query, Whole
 from finetuned.results import artifacts
 from finetuned.results.artifacts import Contents, shown
 
@@ -41,10 +41,22 @@ class ContentsQuery(ArtifactQuery):
     limit: Limit = LARGEST_PAGE
 
 
-async def checkpoints(call: Call, query: PageQuery, *, job_id: str) -> wire.Page[wire.Checkpoint]:
-    """A job's checkpoints that are kept, oldest first."""
+class CheckpointsQuery(PageQuery):
+    """Which page of a job's checkpoints, and how closely they are looked at."""
+
+    verify: Flag = Field(
+        default=False,
+        description="read them through, the newest first and 64 GiB at most: `validity` is then `whole`",
+    )
+
+
+async def checkpoints(
+    call: Call, query: CheckpointsQuery, *, job_id: str
+) -> wire.Page[wire.CheckedCheckpoint]:
+    """A job's checkpoints that are kept, oldest first, and what their files are now."""
     job = await call.queries.job(job_id)
-    found = [views.checkpoint(each) for each in job.checkpoints]
+    looked = await call.queries.reading.checkpoints(job, verify=query.verify, check=call.check_wanted)
+    found = [views.checked_checkpoint(each) for each in looked]
     return page_of(found, lambda each: each["id"], after=query.after, limit=query.limit)
 
 

@@ -25,7 +25,15 @@ REFRESHES = 4  # a second; the trainer wants the cores
 
 #: What is told above the bar, beside changes of state.
 NOTED = frozenset(
-    {"dataset.audited", "evaluation.recorded", "job.advice", "attempt.error", "attempt.line_rejected"}
+    {
+        "dataset.audited",
+        "evaluation.recorded",
+        "job.advice",
+        "attempt.error",
+        "attempt.line_rejected",
+        "attempt.intervened",
+        "attempt.alert",
+    }
 )
 
 

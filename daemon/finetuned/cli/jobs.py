@@ -94,7 +94,9 @@ async def cancel(daemon: Client, *, job_id: str, reason: str | None, as_json: bo
 @click.command
 @job_argument
 @click.option(
-    "--from-checkpoint", metavar="STEP", help="Go on from this checkpoint: a step of the job, or `latest`."
+    "--from-checkpoint",
+    metavar="STEP|ID",
+    help="Go on from this one of `finetune checkpoints`, or from `latest`.",
 )
 @click.option("--priority", type=int, help="Another priority than the first time.")
 @watch_option("Stay until the new job ends.")

@@ -13,7 +13,7 @@ from finetuned.cli.timeline import figures
 from finetuned.wire import (
     Artifact,
     ArtifactFile,
-    Checkpoint,
+    CheckedCheckpoint,
     Dataset,
     DatasetAudit,
     DatasetVersion,
@@ -25,19 +25,26 @@ from finetuned.wire import (
 SHORT_VERSION = 12  # digits
 
 
-def checkpoints(listed: Iterable[Checkpoint]) -> Table:
-    """Checkpoints, oldest first."""
-    shown = table("STEP", "ATTEMPT", "SIZE", "SAVED", "FIGURES", "PATH", right=("SIZE",))
+def checkpoints(listed: Iterable[CheckedCheckpoint]) -> Table:
+    """Checkpoints, oldest first, and how good their files are."""
+    shown = table("STEP", "ID", "SIZE", "SAVED", "STATE", "FIGURES", right=("STEP", "SIZE"))
     for each in listed:
         shown.add_row(
             str(each["step"]),
-            str(each["attempt"]),
+            each["id"],
             units.size(each["bytes"]),
             units.local(each["created_at"]),
+            _validity(each),
             Text(figures(each["metrics"])),
-            each["path"],
         )
     return shown
+
+
+def _validity(checkpoint: CheckedCheckpoint) -> Text:
+    if checkpoint["problem"] is not None:
+        return Text(f"damaged: {checkpoint['problem']}", style="red")
+    next_one = ", goes on here" if checkpoint["resumes"] else ""
+    return Text(f"{checkpoint['validity']}{next_one}", style="green" if next_one else "")
 
 
 def artifacts(listed: Iterable[Artifact]) -> Table:

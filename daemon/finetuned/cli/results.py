@@ -15,18 +15,19 @@ from finetuned.cli.transfers import progress
 from finetuned.client import Client
 from finetuned.client.errors import UnexpectedAnswerError
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
-from finetuned.wire import Artifact, ArtifactFile, Checkpoint
+from finetuned.wire import Artifact, ArtifactFile, CheckedCheckpoint
 
 JOB_PREFIX = "job-"
 
 
 @click.command
 @job_argument
-@json_option(shape=Listing[Checkpoint])
+@click.option("--verify", is_flag=True, help="Read them through and compare every byte with its checksum.")
+@json_option(shape=Listing[CheckedCheckpoint])
 @with_daemon
-async def checkpoints(daemon: Client, *, job_id: str, as_json: bool) -> None:
-    """List a job's checkpoints."""
-    listed = await daemon.checkpoints(job_id)
+async def checkpoints(daemon: Client, *, job_id: str, verify: bool, as_json: bool) -> None:
+    """List a job's checkpoints, and whether their files are as they were saved."""
+    listed = await daemon.checkpoints(job_id, verify=verify)
     if as_json:
         console.emit({"data": listed, "has_more": False})
     else:

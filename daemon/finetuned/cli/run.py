@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from finetuned.cli import console, parameters, transfers, watch
+from finetuned.cli.bounds import bounds_options
 from finetuned.cli.session import watch_option, with_daemon
 from finetuned.client import Client
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
@@ -55,6 +56,15 @@ SHORT = {"model": "model", "data": "dataset", "dataset_format": "dataset_format"
     multiple=True,
     help="A stored secret for the job, by the variable it becomes: HF_TOKEN=hf; can be repeated.",
 )
+@click.option(
+    "--preemptible",
+    is_flag=True,
+    help="A job of higher priority may have its devices; it saves, waits, and goes on by itself.",
+)
+@click.option(
+    "--keep-batch", is_flag=True, help="Do not halve the batch for another attempt when memory runs out."
+)
+@bounds_options
 @watch_option("Stay until the job ends, as `finetune watch` does.")
 @with_daemon
 async def run(
@@ -70,6 +80,10 @@ async def run(
     metadata: tuple[str, ...],
     max_attempts: int | None,
     secrets: tuple[str, ...],
+    preemptible: bool,
+    keep_batch: bool,
+    timeouts: dict[str, float] | None,
+    limits: dict[str, float] | None,
     watching: bool,
     as_json: bool,
     **short: str | None,
@@ -90,6 +104,10 @@ async def run(
         metadata={key: parameters.guess(value) for key, value in map(parameters.split, metadata)} or None,
         max_attempts=max_attempts,
         secrets={variable: _reference(name) for variable, name in map(parameters.split, secrets)} or None,
+        timeouts=timeouts,
+        limits=limits,
+        preemptible=preemptible or None,
+        reduces_batch=False if keep_batch else None,
     )
     if as_json:
         console.emit(job)

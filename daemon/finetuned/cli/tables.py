@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finetuned.cli import console, parameters, units
+from finetuned.cli import console, parameters, standing, units
 from finetuned.cli.timeline import Row
 from finetuned.wire import Device, Job, Kind, Model, Secret, Token
 
@@ -81,6 +81,8 @@ def why(job: Job) -> str:
     """What a job waits for, does, or ended with."""
     if job["error"]:
         return str(job["error"].get("message") or job["error"].get("code"))
+    if job["state"] == "paused":
+        return standing.paused(job)
     if job["wait_reason"]:
         place = f"#{job['queue_position']}: " if job["queue_position"] else ""
         return f"{place}{job['wait_reason']}"
@@ -123,6 +125,8 @@ def _details(job: Job) -> Iterable[tuple[str, str | Text]]:
         yield f"{artifact['kind']}", f"{artifact['path']} ({units.size(artifact['bytes'])})"
     for advice in job["advice"]:
         yield "advice", str(advice["message"])
+    for alert in job["alerts"]:
+        yield "alert", f"attempt {alert['attempt']}: {alert['message']}"
 
 
 def _request(job: Job) -> Iterable[tuple[str, str]]:
@@ -135,6 +139,7 @@ def _request(job: Job) -> Iterable[tuple[str, str]]:
         yield f"metadata {name}", compact(value)
     for param, used in job["datasets"].items():
         yield f"dataset {param}", f"{used['name']}@{used['version']}"
+    yield from standing.bounds(job)
     if job["estimate"] and (expected := estimate(job["estimate"])):
         yield "estimate", expected
 
@@ -209,7 +214,7 @@ def attempts(job: Job) -> Table:
             units.local(each["ended_at"], date=False),
             each["outcome"] or "live",
             ", ".join(each["devices"]) or units.NOTHING,
-            Text(each["cause"] or ""),
+            Text(standing.cause(each)),
         )
     return shown
 

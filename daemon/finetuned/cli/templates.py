@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from finetuned.cli import console, listings, parameters, tables, units
+from finetuned.cli import console, listings, parameters, standing, tables, units
 from finetuned.cli.nouns import Noun
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing
@@ -18,7 +18,7 @@ from finetuned.wire import Template
 Json = Any
 
 #: What of a job a template of it keeps.
-KEPT = ("kind", "params", "priority", "metadata", "max_attempts", "secrets")
+KEPT = ("kind", "params", "priority", "metadata", "max_attempts", "secrets", "limits", "preemptible")
 
 
 @click.group(cls=Noun, invoke_without_command=True)
@@ -136,7 +136,11 @@ async def rm(daemon: Client, *, name: str, as_json: bool) -> None:
 async def _of_job(daemon: Client, job_id: str) -> dict[str, Json]:
     job = await daemon.job(job_id)
     shown: dict[str, Json] = {**job}
-    return {key: shown[key] for key in KEPT if shown[key] not in (None, {}, 0)}
+    kept = {key: shown[key] for key in KEPT if shown[key] not in (None, {}, 0)}
+    timeouts = standing.own_timeouts(job)
+    if timeouts:
+        kept["timeouts"] = timeouts
+    return kept if job["reduces_batch"] else {**kept, "reduces_batch": False}
 
 
 def _read(file: Path) -> dict[str, Json]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any
 
 from finetuned.cli import units
@@ -16,8 +17,9 @@ Json = Any
 #: What a timeline is made of. Progress is left out: a long job has a hundred thousand of it.
 TYPES: tuple[str, ...] = (
     "job.submitted", "job.queued", "job.phase", "job.advice", "job.cancel_requested", "job.cancelled",
-    "job.pause_requested", "job.paused", "job.succeeded", "job.failed", "job.deleted",
+    "job.pause_requested", "job.paused", "job.checkpoint_requested", "job.measured", "job.succeeded", "job.failed", "job.deleted",
     "attempt.starting", "attempt.started", "attempt.error", "attempt.line_rejected", "attempt.ended",
+    "attempt.intervened", "attempt.alert",
     "dataset.audited", "evaluation.recorded", "checkpoint.saved", "artifact.published",
 )  # fmt: skip
 
@@ -126,19 +128,70 @@ def _describe_job(kind: str, data: Mapping[str, Json]) -> str:
             again = f" again (retry of {data['retry_of']})" if data.get("retry_of") else ""
             return f"submitted{again}"
         case "job.queued":
-            delay = data.get("delay_s") or 0.0
-            return f"{data['reason']}; waits {units.duration(delay)}" if delay else str(data["reason"])
+            return _queued(data)
         case "job.phase":
             return str(data["phase"]).replace("_", " ")
         case "job.advice":
             return f"advice: {data['message']}"
         case "job.cancel_requested" | "job.pause_requested":
             return str(data.get("reason") or "asked for")
+        case "job.paused":
+            return _from(data)
+        case "job.checkpoint_requested":
+            return "a checkpoint was asked for"
+        case "job.measured":
+            return _measured(data)
         case "job.succeeded":
             return figures(data.get("result") or {}, ("train_loss", "eval_loss"))
         case "job.failed":
             return f"{data['code']}: {data['message']}"
     return ""
+
+
+def _queued(data: Mapping[str, Json]) -> str:
+    parts = [str(data["reason"])]
+    if data.get("delay_s"):
+        parts.append(f"waits {units.duration(data['delay_s'])}")
+    if data.get("repeated_steps") or data.get("rewinds"):
+        parts.append(_from(data))
+    if data.get("overrides"):
+        parts.append(f"with {changes(data['overrides'])}")
+    return "; ".join(part for part in parts if part)
+
+
+def _from(data: Mapping[str, Json]) -> str:
+    """What a job will go on from: ``from checkpoint-120; 3 steps will be done again``."""
+    path, repeated = data.get("resume_from"), data.get("repeated_steps")
+    parts = [
+        "from the beginning" if path is None else f"from {PurePath(path).name}",
+        "" if repeated is None else again(repeated),
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def again(steps: int | None) -> str:
+    """How much is repeated, in words."""
+    if not steps:
+        return "no step will be done again"
+    return "1 step will be done again" if steps == 1 else f"{steps} steps will be done again"
+
+
+def changes(overrides: Mapping[str, Json]) -> str:
+    """Parameters that differ from the job's: ``batch_size 1, accumulation 8``."""
+    return ", ".join(f"{name} {units.figure(value)}" for name, value in overrides.items())
+
+
+def _measured(data: Mapping[str, Json]) -> str:
+    """What was measured beside what was expected, where both are known."""
+    parts = []
+    for name, took in data["measured"].items():
+        what, _, unit = name.rpartition("_")
+        show = {"s": units.duration, "bytes": units.size}.get(unit)
+        if took is not None and show is not None:
+            expected = data["estimate"].get(name)
+            beside = "" if expected is None else f" (expected {show(expected)})"
+            parts.append(f"{what} {show(took)}{beside}")
+    return "took " + ", ".join(parts) if parts else ""
 
 
 def _describe_work(kind: str, data: Mapping[str, Json]) -> str:
@@ -161,6 +214,8 @@ def _describe_attempt(kind: str, data: Mapping[str, Json]) -> str:
         case "attempt.starting":
             where = f" on {', '.join(data['devices'])}" if data.get("devices") else ""
             resumed = " from a checkpoint" if data.get("resume_from") else ""
+            if data.get("overrides"):
+                resumed += f" with {changes(data['overrides'])}"
             what = "validation" if data.get("purpose") == "validate" else f"attempt {data['attempt']}"
             return f"{what}{where}{resumed}"
         case "attempt.started":
@@ -169,9 +224,22 @@ def _describe_attempt(kind: str, data: Mapping[str, Json]) -> str:
             return f"{data['code']}: {data['message']}"
         case "attempt.line_rejected":
             return f"a line of its report was skipped: {data['reason']}"
+        case "attempt.intervened":
+            return f"{ACTIONS.get(data['action'], data['action'])}: {data['reason']}"
+        case "attempt.alert":
+            return f"alert: {data['message']}"
         case "attempt.ended":
             return _ending(data)
     return ""
+
+
+#: what the watchdog did, in words
+ACTIONS: Mapping[str, str] = {
+    "dump_stacks": "the watchdog has its stacks written to the log",
+    "request_stop": "the watchdog asks it to save and stop",
+    "terminate": "the watchdog terminates it",
+    "kill": "the watchdog kills it",
+}
 
 
 def _ending(data: Mapping[str, Json]) -> str:

@@ -25,10 +25,15 @@ class JobCalls(Calls):
         metadata: Mapping[str, Json] | None = None,
         max_attempts: int | None = None,
         secrets: Mapping[str, str] | None = None,
+        timeouts: Mapping[str, float] | None = None,
+        limits: Mapping[str, float] | None = None,
+        preemptible: bool | None = None,
+        reduces_batch: bool | None = None,
     ) -> Job:
         """Submit a job; when this returns, the daemon has it on disk.
 
-        ``secrets`` are names and references: ``{"HF_TOKEN": "secret:hf"}``.
+        ``secrets`` are names and references: ``{"HF_TOKEN": "secret:hf"}``. ``timeouts`` are seconds
+        (``{"max_duration_s": 28800}``), ``limits`` cores and bytes (``{"memory": 24_000_000_000}``).
         It is submitted once, even if the daemon goes away in the middle and comes back.
         """
         job: Job = await self._post(
@@ -42,6 +47,10 @@ class JobCalls(Calls):
                 metadata=metadata,
                 max_attempts=max_attempts,
                 secrets=secrets,
+                timeouts=timeouts,
+                limits=limits,
+                preemptible=preemptible,
+                reduces_batch=reduces_batch,
             ),
         )
         return job

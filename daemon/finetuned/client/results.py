@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetuned.client.calls import PAGE, Calls, job_path, parameters, part
 from finetuned.client.download import OnBytes, announced, download, file_content, is_archive
-from finetuned.wire import Artifact, ArtifactContents, ArtifactFile, Checkpoint, Metrics
+from finetuned.wire import Artifact, ArtifactContents, ArtifactFile, CheckedCheckpoint, Metrics
 
 
 class ResultCalls(Calls):
@@ -35,9 +35,9 @@ class ResultCalls(Calls):
         )
         return found
 
-    async def checkpoints(self, job_id: str) -> list[Checkpoint]:
-        """The checkpoints of a job that are kept, oldest first."""
-        return await self._listed(f"{job_path(job_id)}/checkpoints")
+    async def checkpoints(self, job_id: str, *, verify: bool = False) -> list[CheckedCheckpoint]:
+        """The checkpoints of a job that are kept, oldest first; with ``verify`` they are read through."""
+        return await self._listed(f"{job_path(job_id)}/checkpoints", verify="true" if verify else None)
 
     async def artifacts(self, job_id: str) -> list[Artifact]:
         """The artifacts of a job."""

@@ -52,8 +52,10 @@ def next_steps(job: Job, wait: Wait | None = None) -> list[Step]:
             return [_retry(job, "It was cancelled"), *_remove(job)]
         case JobState.CANCELLING:
             return [Step("wait", "Its processes are being stopped.", f"finetune watch {job.id}")]
-        case JobState.PAUSED | JobState.PAUSING:
-            return [Step("wait", "It leaves its devices, or has left them.", f"finetune show {job.id}")]
+        case JobState.PAUSING:
+            return [Step("wait", "It saves a checkpoint and leaves its devices.", f"finetune show {job.id}")]
+        case JobState.PAUSED:
+            return [_resume(job), _stop(job)]
     return [*_of_waiting(job, wait), *_of_advice(job), _stop(job)]
 
 
@@ -64,6 +66,11 @@ def _of_waiting(job: Job, wait: Wait | None) -> Iterator[Step]:
         yield Step(
             "look", "Its curves so far may tell whether it is worth going on.", f"finetune metrics {job.id}"
         )
+
+
+def _resume(job: Job) -> Step:
+    since = f"; {job.repeated_steps} steps since its checkpoint are done again" if job.repeated_steps else ""
+    return Step("resume", f"It holds no device and can go on{since}.", f"finetune resume {job.id}")
 
 
 def _stop(job: Job) -> Step:

@@ -1,4 +1,4 @@
-"""What can be read of one job beside its state: its curves, and the files of its artifacts."""
+"""What can be read of one job beside its state: its curves, its checkpoints, and the files of its artifacts."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import anyio.to_thread
 
 from finetuned.domain.job import Job
-from finetuned.results import artifacts
+from finetuned.looking import Check, few
+from finetuned.results import artifacts, checkpoints
 from finetuned.results.archive import Layout, Piece
 from finetuned.results.artifacts import Contents
+from finetuned.results.checkpoints import Looked
 from finetuned.results.curves import CurveReader, Found
 from finetuned.store import Log
 from finetuned_sdk.manifest import Entry
@@ -23,6 +25,7 @@ class Reading:
     def __init__(self, log: Log, jobs_dir: Path) -> None:
         self._jobs_dir = jobs_dir
         self._curves = CurveReader(log)
+        self._threads = few()  # that read checkpoints through
 
     async def curves(
         self, job: Job, *, points: int, names: Collection[str] | None, each_attempt: bool, until: int | None
@@ -30,6 +33,12 @@ class Reading:
         """The curves of a job up to a position, each of about ``points`` points."""
         return await self._curves.read(
             job, points=points, names=names, each_attempt=each_attempt, until=until
+        )
+
+    async def checkpoints(self, job: Job, *, verify: bool, check: Check) -> list[Looked]:
+        """A job's checkpoints as their files are now; with ``verify`` read through. Raises what ``check`` raises."""
+        return await anyio.to_thread.run_sync(
+            lambda: checkpoints.look(job, verify=verify, check=check), limiter=self._threads
         )
 
     async def artifact(self, job: Job, name: str, attempt: int | None) -> tuple[dict[str, Any], Contents]:

@@ -1,19 +1,24 @@
-"""Checkpoints of a job as people name them: by step, as ``latest``, or by id."""
+"""Checkpoints of a job as people name them, by step, as ``latest`` or by id; and what their files are now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Job
-from finetuned_sdk import checkpoints
+from finetuned.looking import Check, always
+from finetuned_sdk import checkpoints, manifest
+from finetuned_sdk.manifest import ManifestError
 
 Json = Any
 
+Validity = Literal["complete", "whole", "damaged"]
+
 LATEST: Final = "latest"
+READ_BYTES: Final = 64 << 30  # of checkpoints that one look reads through
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,54 @@ class Found:
 
     path: str
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A checkpoint as its files are now.
+
+    ``validity`` is ``whole`` if every byte was read and holds, ``complete`` if manifest and sizes do, else ``damaged``,
+    and ``problem`` says how. ``resumes`` marks the one that the job would go on from.
+    """
+
+    checkpoint: Mapping[str, Json]
+    validity: Validity
+    problem: str | None
+    resumes: bool
+
+
+def look(job: Job, *, verify: bool, check: Check = always) -> list[Looked]:
+    """The job's checkpoints in the order of the log, as their files are now. Blocks.
+
+    With ``verify`` they are read through, the newest first, ``READ_BYTES`` at most. Raises what ``check`` raises.
+    """
+    left = READ_BYTES if verify else 0
+    found: dict[str, Looked] = {}
+    resumes: str | None = None
+    for each in newest_first(job.checkpoints):
+        check()
+        reads = verify and each["bytes"] <= left
+        left -= each["bytes"] if reads else 0
+        problem = _problem(Path(each["path"]), reads=reads)
+        if resumes is None and problem is None and each["attempt"] >= job.rewound_at:
+            resumes = each["path"]
+        sound: Validity = "whole" if reads else "complete"
+        validity: Validity = sound if problem is None else "damaged"
+        found[each["path"]] = Looked(each, validity, problem, each["path"] == resumes)
+    return [found[each["path"]] for each in job.checkpoints]
+
+
+def newest_first(listed: Iterable[Mapping[str, Json]]) -> list[Mapping[str, Json]]:
+    """Checkpoints by step; of those of one step the newest attempt's first."""
+    return sorted(listed, key=lambda each: (each["step"], each["attempt"]), reverse=True)
+
+
+def _problem(path: Path, *, reads: bool) -> str | None:
+    try:
+        manifest.verify(path, checksums=reads)
+    except ManifestError as error:
+        return error.message
+    return None
 
 
 def id_of(checkpoint: Mapping[str, Json]) -> str:
@@ -45,7 +98,7 @@ def find(job: Job, wanted: str) -> Found:
             f"Job {job.id} has no checkpoint {wanted!r}; it has {steps} (`finetune checkpoints {job.id}`).",
             param="from_checkpoint",
         )
-    for each in sorted(named, key=lambda each: (each["step"], each["attempt"]), reverse=True):
+    for each in newest_first(named):
         if checkpoints.newest_complete([Path(each["path"])]) is not None:
             return Found(each["path"], each["step"])
     raise NotFoundError(

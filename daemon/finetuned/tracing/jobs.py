@@ -81,12 +81,13 @@ def _attempt(job: Job, attempt: Attempt, resource: Resource) -> ReadableSpan:
         "finetuned.attempt.purpose": attempt.purpose,
         "finetuned.attempt.devices": attempt.devices,
         "finetuned.attempt.outcome": attempt.outcome,
+        "finetuned.attempt.failure": attempt.failure,
         "finetuned.attempt.exit_code": attempt.exit_code,
         "finetuned.attempt.signal": attempt.signal,
         "finetuned.attempt.resumed": attempt.resume_from is not None,
         "process.pid": attempt.pid,
     }
-    bad = attempt.outcome not in {"succeeded", "cancelled"}
+    bad = attempt.outcome not in {"succeeded", "cancelled", "paused"}
     return ReadableSpan(
         name=f"attempt {attempt.purpose}",
         context=context(job.id, f"attempt/{attempt.number}"),

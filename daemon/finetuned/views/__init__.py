@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import Any, overload
 
 from finetuned import wire
@@ -12,6 +11,8 @@ from finetuned.domain.job import Attempt, Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.registers import Model, Token
 from finetuned.domain.world import Slot
+from finetuned.results import checkpoints
+from finetuned.results.checkpoints import Looked
 from finetuned_events import Anchor, BackupReport, Event, LogStatistics, RebuildReport, VerifyReport
 from finetuned_sdk import JobKind
 
@@ -103,7 +104,7 @@ def _error(each: Job) -> wire.JobError | None:
 def checkpoint(each: Mapping[str, Any]) -> wire.Checkpoint:
     """A checkpoint of a job."""
     return {
-        "id": f"{each['attempt']}/{PurePath(each['path']).name}",
+        "id": checkpoints.id_of(each),
         "object": "checkpoint",
         "step": each["step"],
         "attempt": each["attempt"],
@@ -111,6 +112,16 @@ def checkpoint(each: Mapping[str, Any]) -> wire.Checkpoint:
         "bytes": each["bytes"],
         "metrics": each["metrics"],
         "created_at": time(each.get("at")),
+    }
+
+
+def checked_checkpoint(each: Looked) -> wire.CheckedCheckpoint:
+    """A checkpoint of a job as its files are now."""
+    return {
+        **checkpoint(each.checkpoint),
+        "validity": each.validity,
+        "problem": each.problem,
+        "resumes": each.resumes,
     }
 
 
@@ -226,6 +237,7 @@ def log_statistics(each: LogStatistics) -> wire.LogStatistics:
         "failed_commits": each.failed_commits,
         "wal_bytes": each.wal_bytes,
         "database_bytes": each.database_bytes,
+        "archives": [archive(one) for one in each.seals],
         "read_only": each.read_only,
     }
 
@@ -256,6 +268,19 @@ def rebuild_report(each: RebuildReport) -> wire.RebuildReport:
 def backup_report(each: BackupReport) -> wire.BackupReport:
     """Where a copy of the log is and where it ends."""
     return {"path": str(each.path), "head": anchor(each.head), "bytes": each.bytes}
+
+
+def archive(each: ArchiveFile | Seal) -> wire.Archive:
+    """An archive of the log."""
+    return {
+        "path": str(each.path if isinstance(each, ArchiveFile) else each.file),
+        "first": each.previous.seq + 1,
+        "last": each.head.seq,
+        "hash": each.head.hash.hex(),
+        "previous_hash": each.previous.hash.hex(),
+        "bytes": each.bytes,
+        "sha256": each.sha256,
+    }
 
 
 def anchor(each: Anchor) -> wire.Anchor:

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from finetuned.wire.access import NewToken, RevokedToken, Token
-from finetuned.wire.artifacts import Artifact, ArtifactContents, ArtifactFile, Checkpoint
+from finetuned.wire.artifacts import Artifact, ArtifactContents, ArtifactFile, CheckedCheckpoint, Checkpoint
 from finetuned.wire.datasets import Dataset, DatasetAudit, DatasetPreview, DatasetRow, DatasetVersion
 from finetuned.wire.devices import Device, Holder
+from finetuned.wire.drain import Drain
 from finetuned.wire.errors import Error, ErrorAnswer
 from finetuned.wire.events import Event
 from finetuned.wire.health import Alive, Ready
-from finetuned.wire.jobs import Attempt, Job, JobError, Kind
+from finetuned.wire.jobs import Alert, Attempt, Job, JobError, Kind, Stopping
 from finetuned.wire.lineage import DerivedModel, Lineage, LineageDataset, LineageJob, LineageModel, NextStep
 from finetuned.wire.lists import Deleted, Page
-from finetuned.wire.log import Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
+from finetuned.wire.log import Archive, ArchiveReport, Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
 from finetuned.wire.models import Model
 from finetuned.wire.output import AttemptCounts, LogCounts, LogLine
 from finetuned.wire.secrets import Secret
@@ -25,6 +26,7 @@ from finetuned.wire.templates import Template
 from finetuned.wire.workers import Worker
 
 __all__ = (
+    "Alert",
     "Alive",
     "Anchor",
     "Artifact",
@@ -33,6 +35,7 @@ __all__ = (
     "Attempt",
     "AttemptCounts",
     "BackupReport",
+    "CheckedCheckpoint",
     "Checkpoint",
     "Dataset",
     "DatasetAudit",
@@ -42,6 +45,7 @@ __all__ = (
     "Deleted",
     "DerivedModel",
     "Device",
+    "Drain",
     "Error",
     "ErrorAnswer",
     "Event",
@@ -66,6 +70,7 @@ __all__ = (
     "RevokedToken",
     "Secret",
     "Series",
+    "Stopping",
     "System",
     "SystemHistory",
     "TableReport",

@@ -10,7 +10,7 @@ Json = Any
 
 
 class Checkpoint(TypedDict):
-    """A state that a run can go on from. ``step`` is what ``from_checkpoint`` takes; ``created_at`` is RFC 3339."""
+    """A state that a run can go on from. ``from_checkpoint`` takes its ``step`` or its ``id``; ``created_at`` is RFC 3339."""
 
     id: str
     object: Literal["checkpoint"]
@@ -20,6 +20,18 @@ class Checkpoint(TypedDict):
     bytes: int
     metrics: dict[str, Json]
     created_at: str | None
+
+
+class CheckedCheckpoint(Checkpoint):
+    """A checkpoint as its files are now.
+
+    ``validity`` is ``complete`` if manifest and sizes hold, ``whole`` if every byte was read and does, or ``damaged``, and
+    ``problem`` says how. ``resumes`` marks the one that the job would go on from.
+    """
+
+    validity: Literal["complete", "whole", "damaged"]
+    problem: str | None
+    resumes: bool
 
 
 class Artifact(TypedDict):

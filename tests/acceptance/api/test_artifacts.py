@@ -101,6 +101,9 @@ async def test_checkpoints_say_their_step_attempt_size_and_time(house: Any, clie
         "path": "/x/checkpoint-4",
         "bytes": 12,
         "metrics": {"eval_loss": 0.5},
+        "validity": "damaged",
+        "problem": "/x/checkpoint-4 has no manifest: it was never finished.",
+        "resumes": False,
     }
 
 

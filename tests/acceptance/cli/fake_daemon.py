@@ -44,6 +44,8 @@ def a_job(job_id: str, **changes: Json) -> dict[str, Json]:
         "cancel_reason": None, "error": None, "result": None, "devices": [], "submitted_by": "uid:1000",
         "template": None, "datasets": {}, "secrets": {},
         "attempts": [], "checkpoints": [], "artifacts": [], "audits": [], "evaluations": [], "advice": [],
+        "timeouts": {}, "limits": {}, "preemptible": False, "reduces_batch": True, "overrides": {}, "alerts": [],
+        "pause_reason": None, "repeated_steps": None,
     } | changes  # fmt: skip
 
 
@@ -226,6 +228,9 @@ class FakeDaemon:
         yield web.get("/v1/jobs/{id}", self._one_job)
         yield web.delete("/v1/jobs/{id}", self._ok)
         yield web.post("/v1/jobs/{id}/cancel", self._cancel)
+        yield web.post("/v1/jobs/{id}/pause", self._pause)
+        yield web.post("/v1/jobs/{id}/resume", self._resume)
+        yield web.post("/v1/jobs/{id}/checkpoint", self._one_job)
         yield web.post("/v1/jobs/{id}/retry", self._retry)
         yield web.get("/v1/jobs/{id}/events", self._events)
         yield web.get("/v1/jobs/{id}/logs", self._logs)
@@ -315,6 +320,18 @@ class FakeDaemon:
         if job["state"] == "succeeded":
             return _refused(409, "job_ended", f"Job {job['id']} has succeeded already.")
         job |= {"state": "cancelling"}
+        return web.json_response(job)
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        job = self.jobs[request.match_info["id"]]
+        job |= {"state": "pausing", "seq": len(self.events)}
+        return web.json_response(job)
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        job = self.jobs[request.match_info["id"]]
+        if job["state"] != "paused":
+            return _refused(409, "job_not_paused", f"Job {job['id']} is {job['state']}.")
+        job |= {"state": "queued"}
         return web.json_response(job)
 
     async def _retry(self, request: web.Request) -> web.Response:

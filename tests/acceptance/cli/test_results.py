@@ -134,8 +134,9 @@ def test_watching_shows_each_point_once_and_ends_with_the_job(
 
 # ---- checkpoints and artifacts ---------------------------------------------------------------------------------
 
-CHECKPOINT: wire.Checkpoint = {
-    "id": "checkpoint-50", "object": "checkpoint", "step": 50, "attempt": 1, "path": "/x/checkpoint-50",
+CHECKPOINT: wire.CheckedCheckpoint = {
+    "validity": "complete", "problem": None, "resumes": True, "id": "1/checkpoint-50",
+    "object": "checkpoint", "step": 50, "attempt": 1, "path": "/x/checkpoint-50",
     "bytes": 12_000_000, "metrics": {"loss": 0.25}, "created_at": "2026-11-22T12:00:00.000000Z",
 }  # fmt: skip
 ADAPTER: wire.Artifact = {
@@ -164,7 +165,11 @@ def test_checkpoints_are_listed(daemon: FakeDaemon, finetune: Run) -> None:
     daemon.answers["GET", "/v1/jobs/job-1/checkpoints"] = listing(CHECKPOINT)
     assert "12.0 MB" in finetune("checkpoints", "job-1").out
     assert "loss 0.25" in finetune("checkpoints", "job-1").out
+    assert "complete, goes on here" in finetune("checkpoints", "job-1").out
     assert finetune("checkpoints", "job-1", "--json").json == {"data": [CHECKPOINT], "has_more": False}
+    damaged = CHECKPOINT | {"validity": "damaged", "problem": "a.bin cannot be read", "resumes": False}
+    daemon.answers["GET", "/v1/jobs/job-1/checkpoints"] = listing(damaged)
+    assert "damaged: a.bin cannot be read" in finetune("checkpoints", "job-1", "--verify").out
     daemon.answers["GET", "/v1/jobs/job-1/checkpoints"] = listing()
     assert "no checkpoint" in finetune("checkpoints", "job-1").err
 

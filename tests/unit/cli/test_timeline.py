@@ -162,6 +162,7 @@ def test_durations_are_never_negative_and_add_up_to_the_whole(kinds: list[str], 
     everything = {
         "attempt": 1, "purpose": "run", "outcome": "lost", "reason": "r", "phase": "p", "message": "m", "code": "c",
         "name": "n", "metrics": {}, "step": 1, "bytes": 1, "kind": "k", "report": {}, "devices": [],
+        "measured": {}, "estimate": {}, "action": "kill",
     }  # fmt: skip
     steps: list[tuple[float, str, dict[str, Any]]] = [(0.0, "job.submitted", {"validates": False})]
     steps += [(float(at), kind, everything) for at, kind in zip(seconds, kinds, strict=False)]
