@@ -116,7 +116,7 @@ def run(task: Task) -> Row:
     tiny = Tiny(task.scratch)
     clock = _clock(task, notes)
     with ExitStack() as stack:
-        world = stack.enter_context(World(task, **(clock.environment if clock else {})))
+        world = stack.enter_context(World(task, environment=clock.environment if clock else None))
         disk = stack.enter_context(Disk(world.server.state, 256)) if Disk.is_possible() else None
         if disk is None:
             notes.append("the disk was not filled: a tmpfs cannot be mounted here (root can)")

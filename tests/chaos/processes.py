@@ -82,8 +82,11 @@ class TwinWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(self.pause_s):
-            self.look()
+        try:
+            while not self._over.wait(self.pause_s):
+                self.look()
+        except Exception as error:  # noqa: BLE001 - a watch that ended would find nothing any more
+            self.found.append(f"the watch for twins broke off: {error!r}")
 
     def look(self) -> None:
         """Look once."""
@@ -113,6 +116,7 @@ def _marked(pid: int) -> Marked | None:
     """The memory of a process that has ended, and so its environment, is gone: a zombie has no mark."""
     for variable in _read(pid, "environ").split(b"\0"):
         if variable.startswith(MARK):
-            job, attempt, *_ = variable.removeprefix(MARK).decode().split("/")
-            return Marked(pid, job, int(attempt))
+            job, _, rest = variable.removeprefix(MARK).decode(errors="replace").partition("/")
+            number, _, _ = rest.partition("/")
+            return Marked(pid, job, int(number)) if number.isdecimal() else None
     return None

@@ -25,7 +25,7 @@ def run(task: Task) -> Row:
     steps = 30 + task.amount * 25
     with World(task, slots=TRAINERS) as world:
         server = world.server.start()
-        params = {"steps": steps, "step_seconds": STEP_S, "output_lines": LINES}
+        params: dict[str, Any] = {"steps": steps, "step_seconds": STEP_S, "output_lines": LINES}
         jobs = [server.submit("quick", **params) for _ in range(TRAINERS)]
         until(lambda: all(server.steps(job) for job in jobs), 120, "all trainers' first step")
         taken = [_kill_and_return(world, server, jobs) for _ in range(task.amount)]

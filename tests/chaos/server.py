@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from tests.chaos import processes
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0  # generous: the machine is busy on purpose
+#: little patience, and only the disk's last mebibytes kept free: its whole is 64
+SETTINGS = "cancel_grace_s = 1\nmin_free_disk_bytes = 4194304\n"
 SETTLED = frozenset({"succeeded", "failed", "cancelled", "paused"})
 
 
@@ -27,18 +29,18 @@ class DaemonDiedError(Exception):
 class Server(Daemon):
     """``finetuned`` with room for several jobs, and quick jobs beside the fake ones. Its own log is off its disk."""
 
-    def __init__(self, *, slots: int = 2, **environment: str) -> None:
+    def __init__(self, *, slots: int = 2, environment: Mapping[str, str]) -> None:
         super().__init__(
-            FINETUNED_CPU_SLOTS=str(slots),
-            FINETUNED_CANCEL_GRACE_S="1",
-            FINETUNED_MIN_FREE_DISK_BYTES="0",
             FINETUNED_EXTRA_PLUGINS="finetuned_sdk.fake,tests.chaos.quick",
             PYTHONPATH=":".join(str(ROOT / part) for part in ("", "daemon", "events", "plugins")),
-            **environment,
+            **environment,  # type: ignore[arg-type]  # all are variables
         )
         self._messages = tempfile.TemporaryDirectory(prefix="ftd-log-")
         self.messages = Path(self._messages.name) / "daemon.log"
         self.messages.touch()
+        settings = self.messages.with_name("config.toml")
+        settings.write_text(f"cpu_slots = {slots}\n{SETTINGS}", encoding="utf-8")
+        self.arguments += ["--config", str(settings)]
         self.starts = 0
 
     def __exit__(self, *arguments: object) -> None:

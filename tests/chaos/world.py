@@ -27,9 +27,11 @@ GONE_S = 10.0
 class World:
     """A daemon, not started yet, and what looks at it. Use it as a context manager; leaves nothing running."""
 
-    def __init__(self, task: Task, number: int = 0, *, slots: int = 2, **environment: str) -> None:
+    def __init__(
+        self, task: Task, number: int = 0, *, slots: int = 2, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.chance = task.chance(number)
-        self.server = Server(slots=slots, **environment)
+        self.server = Server(slots=slots, environment=environment or {})
         self.history = History()
         self.watchers: list[Watcher] = []
         self.twins = TwinWatch(lambda: self.server.job_ids)
