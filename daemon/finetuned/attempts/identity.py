@@ -49,10 +49,10 @@ def catches(pid: int, number: signal.Signals) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a process stands still because it was sent SIGSTOP."""
+def state(pid: int) -> str | None:
+    """What a process does, in the kernel's letters: T is stopped, Z dead and not reaped; ``None`` if there is none."""
     fields = _stat(pid)
-    return fields is not None and fields[0] == "T"
+    return None if fields is None else fields[0]
 
 
 def own() -> RunnerIdentity:

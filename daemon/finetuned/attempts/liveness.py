@@ -32,7 +32,7 @@ class Signs:
 
     ``now`` is monotonic and ``ran_s`` the time since its launch, both in seconds. ``work`` counts the lines of its spool
     that tell of work, ``step`` is the last that they tell of and ``phase`` the last that was entered. ``is_stopped``:
-    somebody sent SIGSTOP.
+    somebody sent the worker SIGSTOP; ``has_ended``: it is dead, and its runner has not noticed yet.
     """
 
     now: float
@@ -42,6 +42,7 @@ class Signs:
     step: int | None = None
     phase: str | None = None
     is_stopped: bool = False
+    has_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +142,13 @@ class Liveness:
     def _stuck(self, signs: Signs) -> _Stuck | None:
         silent = self._watched - self._sign_at
         where = _where(signs)
+        if (
+            signs.has_ended
+            and self._timeouts.heartbeat_s is not None
+            and silent >= self._timeouts.heartbeat_s
+        ):
+            reason = f"its worker has ended, and its runner has not said so for {silent:.0f} s"
+            return _Stuck("stall", reason, self._timeouts.heartbeat_s)
         if self._validates:
             longest = _longest(self._timeouts.start_s, self._timeouts.evaluation_s)
             if longest is None or silent < longest or self._claims_work(signs, longest):

@@ -91,7 +91,8 @@ class Monitor:
             work=self._tail.work,
             step=self._tail.step,
             phase=self._tail.phase,
-            is_stopped=beat is not None and identity.is_stopped(beat.pid),
+            is_stopped=beat is not None and identity.state(beat.pid) == "T",
+            has_ended=beat is not None and identity.state(beat.pid) == "Z",
         )
 
     def _spec(self) -> Spec | None:

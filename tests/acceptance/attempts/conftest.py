@@ -14,7 +14,8 @@ from anyio import to_thread
 
 from finetuned.attempts import identity, temporary
 from finetuned.attempts.launcher import Executor, LocalExecutor
-from finetuned.attempts.ports import Ending
+from finetuned.attempts.liveness import beat_interval
+from finetuned.attempts.ports import Ending, Timeouts
 from finetuned.attempts.supervision import Supervision
 from finetuned.attempts.supervisor import Timing
 from finetuned.attempts.testing import Entry, MemoryAttemptLog, fake_spec
@@ -49,8 +50,10 @@ class House:
         self.log = CheckingLog()
         self.executor: Executor = LocalExecutor()
 
-    def start(self, **changes: Any) -> Entry:
-        return self.log.start(fake_spec(**changes))
+    def start(self, *, timeouts: Timeouts | None = None, spent_s: float = 0.0, **changes: Any) -> Entry:
+        if timeouts is not None:
+            changes = {"heartbeat_s": beat_interval(timeouts), **changes}
+        return self.log.start(fake_spec(**changes), timeouts, spent_s=spent_s)
 
     @contextlib.asynccontextmanager
     async def daemon(self, timing: Timing = QUICK) -> AsyncIterator[Supervision]:

@@ -245,7 +245,9 @@ def test_one_that_stands_still_is_told_so() -> None:
 def test_steps_count_although_a_full_disk_keeps_the_spool_from_telling_of_them() -> None:
     scene = training(spool=False, beats_s=30.0, timeouts=replace(TIMEOUTS, heartbeat_s=90.0))
     for _ in range(20):
-        scene.live(STALL - 5)  # some are seen only a beat later, and so more than the limit after the one before
+        scene.live(
+            STALL - 5
+        )  # some are seen only a beat later, and so more than the limit after the one before
         scene.do_step()
     assert scene.found == []
 
@@ -256,6 +258,20 @@ def test_a_record_that_is_half_written_is_no_sign_of_work() -> None:
         scene.live(STALL / 20)
         scene.look(heartbeat=None)
     assert scene.actions[:2] == ["dump_stacks", "request_stop"]
+
+
+def test_a_runner_that_does_not_notice_its_workers_end_is_not_waited_for_as_long_as_for_a_save() -> None:
+    scene = training()
+    scene.enter("saving")  # what a worker does last
+    scene.beats = False
+    scene.live(29)
+    scene.look(has_ended=True)
+    assert scene.found == []
+    scene.live(6)
+    scene.found.clear()  # its silence
+    scene.look(has_ended=True)
+    assert scene.actions == ["dump_stacks"]
+    assert scene.found[0].reason.startswith("its worker has ended, and its runner has not said so for 3")
 
 
 @pytest.mark.parametrize("beats_s", [10.0, None])
