@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetuned_callbacks import retention
 from finetuned_callbacks.params import CheckpointParams
-from finetuned_sdk import WorkerContext, manifest
+from finetuned_sdk import WorkerContext
+from finetuned_sdk.retention import Retention
 
 
 def create(ctx: WorkerContext, params: CheckpointParams) -> CheckpointCallback:
@@ -22,20 +22,20 @@ class CheckpointCallback(TrainerCallback):
 
     def __init__(self, ctx: WorkerContext, params: CheckpointParams) -> None:
         self.ctx = ctx
-        self.params = params
-        self.greater = (
-            retention.greater_is_better(params.metric)
-            if params.greater_is_better is None
-            else params.greater_is_better
+        self.rule = Retention(
+            last=params.last,
+            best=params.best,
+            metric=params.metric,
+            greater_is_better=params.greater_is_better,
         )
-        self._evaluated: dict[int, float] = {}
+        self._evaluated: dict[int, float | None] = {}
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Remember the figure of this step: the checkpoint of it is saved next."""
         del args, control
-        value = (kwargs.get("metrics") or {}).get(self.params.metric)
+        value = (kwargs.get("metrics") or {}).get(self.rule.metric)
         if isinstance(value, int | float):
             self._evaluated[state.global_step] = float(value)
 
@@ -43,34 +43,28 @@ class CheckpointCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Apply retention."""
-        del args, control, kwargs
-        self._retain(state)
+        del control, kwargs
+        self._retain(args, state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Apply retention to what was published after the last save's callbacks."""
-        del args, control, kwargs
-        self._retain(state)
+        del control, kwargs
+        self._retain(args, state)
 
-    def _retain(self, state: TrainerState) -> None:
+    def _retain(self, args: TrainingArguments, state: TrainerState) -> None:
         if not state.is_world_process_zero:
             return
-        paths = self._by_step()
-        figures = {step: self._figure(step, path, state) for step, path in paths.items()}
-        keep = retention.kept(figures, best=self.params.best, last=self.params.last, greater=self.greater)
-        for step in sorted(paths.keys() - keep):
-            if str(paths[step]) != state.best_model_checkpoint:  # the trainer may go back to it at the end
-                self.ctx.discard_checkpoint(paths[step])
-
-    def _by_step(self) -> dict[int, Path]:
-        return {int(manifest.read(path).about["step"]): path for path in self.ctx.checkpoints}
-
-    def _figure(self, step: int, path: Path, state: TrainerState) -> float | None:
-        """The metric of a checkpoint: as evaluated, as its manifest says, or as the log has it."""
-        if step in self._evaluated:
-            return self._evaluated[step]
-        sources = [manifest.read(path).about.get("metrics") or {}]
-        sources += [entry for entry in state.log_history if entry.get("step") == step]
-        values = (source.get(self.params.metric) for source in sources)
-        return next((float(value) for value in values if isinstance(value, int | float)), None)
+        logged: dict[int, float | None] = {
+            entry["step"]: float(entry[self.rule.metric])
+            for entry in state.log_history
+            if isinstance(entry.get(self.rule.metric), int | float)
+        }
+        best = state.best_model_checkpoint
+        goes_back = args.load_best_model_at_end and best is not None
+        self.ctx.retain(
+            self.rule,
+            protected=[Path(best)] if goes_back else [],  # the trainer loads it at the end
+            figures=logged | self._evaluated,
+        )

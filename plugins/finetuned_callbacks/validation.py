@@ -20,7 +20,7 @@ from transformers.trainer_callback import ExportableState
 from finetuned_callbacks import metrics, rows
 from finetuned_callbacks.params import ValidationParams
 from finetuned_callbacks.rows import HeldOutRow
-from finetuned_sdk import JobError, WorkerContext
+from finetuned_sdk import JobError, WorkerContext, phases
 
 
 def create(ctx: WorkerContext, params: ValidationParams) -> ValidationCallback:
@@ -107,7 +107,7 @@ class ValidationCallback(TrainerCallback, ExportableState):
         if step in self._scores:  # two of the moments fell together
             return self._scores[step]
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
-        self.ctx.phase("validating")
+        self.ctx.phase(phases.EVALUATING)
         started = time.monotonic()
         with _undisturbed(model, tokenizer, args):
             answers = self._answers(model, tokenizer)
@@ -122,7 +122,7 @@ class ValidationCallback(TrainerCallback, ExportableState):
             step=step,
         )
         if not ending:
-            self.ctx.phase("training")
+            self.ctx.phase(phases.TRAINING)
         return scores
 
     def _answers(self, model: Any, tokenizer: Any) -> list[str] | None:
@@ -139,6 +139,7 @@ class ValidationCallback(TrainerCallback, ExportableState):
                 batch, self._generate(model, tokenizer, [prompts[i] for i in batch]), strict=True
             ):
                 answers[index] = answer
+            self.ctx.advancing()
         return answers
 
     def _generate(self, model: Any, tokenizer: Any, prompts: list[list[int]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from finetuned_sdk import manifest
 from finetuned_sdk.bundle import sync_directory
 from finetuned_sdk.manifest import Manifest, ManifestError
+from finetuned_sdk.retention import Candidate
 from finetuned_sdk.spool import plain
 
 
@@ -61,6 +63,39 @@ def newest_in(bundles: Iterable[Path]) -> Path | None:
     return _first_whole(path for _, _, path in sorted(claimed, reverse=True))
 
 
+def of_job(bundle: Path) -> list[Candidate]:
+    """The complete checkpoints of the attempt in ``bundle`` and of those before it, in no order.
+
+    Complete by their sizes; contents are not read.
+    """
+    return [
+        Candidate(path, int(each.name), step, _metrics(path))
+        for each in _attempts_until(bundle)
+        for path in _children(each / "checkpoints")
+        if (step := _step(path, checksums=False)) is not None
+    ]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every byte of a checkpoint matches its manifest."""
+    return _step(path, checksums=True) is not None
+
+
+def clear_leftovers(bundle: Path) -> None:
+    """Delete what dead attempts before this one left half done: scratch files, and checkpoints without a manifest.
+
+    Errors are borne: nothing depends on it but room on the disk.
+    """
+    for each in _attempts_until(bundle)[:-1]:
+        unfinished = [path for path in _children(each / "checkpoints") if not (path / manifest.NAME).exists()]
+        for path in [*_children(each / "work"), *unfinished]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
 def step_of(path: Path) -> int:
     """The step of a complete checkpoint; 0 if it is none any more."""
     return _step(path, checksums=False) or 0
@@ -79,6 +114,24 @@ def _first_whole(paths: Iterable[Path]) -> Path | None:
 
 def _children(home: Path) -> list[Path]:
     return list(home.iterdir()) if home.is_dir() else []
+
+
+def _attempts_until(bundle: Path) -> list[Path]:
+    """The attempts' directories up to ``bundle``, which is the last of them."""
+    own = int(bundle.name) if bundle.name.isdecimal() else 0
+    earlier = [
+        path
+        for path in _children(bundle.parent)
+        if path.name.isdecimal() and int(path.name) < own and path.is_dir()
+    ]
+    return [*sorted(earlier, key=lambda path: int(path.name)), bundle]
+
+
+def _metrics(path: Path) -> dict[str, float | None]:
+    found = manifest.read(path).about.get("metrics")
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(name): value for name, value in found.items() if isinstance(value, int | float)}
 
 
 def _step(path: Path, *, checksums: bool) -> int | None:

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+if TYPE_CHECKING:
+    from finetuned_sdk.retention import Retention
 
 
 class Progress(TypedDict, total=False):
@@ -182,7 +185,20 @@ class WorkerContext(Protocol):
         """
 
     def discard_checkpoint(self, directory: Path) -> None:
-        """Delete a checkpoint that retention no longer keeps. The only complete one is never deleted."""
+        """Delete a checkpoint of this attempt, unless no other one is whole. :meth:`retain` knows the usual rules."""
+
+    def retain(
+        self,
+        rule: Retention,
+        *,
+        protected: Iterable[Path] = (),
+        figures: Mapping[int, float | None] | None = None,
+    ) -> None:
+        """Delete the job's checkpoints that ``rule`` does not keep, those of earlier attempts too.
+
+        Call it after each checkpoint. Those in ``protected`` stay besides. ``figures`` tells the rule's metric by step
+        where the checkpoints' own metrics lack it. Nothing is deleted unless one that stays is whole to the last byte.
+        """
 
     def artifact(self, path: Path, *, kind: str) -> None:
         """Publish a finished file or directory below :attr:`artifact_dir`, with sizes and CRC-32s.

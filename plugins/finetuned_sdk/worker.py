@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-from finetuned_sdk import phases, secrets
+from finetuned_sdk import checkpoints, phases, secrets
 from finetuned_sdk.bundle import (
     RUNNER_VARIABLE,
     STOPPED_EXIT_CODE,
@@ -28,14 +28,17 @@ from finetuned_sdk.bundle import (
     BundleError,
     Spec,
 )
+from finetuned_sdk.entries import load_entry, validated
 from finetuned_sdk.errors import JobError
+from finetuned_sdk.peak_memory import PeakMemory
 from finetuned_sdk.spool import SpoolWriter
-from finetuned_sdk.worker_context import Context, load_entry, validated
+from finetuned_sdk.worker_context import Context
 from finetuned_sdk.worker_failures import describe
 from finetuned_sdk.worker_limits import limit_device_memory
 from finetuned_sdk.worker_pulse import Pulse
 
 POLL_INTERVAL: Final = 0.5  # seconds between two looks at control.json
+MEMORY_POLLS: Final = 4  # of these looks for each look at the children's memory
 _PR_SET_PDEATHSIG: Final = 1
 
 log = logging.getLogger(__name__)
@@ -85,7 +88,8 @@ def _run(
     ctx = Context(bundle, spec, spool, secrets=values, pulse=pulse)
     signal.signal(signal.SIGTERM, lambda *_: ctx.request_stop("terminated", checkpoint=False))
     ended = threading.Event()
-    watch = threading.Thread(target=_watch_control, args=(bundle, ctx, spool, ended), daemon=True)
+    memory = PeakMemory()
+    watch = threading.Thread(target=_watch_control, args=(bundle, ctx, spool, memory, ended), daemon=True)
     watch.start()
     threading.Thread(target=_beat, args=(pulse, spec.heartbeat_s, done), daemon=True).start()
     try:
@@ -100,7 +104,7 @@ def _run(
     if ctx.was_stopped:
         return STOPPED_EXIT_CODE
     try:
-        spool.append("result", {"values": ctx.results})
+        spool.append("result", {"values": ctx.results, "measured": memory.figures()})
     except JobError as error:  # too long
         spool.append("error", describe(error))
         return 1
@@ -108,6 +112,8 @@ def _run(
 
 
 def _work(ctx: Context, spec: Spec, bundle: Bundle) -> Mapping[str, Any] | None:
+    if bundle.path.name == str(spec.attempt):
+        checkpoints.clear_leftovers(bundle.path)
     try:
         limit_device_memory(spec.limits.get("gpu_memory"), spec.devices)
         run = load_entry(spec.entry)
@@ -120,10 +126,15 @@ def _work(ctx: Context, spec: Spec, bundle: Bundle) -> Mapping[str, Any] | None:
     return None
 
 
-def _watch_control(bundle: Bundle, ctx: Context, spool: SpoolWriter, ended: threading.Event) -> None:
+def _watch_control(
+    bundle: Bundle, ctx: Context, spool: SpoolWriter, memory: PeakMemory, ended: threading.Event
+) -> None:
     """Look for what the daemon wants, and write what waits: a report, or facts that found the disk full."""
-    counter = saved = 0
+    counter = saved = polls = 0
     while not ended.wait(POLL_INTERVAL):
+        polls += 1
+        if polls % MEMORY_POLLS == 0:  # not at each: the kernel walks the children's pages
+            memory.look()
         try:
             control = bundle.read_control()
         except (BundleError, OSError) as error:

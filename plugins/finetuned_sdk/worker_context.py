@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from pydantic import ValidationError
-
-from finetuned_sdk import checkpoints, fields, manifest
+from finetuned_sdk import checkpoints, fields, manifest, retention
 from finetuned_sdk.bundle import Bundle, Spec
 from finetuned_sdk.context import AuditReport, CallbackSpec, StopRequest
-from finetuned_sdk.errors import JobError, PluginError, RefusedError
+from finetuned_sdk.entries import make_callback
+from finetuned_sdk.errors import JobError, PluginError
 from finetuned_sdk.manifest import Manifest
+from finetuned_sdk.retention import Retention
 from finetuned_sdk.worker_progress import INTERVAL, ProgressReporter
 from finetuned_sdk.worker_pulse import Pulse
 
 LISTED_FILES: Final = 1000  # an artifact of more files leaves them to its manifest …
 LISTED_BYTES: Final = 1 << 16  # … and so does one of longer names
+
+log = logging.getLogger(__name__)
 
 
 class FactSink(Protocol):
@@ -57,6 +59,7 @@ class Context:
         self._stop: StopRequest | None = None
         self._stop_seen = False
         self._checkpoint_requested = False
+        self._resumed_step = None if spec.resume_from is None else checkpoints.step_of(Path(spec.resume_from))
         self._files = threading.Lock()  # one checkpoint or artifact at a time
 
     @property
@@ -110,7 +113,7 @@ class Context:
         return tuple(checkpoints.complete(self._bundle.checkpoints))
 
     def load_callbacks(self) -> list[Any]:
-        return [self._load_callback(spec) for spec in self._spec.callbacks]
+        return [make_callback(self, spec) for spec in self._spec.callbacks]
 
     def model_path(self, param: str) -> str:
         path = self._spec.models.get(param, self._spec.params.get(param))
@@ -219,10 +222,35 @@ class Context:
         )
         with self._files:
             others = [path for path in checkpoints.complete(self._bundle.checkpoints) if path != directory]
-            if not others:
+            if not any(map(checkpoints.is_whole, reversed(others))):
                 return
             checkpoints.discard(directory)
         self._sink.append("checkpoint_discarded", {"path": str(directory)})
+
+    def retain(
+        self,
+        rule: Retention,
+        *,
+        protected: Iterable[Path] = (),
+        figures: Mapping[int, float | None] | None = None,
+    ) -> None:
+        with self._files:
+            ordered = retention.newest_first(
+                checkpoints.of_job(self._bundle.path), attempt=self.attempt, resumed_step=self._resumed_step
+            )
+            spare = retention.spare(ordered, rule, protected=set(protected), figures=figures)
+            if not spare:
+                return
+            if not any(checkpoints.is_whole(each.path) for each in ordered if each not in spare):
+                log.warning("No checkpoint is deleted: none of those that would stay is whole.")
+                return
+            for each in spare:
+                try:
+                    checkpoints.discard(each.path)
+                except OSError as error:  # its files stay; the work must not end for that
+                    log.warning("%s cannot be deleted: %s", each.path, error)
+                    continue
+                self._sink.append("checkpoint_discarded", {"path": str(each.path)})
 
     def artifact(self, path: Path, *, kind: str) -> None:
         _require_below(path, self.artifact_dir, "An artifact is published from ctx.artifact_dir")
@@ -285,38 +313,6 @@ class Context:
     def flush_progress(self) -> None:
         """Write the progress report that waits."""
         self._progress.flush()
-
-    def _load_callback(self, spec: CallbackSpec) -> Any:
-        try:
-            create = load_entry(spec.entry)
-            params = validated(spec.params_model, spec.params) if spec.params_model else spec.params
-            return create(self, params)
-        except JobError:
-            raise
-        except Exception as error:
-            raise PluginError(
-                f"The callback {spec.name!r} cannot be made ({type(error).__name__}: {error});"
-                " correct its params or leave it out."
-            ) from error
-
-
-def load_entry(entry: str) -> Any:
-    """The function or class behind ``"module:name"``. Raises ``PluginError`` if there is none."""
-    module, _, name = entry.partition(":")
-    found = getattr(import_module(module), name, None)
-    if found is None:
-        raise PluginError(f"{module} has no {name}; the plugin that declares {entry!r} must be corrected.")
-    return found
-
-
-def validated(model: str, params: Mapping[str, Any]) -> Any:
-    """The parameters as the pydantic model ``"module:Class"``. Raises ``RefusedError`` if they do not fit."""
-    try:
-        return load_entry(model).model_validate(dict(params))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = ".".join(str(part) for part in first["loc"])
-        raise RefusedError(f"{param}: {first['msg']}.", param=param) from error
 
 
 def _listed(content: Manifest) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import trl
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
-from finetuned_sdk import WorkerContext
+from finetuned_sdk import WorkerContext, phases
 from finetuned_sft.loader_processes import LoaderContext
 
 
@@ -62,6 +62,7 @@ class MeteredSFTTrainer(trl.SFTTrainer):
     def __init__(self, ctx: WorkerContext, meter: StepMeter, **kwargs: Any) -> None:
         self.ctx = ctx
         self.meter = meter
+        self._away = False  # evaluating or saving
         super().__init__(**kwargs)
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -86,18 +87,27 @@ class MeteredSFTTrainer(trl.SFTTrainer):
         if self.control.should_log:
             self.meter.go_on()
         super()._maybe_log_save_evaluate(*args, **kwargs)
+        if self._away:  # only now are the callbacks done with it too
+            self._away = False
+            self.ctx.phase(phases.TRAINING)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        self.meter.pause()
-        self.ctx.phase("evaluating")
+        self._leave_for(phases.EVALUATING)
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        self.ctx.phase("training")
         return metrics
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        self.meter.pause()
-        self.ctx.phase("saving")
+        self._leave_for(phases.SAVING)
         super()._save_checkpoint(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        self._leave_for(phases.SAVING)  # it is read to be published
+        super()._load_best_model()
+
+    def _leave_for(self, phase: str) -> None:
+        self.meter.pause()
+        self._away = True
+        self.ctx.phase(phase)
 
     def restore(self, checkpoint: str) -> None:
         """Take over a run whose last step is done: transformers would train one step more."""

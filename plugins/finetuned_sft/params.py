@@ -190,6 +190,14 @@ class SFTParams(BaseModel):
         le=100,
         description="Noise on the embeddings (NEFTune, arXiv 2310.05914); 5 is usual.",
     )
+    max_loss_ratio: float | None = Field(
+        default=3.0,
+        gt=1,
+        le=1000,
+        description="Fail as diverged once the loss has stayed, for 20 reports, above so many times its best level and "
+        "above the level it began with (a level is the mean of 10 reports). On by default: a run that is there has "
+        "unlearned what it knew and only costs time. null: never; NaN always ends the job.",
+    )
     seed: int = Field(
         default=42, ge=0, le=2**32 - 1, description="Seed of weights, dropout, order and split."
     )

@@ -10,8 +10,10 @@ from pathlib import Path
 
 from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry, Resources, hookimpl
 from finetuned_sft import dataset
+from finetuned_sft.alternatives import SPEED_PARAMS, alternatives, effective, steps
 from finetuned_sft.estimate import estimate
 from finetuned_sft.params import SFTAuditParams, SFTParams
+from finetuned_sft.reduction import reduce_memory
 
 MARKERS = {"model": "config.json", "adapter": "adapter_config.json"}
 AUDIT_MODULES = ("transformers",)
@@ -42,8 +44,13 @@ def finetuned_register(register: Registry) -> None:
             check=check,
             resources=resources,
             estimate=estimate,
+            alternatives=alternatives,
+            effective=effective,
+            steps=steps,
+            speed_params=SPEED_PARAMS,
             model_params=("model", "adapter"),
             dataset_params=("dataset", "eval_dataset"),
+            reduce_memory=reduce_memory,
         )
     )
     register.job_kind(
@@ -80,7 +87,6 @@ def check(params: SFTParams, host: Host) -> None:
     _check_code(params, host)
     if params.fp16 and not host.has_gpu:
         raise RefusedError("fp16 needs a GPU and there is none; drop fp16.", param="fp16")
-    _check_disk(params, host)
 
 
 def check_audit(params: SFTAuditParams, host: Host) -> None:
@@ -194,17 +200,6 @@ def _base_model(adapter_config: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return base if isinstance(base, str) and base else None
-
-
-def _check_disk(params: SFTParams, host: Host) -> None:
-    needed = estimate(params, host).disk_bytes
-    if needed is not None and host.disk_free_bytes and needed > host.disk_free_bytes:
-        raise RefusedError(
-            f"The job's checkpoints and its result may need {needed / 1e9:.1f} GB of disk and "
-            f"{host.disk_free_bytes / 1e9:.1f} GB are free; make room, set save_total_limit=1, or use method=lora.",
-            param="save_total_limit",
-            code="disk_full",
-        )
 
 
 def _check_dataset(name: str, split: str, param: str) -> None:

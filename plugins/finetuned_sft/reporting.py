@@ -17,15 +17,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from finetuned_sdk import JobError, WorkerContext
+from finetuned_sdk import JobError, WorkerContext, phases
+from finetuned_sdk.retention import Retention
 from finetuned_sft import trained_data
+from finetuned_sft.divergence import LossGuard
 from finetuned_sft.metering import StepMeter
 
 WAIT_TOO_LONG = 0.10  # share of the steps' time spent waiting for data
 ADVICE_STEPS = 20  # reports that are looked at before advice is given
 WORTH_SAYING = 1.0  # seconds waited in them; below that, starting the loader is what is measured
 REPORT_EVERY = 1.0  # seconds at most between reports, if steps are shorter
-NOT_A_NUMBER_LIMIT = 3  # reports in a row; fp16 recovers from one or two
 
 # What a log line of the trainer is called in a progress report; the rest keeps its name.
 NAMES = {"epoch": "current_epoch"}
@@ -42,6 +43,7 @@ class Reporter(TrainerCallback):
         workers: int,
         cpu_count: int,
         save_total_limit: int | None,
+        max_loss_ratio: float | None,
         data: trained_data.Hashes,
     ) -> None:
         self.ctx = ctx
@@ -50,9 +52,9 @@ class Reporter(TrainerCallback):
         self.cpu_count = cpu_count
         self.save_total_limit = save_total_limit
         self.data = data
-        self.checkpoints: list[Path] = []
         self._tokens = 0
-        self._not_a_number = 0
+        self._guard = LossGuard(max_loss_ratio)
+        self._evaluated: dict[str, Any] = {}
         self._wait = WaitWatch()
         self._latest: dict[str, float | None] = {}
         self._reported_at = float("-inf")
@@ -66,7 +68,10 @@ class Reporter(TrainerCallback):
                 _checkpoint_at(self.ctx.resume_from.parent, state.best_global_step)
                 or state.best_model_checkpoint
             )
-        self.ctx.phase("training")
+        for log in state.log_history:  # a resumed run is judged as one that never stopped
+            if "loss" in log:
+                self._guard.add(log["loss"])
+        self.ctx.phase(phases.TRAINING)
         if state.global_step == 0:
             self._report(state)
 
@@ -109,7 +114,8 @@ class Reporter(TrainerCallback):
         else:  # the summary at the end
             return
         self._report(state)
-        self._fail_if_diverged(logs.get("loss", 0.0), state.global_step)
+        if "loss" in logs:
+            self._fail_if_diverged(logs["loss"], state.global_step)
 
     def _report(self, state: TrainerState) -> None:
         metrics: dict[str, Any] = self._latest
@@ -150,13 +156,18 @@ class Reporter(TrainerCallback):
         )
 
     def _fail_if_diverged(self, loss: float, step: int) -> None:
-        self._not_a_number = 0 if math.isfinite(loss) else self._not_a_number + 1
-        if self._not_a_number >= NOT_A_NUMBER_LIMIT:
+        wrong = self._guard.add(loss)
+        if wrong is not None:
             raise JobError(
-                f"The loss is no longer a number (step {step}); lower learning_rate or max_grad_norm, or use bf16 "
-                "instead of fp16, and retry from an earlier checkpoint.",
+                f"The loss {wrong} (step {step}); lower learning_rate or max_grad_norm, or use bf16 instead of fp16, "
+                "and retry from an earlier checkpoint.",
                 code="loss_diverged",
             )
+
+    def on_prediction_step(
+        self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any
+    ) -> None:
+        self.ctx.advancing()
 
     def on_evaluate(
         self,
@@ -166,6 +177,7 @@ class Reporter(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **_kwargs: Any,
     ) -> None:
+        self._evaluated = {} if metrics is None else metrics  # callbacks after this one may add to it
         figures = {name: value for name, value in (metrics or {}).items() if name.startswith("eval_")}
         self.ctx.evaluation("eval", figures, step=state.global_step)
 
@@ -173,30 +185,25 @@ class Reporter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
     ) -> None:
         step = state.global_step
-        evaluated = next(
-            (log["eval_loss"] for log in state.log_history if log["step"] == step and "eval_loss" in log),
-            None,
-        )
         written = Path(args.output_dir, f"checkpoint-{step}")
         trained_data.keep(written, self.data)
-        published = self.ctx.checkpoint(
-            written,
-            step=step,
-            metrics={"loss": self._latest.get("loss"), "eval_loss": _finite(evaluated)},
-        )
+        published = self.ctx.checkpoint(written, step=step, metrics=self._metrics_of(state))
         if state.best_global_step == step:
             state.best_model_checkpoint = str(published)
-        self.checkpoints.append(published)
-        self._discard_old(state.best_model_checkpoint)
-        self.ctx.phase("training")
+        if self.save_total_limit is not None:
+            best = state.best_model_checkpoint
+            self.ctx.retain(Retention(last=self.save_total_limit), protected=[Path(best)] if best else [])
 
-    def _discard_old(self, best: str | None) -> None:
-        if self.save_total_limit is None:
-            return
-        spare = [path for path in self.checkpoints if str(path) != best]
-        for path in spare[: -self.save_total_limit]:
-            self.ctx.discard_checkpoint(path)
-            self.checkpoints.remove(path)
+    def _metrics_of(self, state: TrainerState) -> dict[str, float | None]:
+        """The figures of the step that is saved: its loss, and what was evaluated at it."""
+        at_step = [log for log in state.log_history if log["step"] == state.global_step]
+        evaluated = {
+            name: value for log in at_step for name, value in log.items() if name.startswith("eval_")
+        }
+        if evaluated:
+            evaluated |= {name: value for name, value in self._evaluated.items() if name.startswith("eval_")}
+        figures = {name: _finite(value) for name, value in evaluated.items()}
+        return {"eval_loss": None, **figures, "loss": self._latest.get("loss")}
 
 
 class WaitWatch:

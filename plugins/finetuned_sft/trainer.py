@@ -14,7 +14,7 @@ import datasets
 import torch
 from trl import SFTConfig
 
-from finetuned_sdk import JobError, WorkerContext
+from finetuned_sdk import JobError, WorkerContext, phases
 from finetuned_sft import model_card, tokenization, trained_data
 from finetuned_sft.metering import MeteredSFTTrainer, StepMeter
 from finetuned_sft.model import load_adapter, load_model, load_tokenizer, lora_config, merge_adapter
@@ -39,7 +39,7 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     ################
     # Dataset
     ################
-    ctx.phase("preparing_data")
+    ctx.phase(phases.PREPARING_DATA)
     data = trained_data.hashes(ctx, params)
     if ctx.resume_from is not None:
         trained_data.require_those_of(ctx.resume_from, data)
@@ -60,7 +60,7 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     ################
     # Model
     ################
-    ctx.phase("loading_model")
+    ctx.phase(phases.LOADING_MODEL)
     model = load_model(base, params, settings, gpu=gpu)
     peft_config = None
     if params.adapter is not None:
@@ -78,6 +78,7 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
         workers=settings.dataloader_num_workers,
         cpu_count=cpu_count,
         save_total_limit=settings.save_total_limit,
+        max_loss_ratio=params.max_loss_ratio,
         data=data,
     )
     callbacks = [reporter, *of_job]
@@ -132,7 +133,7 @@ def publish(
     dataset_sha256: str | None,
 ) -> None:
     """Save the model with tokenizer and card, register it, and set the job's result."""
-    ctx.phase("saving")
+    ctx.phase(phases.SAVING)
     state = trainer.state
     best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
     figures = {

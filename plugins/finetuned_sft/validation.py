@@ -210,6 +210,7 @@ def _tally(
     for item in rows:
         if ctx.stop_requested is not None:
             return None
+        ctx.advancing()
         if isinstance(item, TokenizedRow):
             tally.add(item, stops=stops, elsewhere=elsewhere)
             continue

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from finetuned_callbacks.params import CheckpointParams
 from finetuned_sdk.testing import RecordingContext
 
 pytestmark = pytest.mark.torch
+
+STAYS: Any = SimpleNamespace(load_best_model_at_end=False)
+GOES_BACK: Any = SimpleNamespace(load_best_model_at_end=True)
 
 
 def save(ctx: RecordingContext, step: int, **metrics: float) -> None:
@@ -33,7 +37,7 @@ def run(ctx: RecordingContext, params: CheckpointParams, figures: dict[int, floa
         state = TrainerState(global_step=step)
         callback.on_evaluate(None, state, None, metrics={params.metric: figure})
         save(ctx, step)
-        callback.on_save(None, state, None)
+        callback.on_save(STAYS, state, None)
     return callback
 
 
@@ -59,7 +63,7 @@ def test_without_figures_the_only_complete_checkpoint_stays(tmp_path: Path) -> N
     from transformers import TrainerState
 
     save(ctx, 1)
-    callback.on_save(None, TrainerState(global_step=1), None)
+    callback.on_save(STAYS, TrainerState(global_step=1), None)
     assert left(ctx) == ["checkpoint-1"]
 
 
@@ -74,7 +78,7 @@ def test_a_resumed_job_judges_by_the_manifests_and_the_log(tmp_path: Path) -> No
     save(ctx, 3)
     callback = checkpoint.create(ctx, CheckpointParams(best=2, last=0))
     state = TrainerState(global_step=3, log_history=[{"step": 3, "eval_loss": 0.2}])
-    callback.on_train_end(None, state, None)
+    callback.on_train_end(STAYS, state, None)
     assert left(ctx) == ["checkpoint-1", "checkpoint-3"]
 
 
@@ -88,8 +92,22 @@ def test_the_one_that_the_trainer_will_go_back_to_stays(tmp_path: Path) -> None:
         save(ctx, step)
     best = str(ctx.checkpoints[0])
     callback = checkpoint.create(ctx, CheckpointParams(last=1))
-    callback.on_save(None, TrainerState(global_step=3, best_model_checkpoint=best), None)
+    callback.on_save(GOES_BACK, TrainerState(global_step=3, best_model_checkpoint=best), None)
     assert left(ctx) == ["checkpoint-1", "checkpoint-3"]
+
+
+def test_a_best_one_that_nobody_goes_back_to_is_judged_like_the_others(tmp_path: Path) -> None:
+    from transformers import TrainerState
+
+    from finetuned_callbacks import checkpoint
+
+    ctx = RecordingContext(tmp_path)
+    for step in (1, 2, 3):
+        save(ctx, step)
+    best = str(ctx.checkpoints[0])
+    callback = checkpoint.create(ctx, CheckpointParams(last=1))
+    callback.on_save(STAYS, TrainerState(global_step=3, best_model_checkpoint=best), None)
+    assert left(ctx) == ["checkpoint-3"]
 
 
 def test_keeping_nothing_is_refused() -> None:

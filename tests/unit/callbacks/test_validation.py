@@ -137,7 +137,7 @@ def test_figures_from_before_and_after_become_the_result(
     assert (first["name"], first["step"], last["step"]) == ("validation", 0, 4)
     assert set(first["metrics"]) == {"exact_match", "field_accuracy", "valid_json", "rows", "seconds"}
     phases = [fact["phase"] for fact in ctx.of_type("phase")]
-    assert phases == ["validating", "training", "validating"]
+    assert phases == ["evaluating", "training", "evaluating"]
     result = ctx.results["validation"]
     assert result["rows"] == 5
     for moment, fact in (("before", first), ("after", last)):
