@@ -33,7 +33,7 @@ class Server(Daemon):
         super().__init__(
             FINETUNED_EXTRA_PLUGINS="finetuned_sdk.fake,tests.chaos.quick",
             PYTHONPATH=":".join(str(ROOT / part) for part in ("", "daemon", "events", "plugins")),
-            **environment,  # type: ignore[arg-type]  # all are variables
+            **environment,
         )
         self._messages = tempfile.TemporaryDirectory(prefix="ftd-log-")
         self.messages = Path(self._messages.name) / "daemon.log"

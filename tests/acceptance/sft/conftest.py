@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.sft.tiny import (  # noqa: F401 - tests take them from here
-    CHATML,
-    MARKED_CHATML,
-    chat,
-    exchange,
-    make_tokenizer,
-    save_model,
-)
+from tests.acceptance.sft.tiny import CHATML, MARKED_CHATML, chat, exchange, make_tokenizer, save_model
 
 from finetuned_sdk.testing import RecordingContext
 from finetuned_sft.params import SFTParams
+
+__all__ = ("CHATML", "MARKED_CHATML", "MakeContext", "MakeRows", "MakeTokenizer", "chat", "exchange")
 
 MakeRows = Callable[[str, Iterable[Mapping[str, Any]]], str]
 MakeContext = Callable[..., RecordingContext]
