@@ -22,6 +22,7 @@ from finetuned.attempts.ports import (
     Ending,
     Intervention,
     LiveAttempt,
+    NoRoomError,
     SpecUnavailableError,
     StopOrder,
     Timeouts,
@@ -33,15 +34,16 @@ from finetuned.domain.errors import FinetunedError
 from finetuned.domain.failures import RULES, Failure
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
+from finetuned.domain.world import World
 from finetuned.machine import devices
 from finetuned.secrets.scan import without_tokens
 from finetuned.secrets.store import SecretStore
 from finetuned.store import Log
-from finetuned_events import InvalidEventError, ProjectionError
+from finetuned_events import InvalidEventError, LogFullError, ProjectionError
 from finetuned_sdk import JobKind, Registry, checkpoints
 from finetuned_sdk.bundle import RunnerIdentity, Spec
 from finetuned_sdk.context import CallbackSpec
-from finetuned_sdk.spool import BadLine
+from finetuned_sdk.spool import DROPPABLE, BadLine
 from finetuned_sdk.spool import Fact as SpoolFact
 
 #: the log or the fold refused an event: the same again will be refused again
@@ -109,29 +111,46 @@ class DaemonAttemptLog:
             start_time=runner.start_time,
             process_group=runner.process_group,
         )
-        await self._log.execute(lambda world: attempt_decisions.launched(world, job, fact))
+        await self._execute(lambda world: attempt_decisions.launched(world, job, fact))
 
-    async def record(self, job: str, attempt: int, lines: Sequence[SpoolFact | BadLine]) -> None:
+    async def record(
+        self, job: str, attempt: int, lines: Sequence[SpoolFact | BadLine], *, last: bool = False
+    ) -> None:
         """Ingest spool lines; the cursor moves with the events, so a line counts once.
 
-        A line that the log or the fold refuses is recorded as rejected: it must not hold up those behind it.
+        A line that the log or the fold refuses is recorded as rejected: it must not hold up those behind it. On a full
+        disk telemetry waits in its spool, until the attempt's end is to be recorded after it.
         """
         reports = [_reported(line, attempt) for line in lines]
+        necessary = last or any(isinstance(line, BadLine) or line.type not in DROPPABLE for line in lines)
         try:
-            await self._record(job, attempt, reports)
+            await self._record(job, attempt, reports, necessary=necessary)
         except UNRECORDABLE:
             for report in reports:
                 await self._record_or_reject(job, attempt, report)
 
     async def _record_or_reject(self, job: str, attempt: int, report: attempt_decisions.Reported) -> None:
         try:
-            await self._record(job, attempt, [report])
+            await self._record(job, attempt, [report], necessary=True)
         except UNRECORDABLE as error:
             reason = attempt_decisions.shortened(f"{report.fact.type}: {error}")
-            await self._record(job, attempt, [_rejected(attempt, report.line, reason)])
+            await self._record(job, attempt, [_rejected(attempt, report.line, reason)], necessary=True)
 
-    async def _record(self, job: str, attempt: int, reports: Sequence[attempt_decisions.Reported]) -> None:
-        await self._log.execute(lambda world: attempt_decisions.record(world, job, attempt, reports))
+    async def _record(
+        self, job: str, attempt: int, reports: Sequence[attempt_decisions.Reported], *, necessary: bool
+    ) -> None:
+        await self._execute(
+            lambda world: attempt_decisions.record(world, job, attempt, reports), necessary=necessary
+        )
+
+    async def _execute(
+        self, decide: Callable[[World], attempt_decisions.Events], *, necessary: bool = True
+    ) -> None:
+        """Append what is decided. Raises ``NoRoomError`` on a full disk; what is necessary has a reserve there."""
+        try:
+            await self._log.execute(decide, necessary=necessary)
+        except LogFullError as error:
+            raise NoRoomError(str(error)) from error
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         """Record the attempt's proven end and what follows from it for the job."""
@@ -147,17 +166,15 @@ class DaemonAttemptLog:
         )
         prospect = await self._prospect(job, end)
         try:
-            await self._log.execute(lambda world: attempt_decisions.ended(world, job, attempt, end, prospect))
+            await self._execute(lambda world: attempt_decisions.ended(world, job, attempt, end, prospect))
         except UNRECORDABLE as error:
             why = str(error)
-            await self._log.execute(
-                lambda world: attempt_decisions.ended_unusably(world, job, attempt, end, why)
-            )
+            await self._execute(lambda world: attempt_decisions.ended_unusably(world, job, attempt, end, why))
 
     async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
         """Record what the watchdog did or saw."""
         fact = _watched(attempt, what)
-        await self._log.execute(lambda world: attempt_decisions.intervene(world, job, fact))
+        await self._execute(lambda world: attempt_decisions.intervene(world, job, fact))
 
     async def _prospect(self, job_id: str, end: attempt_decisions.End) -> Prospect:
         """What another attempt would begin with.

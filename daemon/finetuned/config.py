@@ -122,7 +122,15 @@ class Config(BaseModel):
         description="how long jobs may take to save a checkpoint and leave when the system stops",
     )
     min_free_disk_bytes: int = Field(
-        default=1 << 30, ge=0, description="below this much free disk under `state_dir` new jobs are refused"
+        default=1 << 30,
+        ge=0,
+        description="below this much free disk under `state_dir` new jobs are refused, nothing is started, and running jobs are told",
+    )
+    disk_reserve_bytes: int = Field(
+        default=16 << 20,
+        ge=0,
+        le=1 << 30,
+        description="kept of that disk for the log, so that the ends of jobs can be recorded when it is full; 0 for none",
     )
     max_body_bytes: int = Field(
         default=1 << 20, ge=1024, le=1 << 30, description="the largest request body that is read"

@@ -44,6 +44,7 @@ from finetuned.queries.observation import Observation, processes_of
 from finetuned.scheduler import Scheduler
 from finetuned.secrets.store import SecretStore
 from finetuned.stopping import Stop
+from finetuned.storage.room import RoomGate
 from finetuned.store import Log, open_log
 from finetuned.telemetry import gpus
 from finetuned.telemetry.gpus import GpuReader
@@ -73,6 +74,7 @@ class Parts:
     commands: Commands
     queries: Queries
     telemetry: Telemetry
+    room: RoomGate
 
 
 async def run(config: Config, *, ephemeral_parent: int | None = None) -> int:
@@ -91,7 +93,7 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> int:
     async with (
         tracing.opened(config) as traces,
         watchdog.starting(say, budget_s=budget_s) as has_started,
-        _opened(path, traces) as events,
+        _opened(path, traces, config.disk_reserve_bytes) as events,
     ):
         parts = await assemble(events, registry, config)
         ready = anyio.Event()
@@ -129,7 +131,7 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> int:
                 await parts.supervision.kill_all()
             tasks.cancel_scope.cancel()
         try:
-            await events.execute(lambda _world: decisions.daemon_stopped())
+            await events.execute(lambda _world: decisions.daemon_stopped(), necessary=True)
         except LogError as error:  # a full disk: the end is not recorded, as after a kill
             log.warning("The end could not be recorded: %s", error)
         drained = parts.commands.drain.done.is_set()
@@ -213,8 +215,17 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         default_max_attempts=config.max_attempts,
     )
     commands.drain.changed = scheduler.look
-    gates: tuple[Callable[[], str | None], ...] = (lambda: commands.drain.closed,)  # why nothing is started
-    return Parts(events, board, registry, scheduler, supervision, commands, queries, telemetry)
+    room = RoomGate(
+        config.state_dir,
+        config.min_free_disk_bytes,
+        port,
+        is_short=lambda: events.is_short,
+        replenish=lambda: events.execute(lambda _world: []),
+        changed=scheduler.look,
+    )
+    # why nothing is started
+    gates: tuple[Callable[[], str | None], ...] = (lambda: commands.drain.closed, lambda: room.closed)
+    return Parts(events, board, registry, scheduler, supervision, commands, queries, telemetry, room)
 
 
 def holds_of(reserved: Iterable[str]) -> dict[str, queue.Hold]:
@@ -269,7 +280,8 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
             lambda world: [
                 *decisions.daemon_started(__version__, os.getpid()),
                 *decisions.devices_detected(world, [asdict(device) for device in found]),
-            ]
+            ],
+            necessary=True,
         )
 
     await patiently("The start", record_start)
@@ -278,14 +290,16 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
     tasks.start_soon(lambda: followers.dispatch(parts.log, parts.supervision, after=head))
     tasks.start_soon(followers.follow, parts.log, followers.FileRemover(config.state_dir / JOBS_DIR))
     tasks.start_soon(followers.follow, parts.log, followers.DatasetRemover(parts.commands.datasets))
+    await parts.room.look()  # before anything is started
+    tasks.start_soon(parts.room.run)
     tasks.start_soon(parts.scheduler.run)
 
 
 @asynccontextmanager
-async def _opened(path: Path, traces: Traces) -> AsyncIterator[Log]:
+async def _opened(path: Path, traces: Traces, reserve: int) -> AsyncIterator[Log]:
     async with AsyncExitStack() as stack:
         try:
-            events = await stack.enter_async_context(open_log(path, traces.log))
+            events = await stack.enter_async_context(open_log(path, traces.log, reserve=reserve))
         except LogLockedError:
             raise StartError(
                 f"Another daemon runs on {path.parent}; stop it, or give this one a state directory of its own"

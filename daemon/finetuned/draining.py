@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Literal
 
 import anyio
@@ -67,7 +68,7 @@ class Drain:
         reason = reason or "the daemon drains"
         self.mode, self._reason, self._wait_s = mode, reason, wait_s
         self.changed()
-        await (append or self._log.execute)(
+        await (append or partial(self._log.execute, necessary=True))(
             lambda world: [
                 *decisions.daemon_draining(mode, reason, actor=actor),
                 *(pauses.drain(world, actor=actor, reason=reason, wait_s=wait_s) if mode == "pause" else []),
@@ -101,6 +102,7 @@ class Drain:
         if self.mode == "pause" and any(job.state in {JobState.STARTING, JobState.RUNNING} for job in live):
             # Also what was being started at the moment of the request.
             await self._log.execute(
-                lambda world: pauses.drain(world, actor="daemon", reason=self._reason, wait_s=self._wait_s)
+                lambda world: pauses.drain(world, actor="daemon", reason=self._reason, wait_s=self._wait_s),
+                necessary=True,
             )
         await self._log.wait(head)

@@ -56,7 +56,8 @@ async def _follow(events: Log, follower: Follower) -> None:
 
 
 async def _keep(events: Log, name: str, position: int) -> None:
-    await events.execute(lambda _world: (), cursor=(name, position))
+    # Necessary: on a full disk the files of deleted jobs are to go, one after the other.
+    await events.execute(lambda _world: (), cursor=(name, position), necessary=True)
 
 
 async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None:

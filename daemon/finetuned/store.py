@@ -39,9 +39,14 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(_DOCUMENTS[name])  # built when first needed: each takes milliseconds of the start
 
 
-def open_log(path: Path, kind: type[Log] = EventLog) -> AbstractAsyncContextManager[Log]:
-    """Open the daemon's log with its world and projections. ``kind`` is its class."""
-    return kind.open(path, model=WorldModel(), projections=(WorldProjection(),), known=facts.SCHEMAS)
+def open_log(path: Path, kind: type[Log] = EventLog, *, reserve: int = 0) -> AbstractAsyncContextManager[Log]:
+    """Open the daemon's log with its world and projections.
+
+    ``kind`` is its class; ``reserve`` bytes of the disk are kept for what must be recorded when it is full.
+    """
+    return kind.open(
+        path, model=WorldModel(), projections=(WorldProjection(),), known=facts.SCHEMAS, reserve=reserve
+    )
 
 
 @cache

@@ -211,7 +211,10 @@ class Committer(Generic[S]):
 
     def _check_room(self, request: Request[S], new: Sequence[NewEvent]) -> None:
         if self.is_short and not request.necessary and (new or request.cursor is not None):
-            raise LogFullError
+            raise self._full()
+
+    def _full(self) -> LogFullError:
+        return LogFullError(None if self.reserve is None else self.reserve.account())
 
     def _extend(self, new: Sequence[NewEvent], touched: list[_Stream]) -> None:
         """Give each event its place and hash, and add its row to the batch. The hot loop: mind the lookups."""
@@ -387,7 +390,7 @@ class Committer(Generic[S]):
 
         failed: LogError
         if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL:
-            failed = LogFullError()
+            failed = self._full()
         else:
             failed = LogWriteError(f"The transaction was rolled back, nothing was written: {error}.")
         failed.__cause__ = error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -79,6 +80,19 @@ class Reserve:
         with contextlib.suppress(OSError):  # somebody was faster: the next piece may do
             _allocate(self._wal, self._wal.stat().st_size + piece * 3 // 4)
         return True
+
+    def account(self) -> str:
+        """What is said to those who find no room."""
+        free = shutil.disk_usage(self._path.parent).free
+        kept = (
+            f", and {self.kept} of {self._size} bytes are kept for what must be recorded"
+            if self._size
+            else ""
+        )
+        return (
+            f"The disk is full, nothing was written ({free} bytes are free in {self._path.parent}{kept}): "
+            "free some space and try again."
+        )
 
     def restore(self) -> None:
         """Make it whole again if there is room by now; tried once a second."""

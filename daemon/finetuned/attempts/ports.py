@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -109,8 +110,15 @@ class SpecUnavailableError(Exception):
         self.code = code
 
 
+class NoRoomError(OSError):
+    """The log has no room for it on a full disk: nothing was recorded, and it may be tried again."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.ENOSPC, message)
+
+
 class AttemptLog(Protocol):
-    """The log as attempts see it. Every method returns after its events are on disk."""
+    """The log as attempts see it. Every method returns after its events are on disk, or raises ``NoRoomError``."""
 
     async def live(self) -> list[LiveAttempt]:
         """All attempts that have begun and not ended."""
@@ -124,8 +132,13 @@ class AttemptLog(Protocol):
     async def launched(self, job: str, attempt: int, runner: RunnerIdentity) -> None:
         """The attempt's runner is up. Said again after a restart of the daemon: record it once."""
 
-    async def record(self, job: str, attempt: int, lines: Sequence[Fact | BadLine]) -> None:
-        """Commit lines of the spool; the highest line number is the attempt's new ``line``."""
+    async def record(
+        self, job: str, attempt: int, lines: Sequence[Fact | BadLine], *, last: bool = False
+    ) -> None:
+        """Commit lines of the spool; the highest line number is the attempt's new ``line``.
+
+        ``last``: nothing of the attempt is alive, and only its end follows.
+        """
 
     async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
         """Record what the watchdog did or saw; nothing once the attempt has ended."""

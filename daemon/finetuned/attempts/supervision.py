@@ -24,6 +24,7 @@ ATTACH_BUDGET: Final = 5.0  # seconds that the start waits for an attempt to be 
 RECONCILE_INTERVAL: Final = 30.0  # seconds between two looks at the log without being told
 RETRY_PAUSE: Final = 1.0  # seconds before a supervisor that broke is begun anew, doubled up to:
 RETRY_PAUSE_MAX: Final = 60.0
+ROOM_PAUSE_MAX: Final = 5.0  # while it only waits for room on the disk
 
 
 class Supervision:
@@ -145,29 +146,32 @@ class Supervision:
     async def _supervise(self, job: str, number: int) -> None:
         pause, anew = RETRY_PAUSE, False
         try:
-            while not await self._run_once(job, number, anew=anew):
+            while longest := await self._run_once(job, number, anew=anew):
                 anew = True
-                await self._rest(pause)
-                pause = min(2 * pause, RETRY_PAUSE_MAX)
+                await self._rest(min(pause, longest))
+                pause = min(2 * pause, longest)
         finally:
             del self._supervisors[job, number]
             self._ended.set()
 
-    async def _run_once(self, job: str, number: int, *, anew: bool) -> bool:
-        """Whether the attempt has ended. An error is not its end, only proof is: it is looked at again."""
+    async def _run_once(self, job: str, number: int, *, anew: bool) -> float:
+        """0 if the attempt has ended, else how many seconds may pass before it is looked at again.
+
+        An error is not its end, only proof is.
+        """
         try:
             if anew and not await self._renew(job, number):
-                return True
+                return 0.0
             await self._supervisors[job, number].run()
         except Exception as error:
             if _holds(error, self._fatal):
                 raise
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
+            if _lacks_room(error):
                 logger.warning("attempt %d of job %s waits for room on the disk: %s", number, job, error)
-            else:
-                logger.exception("supervising attempt %d of job %s broke off; it is begun anew", number, job)
-            return False
-        return True
+                return ROOM_PAUSE_MAX
+            logger.exception("supervising attempt %d of job %s broke off; it is begun anew", number, job)
+            return RETRY_PAUSE_MAX
+        return 0.0
 
     async def _rest(self, pause: float) -> None:
         """Wait before the next try; not long once everything is to end."""
@@ -238,6 +242,13 @@ class Supervision:
                     key[0],
                     target,
                 )
+
+
+def _lacks_room(error: BaseException) -> bool:
+    """Whether the error is, or a group has nothing but, that a disk is full."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_lacks_room(each) for each in error.exceptions)
+    return isinstance(error, OSError) and error.errno in NO_ROOM
 
 
 def _holds(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:

@@ -20,12 +20,20 @@ from finetuned.attempts import identity, temporary
 from finetuned.attempts.ladder import DEAF_S, Ladder
 from finetuned.attempts.launcher import Executor
 from finetuned.attempts.monitor import Monitor
-from finetuned.attempts.ports import AttemptLog, Ending, LiveAttempt, SpecUnavailableError, StopOrder
+from finetuned.attempts.ports import (
+    AttemptLog,
+    Ending,
+    LiveAttempt,
+    NoRoomError,
+    SpecUnavailableError,
+    StopOrder,
+)
 from finetuned.attempts.tail import SpoolTail
 from finetuned.attempts.watch import ProcessWatch
 from finetuned_sdk import manifest
 from finetuned_sdk.bundle import Bundle, BundleError, ExitRecord, RunnerIdentity, Spec
 from finetuned_sdk.manifest import ManifestError
+from finetuned_sdk.spool import BadLine, Fact
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +51,7 @@ class Timing:
     poll_idle: float = 0.25  # … between two looks at one that does not
     sweep: float = 0.05  # between two rounds of killing leftovers, doubled up to …
     sweep_max: float = 1.0
+    no_room: float = 1.0  # between two tries to record on a full disk
     deaf: float = DEAF_S  # for a runner to kill what is below it, once its time is over
 
 
@@ -69,6 +78,8 @@ class Supervisor:
         self._executor = executor
         self._timing = timing
         self._tail = SpoolTail(bundle.spool_path, line=attempt.line)
+        self._unrecorded: list[Fact | BadLine] = []  # that were read
+        self._waits_for_room = False
         self._news = anyio.Event()
         self._checkpoints = attempt.checkpoints  # that were asked for
         self._checkpoint_asked = anyio.Event()
@@ -183,7 +194,7 @@ class Supervisor:
             dead = (
                 watch.has_ended()
             )  # before the spool is read: what a dead runner's worker wrote is all there
-            if await self._record_batch():
+            if await self._record_batch(last=dead):
                 pause = self._timing.poll
                 continue
             if dead:
@@ -195,11 +206,23 @@ class Supervisor:
                 self._news = anyio.Event()
             pause = min(2 * pause, self._timing.poll_idle)
 
-    async def _record_batch(self) -> bool:
-        lines = await to_thread.run_sync(self._tail.read)
-        if lines:
-            await self._log.record(self._job, self._number, lines)
-        return bool(lines)
+    async def _record_batch(self, *, last: bool) -> bool:
+        """Record what is new; whether there was anything. Lines for which the log has no room are kept for later."""
+        lines = self._unrecorded = self._unrecorded or await to_thread.run_sync(self._tail.read)
+        if not lines:
+            return False
+        try:
+            await self._log.record(self._job, self._number, lines, last=last)
+        except NoRoomError as error:
+            if not self._waits_for_room:
+                logger.warning("job %s: its reports wait in its spool: %s", self._job, error)
+            self._waits_for_room = True
+            with anyio.move_on_after(self._timing.no_room):
+                await self._news.wait()  # it may have died, and then there is a reserve
+            self._news = anyio.Event()
+        else:
+            self._unrecorded, self._waits_for_room = [], False
+        return True
 
     async def _notice_death(self, watch: ProcessWatch) -> None:
         await watch.wait()
@@ -230,7 +253,7 @@ class Supervisor:
             lost = "the machine was restarted while it ran"
         await self._clear_leftovers(runner)
         await to_thread.run_sync(temporary.remove, self._bundle)
-        while await self._record_batch():  # what they wrote until they died
+        while await self._record_batch(last=True):  # what they wrote until they died
             pass
         return Ending(lost=lost, usage=self._usage({}))
 

@@ -115,7 +115,14 @@ class MemoryAttemptLog:
             runners.append(runner)
         self._notify()
 
-    async def record(self, job: str, attempt: int, lines: Sequence[Fact | BadLine]) -> None:
+    async def record(
+        self,
+        job: str,
+        attempt: int,
+        lines: Sequence[Fact | BadLine],
+        *,
+        last: bool = False,  # noqa: ARG002 - memory is not full
+    ) -> None:
         """Keep lines and move the cursor. Raises ``ValueError`` for a line that is there already."""
         entry = self.entries[job, attempt]
         if entry.ending is not None:

@@ -44,10 +44,15 @@ class Appending:
         once.replayed = before is not None
         return None if before is None else before.subject
 
-    async def execute(self, decide: Decide, *, subject: str, actor: str, once: Once | None) -> Appended:
-        """Append what is decided, if ``once`` was not carried out before. Raises what ``decide`` raises."""
+    async def execute(
+        self, decide: Decide, *, subject: str, actor: str, once: Once | None, necessary: bool = False
+    ) -> Appended:
+        """Append what is decided, if ``once`` was not carried out before. Raises what ``decide`` raises.
+
+        ``necessary``: it is to be done on a full disk too, as what ends work or makes room.
+        """
         if once is None:
-            return Appended(subject, await self.log.execute(decide))
+            return Appended(subject, await self.log.execute(decide, necessary=necessary))
         found, now = subject, self.now()
 
         def decide_once(world: World) -> list[NewEvent]:
@@ -59,5 +64,5 @@ class Appending:
                 return []
             return [*decide(world), idempotency.accepted(once, subject, actor=actor)]
 
-        events = await self.log.execute(decide_once)
+        events = await self.log.execute(decide_once, necessary=necessary)
         return Appended(found, events)

@@ -143,7 +143,7 @@ class DatasetCommands:
             versions = [references.version(dataset, references.check_prefix(prefix)).version]
         only = versions if prefix is not None else None
         await self.appending.log.execute(
-            lambda world: dataset_decisions.delete(world, name, only, actor=actor)
+            lambda world: dataset_decisions.delete(world, name, only, actor=actor), necessary=True
         )
         return versions
 

@@ -87,6 +87,7 @@ class Commands:
             subject=f"job/{job_id}",
             actor=actor,
             once=once,
+            necessary=True,
         )
         return await self.queries.job(job_id)
 
@@ -154,11 +155,15 @@ class Commands:
 
     async def delete(self, job_id: str, *, actor: str) -> None:
         """Hide an ended job and have its files removed. Raises ``Rejected`` while it is live."""
-        await self.appending.log.execute(lambda world: decisions.delete(world, job_id, actor=actor))
+        await self.appending.log.execute(
+            lambda world: decisions.delete(world, job_id, actor=actor), necessary=True
+        )
 
     async def delete_model(self, name: str, *, actor: str) -> None:
         """Free a model's name; its files stay. Raises ``NotFoundError`` if there is none."""
-        await self.appending.log.execute(lambda world: decisions.delete_model(world, name, actor=actor))
+        await self.appending.log.execute(
+            lambda world: decisions.delete_model(world, name, actor=actor), necessary=True
+        )
 
     async def create_token(
         self,
@@ -230,7 +235,9 @@ class Commands:
             actor=actor,
             reason=reason,
             wait_s=wait_s,
-            append=lambda decide: self.appending.execute(decide, subject="daemon", actor=actor, once=once),
+            append=lambda decide: self.appending.execute(
+                decide, subject="daemon", actor=actor, once=once, necessary=True
+            ),
         )
 
     async def rebuild_log(self) -> RebuildReport:

@@ -45,6 +45,7 @@ class PauseCommands:
             subject=f"job/{job_id}",
             actor=actor,
             once=once,
+            necessary=True,
         )
         return await self.queries.job(job_id)
 

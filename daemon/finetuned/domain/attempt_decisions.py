@@ -266,7 +266,8 @@ def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Pr
         if each.purpose == attempt.purpose and each.outcome not in UNCOUNTED
     ]
     tries = [*earlier, attempt]
-    if len(tries) >= job.max_attempts:
+    kinds = [each.failure for each in earlier] + [verdict.failure]
+    if failures.counted(kinds) >= job.max_attempts:
         causes = [each.cause or "unknown" for each in earlier] + [cause]
         told = list(zip(tries, causes, strict=True))[-10:]
         listed = "; ".join(f"attempt {each.number}: {shortened(why, 300).rstrip('.')}" for each, why in told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -26,10 +26,14 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What follows a failure. ``reduces`` halves the batch of the next attempt, where the job and its kind can."""
+    """What follows a failure. ``reduces`` halves the batch of the next attempt, where the job and its kind can.
+
+    ``spared`` attempts that end like this use up no try: they are not the job's doing.
+    """
 
     retried: bool
     reduces: bool = False
+    spared: int = 0
 
 
 #: A resumed run does what the one before did, so a loss that diverged would diverge again, and rows that could not
@@ -42,7 +46,8 @@ RULES: Final[Mapping[Failure, Rule]] = {
     Failure.START_TIMEOUT: Rule(retried=True),
     Failure.LOST: Rule(retried=True),
     Failure.DIVERGED: Rule(retried=False),
-    Failure.DISK_FULL: Rule(retried=True),
+    # Each waits until there is room again, so that this many mean that the job itself fills the disk.
+    Failure.DISK_FULL: Rule(retried=True, spared=20),
     Failure.BAD_INPUT: Rule(retried=False),
     Failure.DEADLINE: Rule(retried=False),
     Failure.LIMIT: Rule(retried=False),
@@ -69,6 +74,12 @@ def of_error(code: str, *, retryable: bool) -> Failure:
     found = OF_CODES.get(code, Failure.CRASH)
     hopeless = not retryable and RULES[found].retried and not needs_reduction(found)
     return Failure.BAD_INPUT if hopeless else found
+
+
+def counted(ends: Sequence[str | None]) -> int:
+    """How many tries are used up by attempts that ended with these kinds of failure."""
+    spared = sum(min(ends.count(failure), rule.spared) for failure, rule in RULES.items())
+    return len(ends) - spared
 
 
 def needs_reduction(failure: Failure) -> bool:

@@ -17,11 +17,15 @@ def traced_log(tracer: Tracer) -> type[Log]:
 
     class TracedLog(EventLog[World]):
         async def execute(
-            self, decide: Decide[World], *, cursor: tuple[str, int] | None = None
+            self,
+            decide: Decide[World],
+            *,
+            cursor: tuple[str, int] | None = None,
+            necessary: bool = False,
         ) -> tuple[Event, ...]:
             """As a log does."""
             if not trace.get_current_span().is_recording():
-                return await super().execute(decide, cursor=cursor)
+                return await super().execute(decide, cursor=cursor, necessary=necessary)
             with tracer.start_as_current_span(
                 "log.execute",
                 attributes={"code.function.name": function_of(decide)},
@@ -29,7 +33,7 @@ def traced_log(tracer: Tracer) -> type[Log]:
                 set_status_on_exception=False,
             ) as span:
                 try:
-                    events = await super().execute(decide, cursor=cursor)
+                    events = await super().execute(decide, cursor=cursor, necessary=necessary)
                 except (FinetunedError, LogError) as error:
                     span.set_attribute("error.type", getattr(error, "stable_code", error.code))
                     if isinstance(error, LogError):  # not a refusal: the disk is full, or worse

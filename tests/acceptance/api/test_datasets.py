@@ -537,9 +537,9 @@ async def test_nothing_is_removed_while_a_file_waits_for_its_event(
     events = house.log
 
     class Watching:
-        async def execute(self, decide: Any) -> Any:
+        async def execute(self, decide: Any, *, necessary: bool) -> Any:
             held.append(datasets.store.changing.statistics().locked)
-            return await events.execute(decide)
+            return await events.execute(decide, necessary=necessary)
 
     held: list[bool] = []
     datasets.appending = Appending(Watching(), house.commands.appending.board)  # type: ignore[arg-type]

@@ -403,7 +403,7 @@ async def test_an_unforeseen_failure_names_a_reference_and_shows_no_traceback(
 async def test_a_log_that_cannot_write_is_told_as_it_is(
     house: Any, client: Any, monkeypatch: pytest.MonkeyPatch, failure: Exception, status: int, code: str
 ) -> None:
-    async def execute(*_: object) -> None:
+    async def execute(*_: object, **__: object) -> None:
         raise failure
 
     with monkeypatch.context() as patched:

@@ -333,7 +333,9 @@ async def test_a_fatal_error_of_the_log_ends_the_supervision(tmp_path: Path) -> 
 
 async def test_a_fatal_error_ends_the_supervision_also_from_within_a_supervisor(tmp_path: Path) -> None:
     class Broken(MemoryAttemptLog):
-        async def record(self, job: str, attempt: int, lines: Sequence[Fact | BadLine]) -> None:
+        async def record(
+            self, job: str, attempt: int, lines: Sequence[Fact | BadLine], *, last: bool = False
+        ) -> None:
             raise BrokenError
 
     log = Broken()
