@@ -20,6 +20,11 @@ class Board:
         self._world = World()
         self._seq = -1
 
+    @property
+    def newest(self) -> World:
+        """The world as it was when somebody looked last."""
+        return self._world
+
     async def world(self) -> World:
         """The world at the log's head or later."""
         while self._seq < self._log.head:

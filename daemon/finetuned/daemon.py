@@ -33,6 +33,7 @@ from finetuned.commands.door import Commands
 from finetuned.commands.secrets import SecretCommands
 from finetuned.config import Config
 from finetuned.datasets.store import DatasetStore, Limits
+from finetuned.device_gate import DeviceGate
 from finetuned.domain import decisions, queue
 from finetuned.domain.errors import StartError
 from finetuned.machine import devices
@@ -41,6 +42,7 @@ from finetuned.notify import notify, watchdog_period
 from finetuned.patience import FATAL, patiently
 from finetuned.queries.door import Queries
 from finetuned.queries.observation import Observation, processes_of
+from finetuned.resource_watch import ResourceWatch
 from finetuned.scheduler import Scheduler
 from finetuned.secrets.store import SecretStore
 from finetuned.stopping import Stop
@@ -75,6 +77,8 @@ class Parts:
     queries: Queries
     telemetry: Telemetry
     room: RoomGate
+    device_gate: DeviceGate
+    resource_watch: ResourceWatch
 
 
 async def run(config: Config, *, ephemeral_parent: int | None = None) -> int:
@@ -176,17 +180,22 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     scheduler = Scheduler(
         events,
         board,
-        holds=lambda: holds_of(supervision.reserved),
+        holds=lambda: {**device_gate.holds(), **holds_of(supervision.reserved)},
         closed=lambda: next(filter(None, (gate() for gate in gates)), None),
     )
     secrets = _secret_store(config)
     executor = LocalExecutor(partial(read_secrets, secrets))
     supervision = Supervision(jobs_dir, port, executor, released=scheduler.look, fatal=FATAL)
+    attempts = processes_of(board, strays=lambda: {stray.pid: stray.key for stray in supervision.strays})
     telemetry = Telemetry(
         HostReader(config.state_dir),
         # Slots of the CPU mean that GPUs are left alone.
         GpuReader(gpus.load if config.cpu_slots is None else lambda: None),
-        processes_of(board, strays=lambda: {stray.pid: stray.key for stray in supervision.strays}),
+        attempts,
+    )
+    device_gate = DeviceGate(events, board, telemetry.gpus_now, attempts, changed=scheduler.look)
+    resource_watch = ResourceWatch(
+        board, telemetry, port, bundle=supervision.bundle, notice=supervision.notice
     )
     queries = Queries(
         events,
@@ -225,7 +234,19 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     )
     # why nothing is started
     gates: tuple[Callable[[], str | None], ...] = (lambda: commands.drain.closed, lambda: room.closed)
-    return Parts(events, board, registry, scheduler, supervision, commands, queries, telemetry, room)
+    return Parts(
+        events,
+        board,
+        registry,
+        scheduler,
+        supervision,
+        commands,
+        queries,
+        telemetry,
+        room,
+        device_gate,
+        resource_watch,
+    )
 
 
 def holds_of(reserved: Iterable[str]) -> dict[str, queue.Hold]:
@@ -288,10 +309,13 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
     head = parts.log.head
     await tasks.start(parts.supervision.run)
     tasks.start_soon(lambda: followers.dispatch(parts.log, parts.supervision, after=head))
+    tasks.start_soon(patiently, "The end of an archiving", parts.log.sweep)
     tasks.start_soon(followers.follow, parts.log, followers.FileRemover(config.state_dir / JOBS_DIR))
     tasks.start_soon(followers.follow, parts.log, followers.DatasetRemover(parts.commands.datasets))
     await parts.room.look()  # before anything is started
     tasks.start_soon(parts.room.run)
+    tasks.start_soon(parts.device_gate.run)
+    tasks.start_soon(parts.resource_watch.run)
     tasks.start_soon(parts.scheduler.run)
 
 

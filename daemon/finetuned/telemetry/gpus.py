@@ -47,6 +47,7 @@ class Nvml(devices.Nvml, Protocol):
 
     def nvmlSystemGetDriverVersion(self) -> str: ...  # noqa: N802
     def nvmlDeviceGetMemoryInfo(self, handle: object) -> GpuMemory: ...  # noqa: N802
+    def nvmlDeviceGetMinorNumber(self, handle: object) -> int: ...  # noqa: N802
     def nvmlDeviceGetUtilizationRates(self, handle: object) -> Rates: ...  # noqa: N802
     def nvmlDeviceGetTemperature(self, handle: object, sensor: int) -> int: ...  # noqa: N802
     def nvmlDeviceGetPowerUsage(self, handle: object) -> int: ...  # noqa: N802
@@ -76,6 +77,7 @@ class Gpu(NamedTuple):
     power_watts: float | None = None
     power_limit_watts: float | None = None
     processes: tuple[GpuProcess, ...] = ()
+    minor: int | None = None  # of its device node: /dev/nvidia0 is 0
     problem: str | None = None
 
 
@@ -151,6 +153,7 @@ def _read(nvml: Nvml, index: int) -> Gpu:
         power_watts=None if power is None else power / 1000,
         power_limit_watts=None if limit is None else limit / 1000,
         processes=_processes(nvml, handle),
+        minor=_told(nvml, lambda: nvml.nvmlDeviceGetMinorNumber(handle)),
     )
 
 

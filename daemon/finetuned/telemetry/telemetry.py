@@ -115,8 +115,13 @@ class Telemetry:
         if self._newest is None:
             self._wanted.set()
             with anyio.fail_after(LOOK_TIMEOUT_S):
-                await self._looked.wait()
-        assert self._newest is not None
+                return await self.after(None)
+        return self._newest
+
+    async def after(self, snapshot: Snapshot | None) -> Snapshot:
+        """The newest look once there is one that is newer."""
+        while self._newest is None or self._newest is snapshot:
+            await self._looked.wait()
         return self._newest
 
     async def look(self) -> Snapshot:
@@ -129,7 +134,13 @@ class Telemetry:
                 self._history.add(snapshot.monotonic, figures(snapshot, self._newest))
             self._newest = snapshot
             self._looked.set()
+            self._looked = anyio.Event()
             return snapshot
+
+    async def gpus_now(self) -> tuple[Gpu, ...]:
+        """The GPUs as they are at this moment; the history does not hear of it."""
+        async with self._looking:
+            return await self._look_at_gpus()
 
     async def trend(self, *, seconds: int, points: int) -> Trend:
         """The last ``seconds`` in about ``points`` buckets at most."""

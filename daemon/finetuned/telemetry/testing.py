@@ -95,6 +95,10 @@ class FakeNvml:
         """Its memory."""
         return self._gpu(handle, "MemoryInfo").memory
 
+    def nvmlDeviceGetMinorNumber(self, handle: object) -> int:  # noqa: N802
+        """The number of its device node."""
+        return self.gpus.index(self._gpu(handle, "MinorNumber"))
+
     def nvmlDeviceGetUtilizationRates(self, handle: object) -> FakeRates:  # noqa: N802
         """How busy it is."""
         return self._gpu(handle, "UtilizationRates").rates
