@@ -15,6 +15,7 @@ from finetuned.api.doors import FEED
 from finetuned.api.feed import Filter, Subscriber
 from finetuned.api.lists import listing
 from finetuned.api.parameters import LARGEST_SEQ, EventTypes, Flag, Limit, Query, Whole, whole_number
+from finetuned.domain.errors import ArchivedError
 from finetuned_events import LogError
 
 LAST_EVENT_ID = "Last-Event-ID"
@@ -66,6 +67,12 @@ async def _events(
         return await _push(
             call, Filter(stream, query.types, guarded), stream_from if after is None else after
         )
+    archived = await call.queries.archived(stream)
+    if 0 < (after or 0) < archived:
+        raise ArchivedError(
+            f"The events that follow {after} are in an archive, up to {archived}; go on with after={archived}.",
+            param="after",
+        )
     page, has_more = await call.queries.events(
         after=after or 0, limit=query.limit, stream=stream, types=query.types, guarded=guarded
     )
@@ -88,6 +95,9 @@ async def _push(call: Call, wanted: Filter, after: int) -> web.StreamResponse:
     if after > queries.head:
         after = queries.head
         opening += sse.reset(after)
+    elif 0 < after < (archived := await queries.archived(wanted.stream)):
+        after = archived
+        opening += sse.archived(after, queries.head)
     await response.write(opening)
     client = Subscriber(
         transport,

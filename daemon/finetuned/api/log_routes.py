@@ -19,6 +19,20 @@ class BackupRequest(BaseModel):
     path: AbsolutePath = Field(description="an absolute path on the daemon's host; must not exist yet")
 
 
+class ArchiveRequest(BaseModel):
+    """The body of ``POST /v1/log/archive``."""
+
+    model_config = ConfigDict(extra="forbid", defer_build=True)
+
+    upto: str = Field(
+        max_length=64, description="the last to archive: a position of the log, or an RFC 3339 time"
+    )
+    path: AbsolutePath | None = Field(
+        default=None,
+        description="an absolute path on the daemon's host; must not exist yet. Default: in the state directory",
+    )
+
+
 async def statistics(call: Call) -> wire.LogStatistics:
     """Figures about the log."""
     return views.log_statistics(await call.queries.log_statistics())
@@ -37,3 +51,10 @@ async def rebuild(call: Call) -> wire.RebuildReport:
 async def backup(call: Call, body: BackupRequest) -> wire.BackupReport:
     """Write a checked copy of the log."""
     return views.backup_report(await call.commands.backup_log(Path(body.path)))
+
+
+async def archive(call: Call, body: ArchiveRequest) -> wire.ArchiveReport:
+    """Move the beginning of the log, up to what live jobs need, into a compressed file."""
+    upto = await call.queries.position(body.upto)
+    done = await call.commands.archives.archive(upto, None if body.path is None else Path(body.path))
+    return {**views.archive(done.file), "held_back_by": done.held_back_by}

@@ -110,6 +110,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/log", log_routes.statistics, READ, "Figures about the event log"),
     Route("POST", "/v1/log/verify", log_routes.verify, ADMIN, "Check the event log"),
     Route("POST", "/v1/log/rebuild", log_routes.rebuild, ADMIN, "Replay the event log, replace what differs"),
+    Route("POST", "/v1/log/archive", log_routes.archive, ADMIN, "Move the beginning of the event log into a file", status=201),
     Route("POST", "/v1/log/backup", log_routes.backup, ADMIN, "Write a checked copy of the event log", status=201),
 )
 # fmt: on

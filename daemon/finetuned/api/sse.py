@@ -31,8 +31,17 @@ def heartbeat(seq: int) -> bytes:
 
 def reset(head: int) -> bytes:
     """The client's cursor is beyond the head: it knows another log. It goes on from the head."""
-    data = orjson.dumps({"reason": "cursor_beyond_head", "head": head})
-    return b"id: %d\nevent: reset\ndata: %b\n\n" % (head, data)
+    return _reset("cursor_beyond_head", head, head)
+
+
+def archived(position: int, head: int) -> bytes:
+    """What follows the client's cursor is in an archive, up to a position. It goes on from there."""
+    return _reset("archived", position, head)
+
+
+def _reset(reason: str, position: int, head: int) -> bytes:
+    data = orjson.dumps({"reason": reason, "head": head})
+    return b"id: %d\nevent: reset\ndata: %b\n\n" % (position, data)
 
 
 def opening() -> bytes:

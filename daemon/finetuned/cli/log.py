@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +14,7 @@ import click
 from finetuned.cli import console, offline, units
 from finetuned.cli.session import json_option
 from finetuned.client import Client
-from finetuned.wire import BackupReport, RebuildReport, VerifyReport
+from finetuned.wire import Archive, ArchiveReport, BackupReport, RebuildReport, VerifyReport
 
 T = TypeVar("T")
 
@@ -25,18 +27,27 @@ state_dir_option = click.option(
 
 @click.group
 def log() -> None:
-    """Verify, rebuild or back up the event log."""
+    """Verify, rebuild, archive or back up the event log."""
 
 
 @log.command
+@click.option(
+    "--archive",
+    "archived",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Check this archive instead, and that it is one of this log's.",
+)
 @state_dir_option
 @json_option(shape=VerifyReport)
-def verify(*, state_dir: Path | None, as_json: bool) -> int:
+def verify(*, archived: Path | None, state_dir: Path | None, as_json: bool) -> int:
     """Check the whole log: its hash chain, gaps and versions.
 
     The exit code is 1 if something is wrong.
     """
-    report = _done(state_dir, lambda daemon: daemon.verify_log(), offline.verify)
+    if archived is None:
+        report = _done(state_dir, lambda daemon: daemon.verify_log(), offline.verify)
+    else:
+        report = offline.verify_archive(archived, _done(state_dir, _archives, offline.archives))
     if as_json:
         console.emit(report)
     elif report["ok"]:
@@ -45,7 +56,10 @@ def verify(*, state_dir: Path | None, as_json: bool) -> int:
     else:
         for problem in report["problems"]:
             console.say(str(problem))
-        console.note("The log was changed or damaged. Keep the file, and go back to a backup that verifies.")
+        what = "log" if archived is None else "archive"
+        console.note(
+            f"The {what} was changed or damaged. Keep the file, and go back to a copy that verifies."
+        )
     return 0 if report["ok"] else 1
 
 
@@ -60,6 +74,34 @@ def rebuild(*, state_dir: Path | None, as_json: bool) -> None:
         return
     for table in report["tables"]:
         console.say(f"{table['table']}: {table['rows']} rows, {'equal' if table['equal'] else 'put right'}")
+
+
+@log.command
+@click.option(
+    "--upto",
+    required=True,
+    metavar="SEQ|TIME|AGE",
+    help="The last event to archive: a position, an RFC 3339 time, or an age such as 90d or 12h.",
+)
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+@json_option(shape=ArchiveReport)
+def archive(*, upto: str, path: Path | None, as_json: bool) -> None:
+    """Move the beginning of the log into a compressed, checked file; nothing of it is lost.
+
+    PATH is a new file on the daemon's machine. Default: archives/ in the state directory. Events of jobs that have not
+    ended stay, and all that follow them.
+    """
+    target = None if path is None else str(path.expanduser().absolute())
+    moment = _moment(upto)
+    report = _asked(lambda daemon: daemon.archive_log(moment, target))
+    if as_json:
+        console.emit(report)
+        return
+    console.say(
+        f"{report['path']}: {units.size(report['bytes'])}, events {report['first']} to {report['last']}."
+    )
+    if report["held_back_by"]:
+        console.note(f"No further: {report['held_back_by']}.")
 
 
 @log.command
@@ -80,15 +122,32 @@ def backup(*, path: Path, state_dir: Path | None, as_json: bool) -> None:
         console.say(f"{report['path']}: {units.size(report['bytes'])}, up to event {report['head']['seq']}.")
 
 
+AGE = re.compile(r"([0-9]{1,5})([dh])")
+
+
+def _moment(upto: str) -> str:
+    """An age as the time that it means; what else there is goes to the daemon as it stands."""
+    if (age := AGE.fullmatch(upto)) is None:
+        return upto
+    length = timedelta(days=int(age[1])) if age[2] == "d" else timedelta(hours=int(age[1]))
+    return (datetime.now(UTC) - length).isoformat()
+
+
+async def _archives(daemon: Client) -> list[Archive]:
+    return (await daemon.log_state())["archives"]
+
+
+def _asked(online: Callable[[Client], Awaitable[T]]) -> T:
+    async def work() -> T:
+        async with Client() as daemon:
+            return await online(daemon)
+
+    return anyio.run(work)
+
+
 def _done(
     state_dir: Path | None,
     online: Callable[[Client], Awaitable[T]],
     alone: Callable[[Path], Awaitable[T]],
 ) -> T:
-    async def work() -> T:
-        if state_dir is not None:
-            return await alone(state_dir)
-        async with Client() as daemon:
-            return await online(daemon)
-
-    return anyio.run(work)
+    return _asked(online) if state_dir is None else anyio.run(alone, state_dir)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetuned import store, views, wire
 from finetuned.domain.errors import NotFoundError, Rejected
-from finetuned_events import EventLog, LogError, LogLockedError, NoState
+from finetuned_events import ArchiveError, EventLog, LogError, LogLockedError, NoState, archive
 
 LOG_FILE = "events.sqlite"
 
@@ -18,6 +18,32 @@ async def verify(state_dir: Path) -> wire.VerifyReport:
     async with _reading(state_dir) as log:
         report = await log.verify()
     return views.verify_report(report)
+
+
+async def archives(state_dir: Path) -> list[wire.Archive]:
+    """The archives that hold the beginning of the log; as ``GET /v1/log`` lists them."""
+    async with _reading(state_dir) as log:
+        return [views.archive(seal) for seal in log.seals]
+
+
+def verify_archive(path: Path, known: list[wire.Archive]) -> wire.VerifyReport:
+    """Read an archive through, and look for its place among those that a log ``known`` to have been archived has."""
+    try:
+        file = archive.check(path)
+    except ArchiveError as error:
+        nothing: wire.Anchor = {"seq": 0, "hash": bytes(32).hex()}
+        return {"ok": False, "events": 0, "head": nothing, "problems": [str(error)]}
+    found = views.archive(file)
+    place = ("first", "last", "hash", "previous_hash")
+    joins = any(all(found[key] == each[key] for key in place) for each in known)  # type: ignore[literal-required]
+    problems = (
+        []
+        if joins
+        else [
+            f"The file holds, and no archive of this log has its events {found['first']} to {found['last']}."
+        ]
+    )
+    return {"ok": joins, "events": file.events, "head": views.anchor(file.head), "problems": list(problems)}
 
 
 async def rebuild(state_dir: Path) -> wire.RebuildReport:

@@ -178,6 +178,40 @@ class Check(TypedDict):
     remedy: str | None
 
 
+class InBackup(TypedDict):
+    """A model, dataset or checkpoint that the log names. ``sha256`` is a dataset's own, of a model or checkpoint that of
+    its manifest. ``reason`` says why it is not included; null if it is.
+    """
+
+    what: str
+    name: str
+    path: str
+    bytes: int
+    sha256: str | None
+    included: bool
+    reason: str | None
+
+
+class BackupMade(TypedDict):
+    """A backup: the log's ``head`` in it, how many ``files`` and ``bytes`` it has, and what the log names beside it."""
+
+    path: str
+    made_at: str
+    head: wire.Anchor
+    files: int
+    bytes: int
+    listed: list[InBackup]
+
+
+class Restored(BackupMade):
+    """What was put back, and where. ``former_log`` is where the log of before lies now, null if there was none;
+    ``state_dir`` is null if the backup was only checked.
+    """
+
+    state_dir: str | None
+    former_log: str | None
+
+
 class Diagnosis(TypedDict):
     """Every check. ``ok`` is false if one of them failed; warnings do not count."""
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from finetuned.client.calls import Calls, given, part
-from finetuned.wire import BackupReport, Drain, LogStatistics, NewToken, RebuildReport, Token, VerifyReport
+from finetuned.wire import (
+    ArchiveReport,
+    BackupReport,
+    Drain,
+    LogStatistics,
+    NewToken,
+    RebuildReport,
+    Token,
+    VerifyReport,
+)
 
 Json = Any
 
@@ -72,6 +81,11 @@ class AdministrationCalls(Calls):
     async def backup_log(self, path: str) -> BackupReport:
         """Write a checked copy of the log to ``path``, a path on the daemon's machine."""
         report: BackupReport = await self._care("backup", path=path)
+        return report
+
+    async def archive_log(self, upto: str, path: str | None = None) -> ArchiveReport:
+        """Move the events up to a position or an RFC 3339 time into a file, on the daemon's machine."""
+        report: ArchiveReport = await self._care("archive", **given(upto=upto, path=path))
         return report
 
     async def _care(self, what: str, **body: Json) -> Any:

@@ -202,3 +202,4 @@ class SyncClient:
     verify_log = _waiting(Client.verify_log)
     rebuild_log = _waiting(Client.rebuild_log)
     backup_log = _waiting(Client.backup_log)
+    archive_log = _waiting(Client.archive_log)

@@ -12,6 +12,7 @@ import anyio.to_thread
 from finetuned import templates
 from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.commands.appending import Appending
+from finetuned.commands.archiving import ArchiveCommands
 from finetuned.commands.datasets import AuditPlan, DatasetCommands
 from finetuned.commands.pauses import PauseCommands
 from finetuned.commands.secrets import SecretCommands
@@ -60,11 +61,13 @@ class Commands:
     templates: TemplateCommands = field(init=False)
     pauses: PauseCommands = field(init=False)
     drain: Drain = field(init=False)
+    archives: ArchiveCommands = field(init=False)
 
     def __post_init__(self) -> None:
         self.templates = TemplateCommands(self.appending, self.registry, self.paths)
         self.pauses = PauseCommands(self.appending, self.queries)
         self.drain = Drain(self.appending.log, self.appending.board)
+        self.archives = ArchiveCommands(self.appending.log, self.appending.board)
 
     async def submit(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None

@@ -104,6 +104,15 @@ class PermissionDeniedError(FinetunedError):
     kind = "permission_error"
 
 
+class ArchivedError(FinetunedError):
+    """What is asked for was in events that are in an archive by now."""
+
+    code = "archived"
+    status = 410
+    exit_code = 3
+    kind = "invalid_request_error"
+
+
 class TooLargeError(FinetunedError):
     """The body is larger than this daemon takes."""
 

@@ -210,6 +210,10 @@ class Queries:
         """A page of events with the position that was looked at; short work whatever the filter."""
         return await self.log.scan(after=after, limit=limit, stream=stream, types=types)
 
+    async def archived(self, stream: str | None = None) -> int:
+        """Up to where the events, of all streams or of one, are in archives; 0 if none are."""
+        return self.log.sealed if stream is None else await self.log.archived(stream)
+
     async def log_statistics(self) -> LogStatistics:
         """Figures about the log."""
         return await self.log.statistics()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from finetuned.domain.errors import InvalidRequestError
+from finetuned.domain.errors import ArchivedError, InvalidRequestError
 from finetuned.store import Log, queries
 
 LARGEST_SEQ = 2**63 - 1
@@ -13,12 +13,23 @@ LARGEST_SEQ = 2**63 - 1
 async def position(log: Log, at: str) -> int:
     """The position of the newest event up to a moment: a position itself, or an RFC 3339 time.
 
-    Raises ``InvalidRequestError`` for what is neither.
+    Raises ``InvalidRequestError`` for what is neither, ``ArchivedError`` for one before the log's newest seal.
     """
     if at.isascii() and at.isdigit() and len(at) <= 19 and int(at) <= LARGEST_SEQ:
-        return min(int(at), log.head)
-    rows = await log.fetch(queries()["select_position"], (microseconds(at),))
-    return int(rows[0][0])
+        found = min(int(at), log.head)
+        is_archived = found < log.sealed
+    else:
+        moment = microseconds(at)
+        is_archived = bool(log.seals) and moment < log.seals[-1].at
+        rows = await log.fetch(queries()["select_position"], (moment,))
+        found = int(rows[0][0])
+    if is_archived:
+        raise ArchivedError(
+            f"What was before event {log.sealed} is in an archive ({log.seals[-1].file.name}); ask for {log.sealed} or a"
+            " later one.",
+            param="at",
+        )
+    return found
 
 
 def microseconds(at: str) -> int:

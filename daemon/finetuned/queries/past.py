@@ -15,12 +15,12 @@ import anyio.to_thread
 import orjson
 
 from finetuned.domain import facts, job
-from finetuned.domain.errors import InvalidRequestError, NotFoundError
+from finetuned.domain.errors import ArchivedError, InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Model
 from finetuned.domain.states import JobState
 from finetuned.domain.world import Slot, World
-from finetuned.store import Log, queries
+from finetuned.store import Log, fill, job_from, queries
 from finetuned_events import Event
 
 PAGE = 2_000  # events that are folded at once
@@ -55,13 +55,15 @@ class Past:
     async def job(self, job_id: str, at: int) -> Job:
         """The job as it was after event ``at``. Raises ``NotFoundError`` if it was not there yet."""
         stream, after = f"job/{job_id}", 0
-        found: Job | None = None
+        sealed = self.log.sealed
+        found = await self._sealed_job(job_id)
         while True:
             page = await self.log.read(after=after, before=at + 1, limit=PAGE, stream=stream, types=_FOLDED)
             found = await anyio.to_thread.run_sync(partial(_folded, found, job_id, page))
             if len(page) < PAGE:
                 break
             after = page[-1].seq
+        self._still(sealed)
         if found is None or found.deleted:
             raise NotFoundError(f"There was no job {job_id!r} at event {at}; name a later one.", param="at")
         (shown,) = await self._with_progress([found], at)
@@ -74,11 +76,33 @@ class Past:
         """
         position = min(at, self.log.head)
         kept = self._taken_out()
-        if kept is None or kept.position > position:
-            kept = Kept(0, World())
+        if kept is None or not self.log.sealed <= kept.position <= position:
+            kept = await self._beginning()
         await self._fold(kept.world, partial(self.log.read, types=_FOLDED), kept.position, position)
         self._keep(Kept(position, kept.world))
         return kept.world
+
+    def _still(self, sealed: int) -> None:
+        """Raise ``ArchivedError`` if events were archived while they were folded: some of them may be missing."""
+        if self.log.sealed != sealed:
+            raise ArchivedError(
+                f"Events up to {self.log.sealed} were archived just now; ask again.", param="at"
+            )
+
+    async def _sealed_job(self, job_id: str) -> Job | None:
+        """The job as it was where the beginning of the log was archived."""
+        if not self.log.sealed:
+            return None
+        rows = await self.log.fetch(queries()["select_sealed_job"], (job_id,))
+        return job_from(rows[0][0]) if rows else None
+
+    async def _beginning(self) -> Kept:
+        """The world at the newest seal; an empty one for a log that is whole."""
+        kept = Kept(self.log.sealed, World())
+        if kept.position:
+            rows = await self.log.fetch(queries()["select_sealed_world"])
+            await anyio.to_thread.run_sync(fill, kept.world, rows)
+        return kept
 
     def _keep(self, kept: Kept) -> None:
         self._kept = kept
@@ -93,8 +117,10 @@ class Past:
         return kept
 
     async def _fold(self, world: World, read: Read, after: int, position: int) -> None:
+        sealed = self.log.sealed
         while after < position:
             page = await read(after=after, before=position + 1, limit=PAGE)
+            self._still(sealed)
             await anyio.to_thread.run_sync(_apply, world, page)
             if len(page) < PAGE:
                 return
@@ -138,14 +164,16 @@ class Past:
 
     async def devices(self, at: int) -> list[Slot]:
         """The devices that were there, and who held them."""
-        world = World()
-        await self._fold(world, partial(self.log.read, stream="devices"), 0, at)
+        begun = await self._beginning()
+        world = begun.world
+        await self._fold(world, partial(self.log.read, stream="devices"), begun.position, at)
         return sorted(world.slots.values(), key=lambda slot: slot.id)
 
     async def models(self, at: int) -> list[Model]:
         """The models that could be named."""
-        world = World()
-        await self._fold(world, partial(self.log.read, types=_OF_MODELS), 0, at)
+        begun = await self._beginning()
+        world = begun.world
+        await self._fold(world, partial(self.log.read, types=_OF_MODELS), begun.position, at)
         return sorted(world.models.values(), key=lambda model: model.name)
 
     async def _with_progress(self, found: list[Job], at: int) -> list[Job]:
@@ -153,11 +181,12 @@ class Past:
         streams = orjson.dumps([f"job/{each.id}" for each in found]).decode()
         rows = await self.log.fetch(queries()["select_newest"], (streams, at))
         newest = {stream.removeprefix("job/"): rest for stream, *rest in rows}
-        return [_updated(each, *newest[each.id]) for each in found]
+        # One that is not there is as it was: all its events are in archives.
+        return [_updated(each, *newest[each.id]) if each.id in newest else each for each in found]
 
 
 def _updated(found: Job, version: int, seq: int, at: int, progress: bytes | None) -> Job:
-    told = None if progress is None else orjson.loads(progress)
+    told = found.progress if progress is None else orjson.loads(progress)
     return replace(found, version=version, updated_seq=seq, updated_at=at, progress=told)
 
 

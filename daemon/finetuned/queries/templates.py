@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finetuned.board import Board
 from finetuned.domain import facts, template_decisions
-from finetuned.domain.errors import NotFoundError
+from finetuned.domain.errors import ArchivedError, NotFoundError
 from finetuned.domain.registers import Template
 from finetuned.store import Log
 
@@ -36,6 +36,11 @@ class TemplateQueries:
         found, _ = await self.versions(name, after=None if version is None else version + 1, limit=1)
         if found and found[0].version == version:
             return found[0]
+        if version is not None and version < newest.version and await self.log.archived(f"template/{name}"):
+            raise ArchivedError(
+                f"Version {version} of the template {name!r} is in an archive of the log; name a later one.",
+                param="version",
+            )
         raise NotFoundError(
             f"The template {name!r} has no version {version}; its newest is {newest.version}.",
             param="version",

@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from finetuned.domain import facts
+from finetuned.domain.errors import ArchivedError
 from finetuned.domain.job import Job
 from finetuned.results.series import Curves, Run, Series, Thinner, trajectory
 from finetuned.store import Log
@@ -65,6 +66,11 @@ class CurveReader:
         self, job: Job, *, points: int, names: Collection[str] | None, each_attempt: bool, until: int | None
     ) -> Found:
         """The curves of a job up to position ``until`` (``None``: now), each of about ``points`` points."""
+        if await self._log.archived(f"job/{job.id}"):
+            raise ArchivedError(
+                f"The events of {job.id} are in an archive of the log ({self._log.seals[-1].file.name}), and its curves"
+                " with them; `zcat` prints them."
+            )
         fold: _Fold
         if until is None:
             head = self._log.head

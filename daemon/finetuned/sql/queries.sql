@@ -22,9 +22,10 @@ ORDER BY seq DESC LIMIT ?5;
 SELECT state, kind, COUNT(*) FROM jobs WHERE state IN ('succeeded', 'failed', 'cancelled') GROUP BY state, kind;
 
 -- select_position --
--- The newest position up to a time. Times never decrease with positions (1, 2, 3, …), so it is searched by halves.
+-- The newest position up to a time. Times never decrease with positions (without gaps), so it is searched by halves,
+-- from the first that is not in an archive.
 WITH RECURSIVE halves (seq, half) AS (
-    SELECT 0, 1 << 40
+    SELECT coalesce((SELECT min(seq) - 1 FROM events), 0), 1 << 40
     UNION ALL
     SELECT seq + iif((SELECT at FROM events WHERE events.seq = halves.seq + half) <= ?1, half, 0), half / 2
     FROM halves WHERE half > 0
@@ -40,7 +41,8 @@ WITH asked AS (
 found AS (
     SELECT name, id, (
         WITH RECURSIVE halves (version, half) AS (
-            SELECT 0, 1 << 40
+            SELECT
+                coalesce((SELECT min(events.version) - 1 FROM events WHERE stream = asked.id), 0), 1 << 40
             UNION ALL
             SELECT
                 version + iif(
@@ -61,6 +63,15 @@ SELECT found.name, events.version, events.seq, events.at, (
     ORDER BY progress.version DESC LIMIT 1
 )
 FROM found JOIN events ON events.stream = found.id AND events.version = found.newest;
+
+-- select_sealed_world --
+-- Everything as it was where the beginning of the log was archived, ended jobs too.
+SELECT 'job', id, document FROM "sealed:jobs"
+UNION ALL SELECT 'device', id, document FROM "sealed:devices"
+UNION ALL SELECT register, key, document FROM "sealed:registers";
+
+-- select_sealed_job --
+SELECT document FROM "sealed:jobs" WHERE id = ?;
 
 -- clear_devices --
 DELETE FROM devices;

@@ -13,7 +13,16 @@ from finetuned.domain.registers import Model, Token
 from finetuned.domain.world import Slot
 from finetuned.results import checkpoints
 from finetuned.results.checkpoints import Looked
-from finetuned_events import Anchor, BackupReport, Event, LogStatistics, RebuildReport, VerifyReport
+from finetuned_events import (
+    Anchor,
+    ArchiveFile,
+    BackupReport,
+    Event,
+    LogStatistics,
+    RebuildReport,
+    Seal,
+    VerifyReport,
+)
 from finetuned_sdk import JobKind
 
 

@@ -16,7 +16,16 @@ from finetuned.wire.health import Alive, Ready
 from finetuned.wire.jobs import Alert, Attempt, Job, JobError, Kind, Stopping
 from finetuned.wire.lineage import DerivedModel, Lineage, LineageDataset, LineageJob, LineageModel, NextStep
 from finetuned.wire.lists import Deleted, Page
-from finetuned.wire.log import Archive, ArchiveReport, Anchor, BackupReport, LogStatistics, RebuildReport, TableReport, VerifyReport
+from finetuned.wire.log import (
+    Anchor,
+    Archive,
+    ArchiveReport,
+    BackupReport,
+    LogStatistics,
+    RebuildReport,
+    TableReport,
+    VerifyReport,
+)
 from finetuned.wire.models import Model
 from finetuned.wire.output import AttemptCounts, LogCounts, LogLine
 from finetuned.wire.secrets import Secret
@@ -29,6 +38,8 @@ __all__ = (
     "Alert",
     "Alive",
     "Anchor",
+    "Archive",
+    "ArchiveReport",
     "Artifact",
     "ArtifactContents",
     "ArtifactFile",

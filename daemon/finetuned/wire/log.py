@@ -16,8 +16,30 @@ class Anchor(TypedDict):
     hash: str
 
 
+class Archive(TypedDict):
+    """Events ``first`` to ``last`` in a file of ``bytes`` with that SHA-256. ``hash`` is that of the last,
+    ``previous_hash`` that of the event before the first.
+    """
+
+    path: str
+    first: int
+    last: int
+    hash: str
+    previous_hash: str
+    bytes: int
+    sha256: str
+
+
+class ArchiveReport(Archive):
+    """What was archived. ``held_back_by`` says why it was not as much as was asked for; null if it was."""
+
+    held_back_by: str | None
+
+
 class LogStatistics(TypedDict):
-    """Figures about the log, since it was opened. ``busy_seconds``: how long the transaction in progress has taken."""
+    """Figures about the log, since it was opened. ``busy_seconds``: how long the transaction in progress has taken;
+    ``archives``: where its beginning is, the oldest first.
+    """
 
     object: Literal["log"]
     head: int
@@ -27,6 +49,7 @@ class LogStatistics(TypedDict):
     failed_commits: int
     wal_bytes: int
     database_bytes: int
+    archives: list[Archive]
     read_only: str | None
 
 

@@ -1,0 +1,86 @@
+"""The way in for archiving the log's beginning: part of :mod:`finetuned.commands.door`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetuned.board import Board
+from finetuned.domain.errors import InvalidRequestError, Rejected
+from finetuned.domain.facts import (
+    DatasetDeleted,
+    DatasetRegistered,
+    JobCancelled,
+    JobDeleted,
+    JobFailed,
+    JobSucceeded,
+)
+from finetuned.store import Log
+from finetuned_events import ArchiveError, ArchiveFile
+
+#: Followers that must have seen an event before it goes, and the types that they want.
+FOLLOWED: dict[str, Collection[str]] = {
+    "file-remover": (JobDeleted.type,),
+    "dataset-remover": (
+        DatasetDeleted.type,
+        DatasetRegistered.type,
+        JobSucceeded.type,
+        JobFailed.type,
+        JobCancelled.type,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What was archived, and what kept it from being as much as was asked for; ``None`` if nothing did."""
+
+    file: ArchiveFile
+    held_back_by: str | None
+
+
+@dataclass(slots=True)
+class ArchiveCommands:
+    """Seals the log behind events that nothing alive needs."""
+
+    log: Log
+    board: Board
+
+    async def archive(self, upto: int, destination: Path | None = None) -> Archived:
+        """Archive the events up to ``upto``, or up to the first of a job that has not ended, if that comes before.
+
+        Raises ``Rejected`` if that leaves nothing, ``InvalidRequestError`` if the file cannot be written.
+        """
+        if destination is not None and not destination.is_absolute():
+            raise InvalidRequestError(
+                f"path must be absolute (the daemon's directory is not yours); got {str(destination)!r}.",
+                param="path",
+            )
+        limit, reason = await self._limit(upto)
+        if limit <= self.log.sealed:
+            why = f": {reason}" if reason else f"; events up to {self.log.sealed} are archived already"
+            raise Rejected(
+                "nothing_to_archive", f"Nothing can be archived{why}. Name a later position, or wait."
+            )
+        try:
+            file = await self.log.archive(limit, destination)
+        except ArchiveError as error:
+            raise InvalidRequestError(str(error), param="path", code=error.code) from None
+        return Archived(file, reason)
+
+    async def _limit(self, upto: int) -> tuple[int, str | None]:
+        """How far can be archived, and why not further."""
+        limit, reason = upto, None
+        if limit >= self.log.head:
+            limit, reason = self.log.head - 1, "the newest event stays"
+        world = await self.board.world()
+        for job in world.live_jobs():  # all its events are wanted: its curves, its supervision
+            if job.seq <= limit:
+                limit, reason = job.seq - 1, f"job {job.id} has not ended, and its events begin at {job.seq}"
+        for name, types in FOLLOWED.items():
+            after = await self.log.position(name)
+            waiting = await self.log.read(after=after, before=limit + 1, types=types, limit=1)
+            if waiting:
+                limit, reason = waiting[0].seq - 1, f"{name} has not seen event {waiting[0].seq} yet"
+        return limit, reason
