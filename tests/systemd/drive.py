@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 INSIDE = Path(__file__).with_name("inside.py")
 LIMIT_S = 420.0  # it takes a third of that
 SIZE = 3 << 30  # bytes that all of it takes at most
+OVER_REBOOT = "over-reboot.txt"  # there once the checks of the first boot are through
 TARGET = "check-finetuned.target"
 
 _TARGET = """[Unit]
@@ -56,6 +57,9 @@ def main() -> int:
                 furnish(root, wheels, python)
                 print(f"prepared in {time.monotonic() - began:.0f} s; booting", flush=True)
                 output = boot(root)
+                if (root / OVER_REBOOT).exists():
+                    print("the machine is down; booting it again", flush=True)
+                    output += boot(root)
                 results = root / "results.txt"
                 said = results.read_text(encoding="utf-8") if results.exists() else ""
     except Unavailable as reason:
@@ -68,7 +72,7 @@ def main() -> int:
         print("The machine did not get through the checks.")
         return 1
     print(f"{time.monotonic() - began:.0f} s")
-    return 0 if done[0][1] == done[0][3] else 1
+    return 0 if len(done) == 2 and all(each[1] == each[3] for each in done) else 1
 
 
 # ---- what is needed --------------------------------------------------------------------------------------

@@ -33,13 +33,21 @@ OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(WHEELS), "PIP_NO_CACHE_DIR
 
 Check = Callable[[], str | None]
 
+OVER_REBOOT = Path("/over-reboot.txt")  # the job that runs when the machine goes down
+
 CHECKS: list[Check] = []
+CHECKS_AFTER_REBOOT: list[Check] = []
 _job = ""
 _workers: list[int] = []
 
 
 def check(function: Check) -> Check:
     CHECKS.append(function)
+    return function
+
+
+def check_after_reboot(function: Check) -> Check:
+    CHECKS_AFTER_REBOOT.append(function)
     return function
 
 
@@ -112,8 +120,13 @@ def attempt_processes(job: str) -> list[int]:
 
 
 def steps() -> list[int]:
+    """The steps of the job that lives through it all."""
+    return steps_of(_job)
+
+
+def steps_of(job: str) -> list[int]:
     """The steps that the log tells of."""
-    said = run("/usr/local/bin/finetune", "events", _job, "--json").splitlines()
+    said = run("/usr/local/bin/finetune", "events", job, "--json").splitlines()
     events = [json.loads(line) for line in said]
     return [each["data"]["current_step"] for each in events if each["type"] == "job.progress"]
 
@@ -409,6 +422,47 @@ def a_user_can_have_a_service_of_their_own() -> None:
 
 
 @check
+def a_drained_service_stays_down_until_it_is_started_and_its_job_goes_on_then() -> None:
+    sockets = ("finetuned.socket", "finetuned-tcp.socket")
+    run("systemctl", "start", UNIT)
+    job = finetune("run", "fake", "--param", "steps=100000", "--param", "step_seconds=0.15")["id"]
+    eventually(lambda: len(steps_of(job)) > 3, "some steps")
+    run("systemctl", "stop", *sockets, code=None)  # or the next client would start it
+    run("/usr/local/bin/finetune", "drain")
+    eventually(lambda: show("ActiveState") == "inactive", "the end of the service")
+    assert (show("Result"), attempt_processes(job)) == ("success", [])
+    run("systemctl", "start", "finetuned.socket", UNIT)
+    eventually(lambda: finetune("show", job)["attempt"] == 2, "the second attempt")
+    done = len(steps_of(job))
+    eventually(lambda: len(steps_of(job)) > done + 3, "more steps")
+    told = steps_of(job)
+    assert told == list(range(1, len(told) + 1)), told
+    run("/usr/local/bin/finetune", "stop-workers", "--yes")
+
+
+@check
+def a_job_runs_when_the_machine_is_shut_down() -> None:
+    job = finetune("run", "fake", "--param", "steps=100000", "--param", "step_seconds=0.15")["id"]
+    eventually(lambda: len(steps_of(job)) > 5, "some steps")
+    OVER_REBOOT.write_text(job)
+
+
+@check_after_reboot
+def it_saved_a_checkpoint_while_the_system_stopped_and_goes_on_by_itself() -> str:
+    job = OVER_REBOOT.read_text()
+    eventually(lambda: finetune("show", job)["attempt"] == 2, "the second attempt")
+    first, second = finetune("show", job)["attempts"][-2:]
+    assert (first["outcome"], first["cause"]) == ("paused", "the system stops"), first
+    assert second["resume_from"] is not None
+    done = len(steps_of(job))
+    eventually(lambda: len(steps_of(job)) > done + 3, "more steps")
+    told = steps_of(job)
+    assert told == list(range(1, len(told) + 1)), told  # none lost, none twice
+    run("/usr/local/bin/finetune", "stop-workers", "--yes")
+    return f"; {done} steps before and after"
+
+
+@check_after_reboot
 def uninstalling_removes_what_was_installed_and_keeps_the_log() -> None:
     run("systemctl", "start", UNIT)
     run("/usr/local/bin/finetune", "uninstall-service", "--yes")
@@ -426,8 +480,9 @@ def uninstalling_removes_what_was_installed_and_keeps_the_log() -> None:
 
 def main() -> int:
     done = 0
-    with RESULTS.open("w") as results:
-        for each in CHECKS:
+    checks = CHECKS_AFTER_REBOOT if OVER_REBOOT.exists() else CHECKS
+    with RESULTS.open("a") as results:
+        for each in checks:
             began = time.monotonic()
             try:
                 figure = each() or ""
@@ -440,8 +495,8 @@ def main() -> int:
             results.flush()
             if line.startswith("FAILED"):  # those after it build on it
                 break
-        results.write(f"DONE {done} of {len(CHECKS)}\n")
-    return 0 if done == len(CHECKS) else 1
+        results.write(f"DONE {done} of {len(checks)}\n")
+    return 0 if done == len(checks) else 1
 
 
 if __name__ == "__main__":
