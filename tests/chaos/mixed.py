@@ -20,7 +20,6 @@ from tests.chaos.world import World, details, figures
 
 #: hours; keys of repeated requests are kept for a day of wall clock, so that two steps together stay below one
 CLOCK_H = (-11, 11)
-TIMED = ("attempt.intervened",)  # what only a time-out causes
 
 
 class Trouble:
@@ -130,14 +129,17 @@ def run(task: Task) -> Row:
                 trouble.cause()
         found = world.reckon()
         world.server.kill()
-    timed = [event for event in found.events if event["type"] in TIMED]
+    watched = [event["data"] for event in found.events if event["type"] == "attempt.intervened"]
+    timed = [
+        data for data in watched if data["failure"] is not None
+    ]  # without one it is a cancellation's kill
     row = Row(NAME, f"everything at once for {task.amount} s: " + _listed(trouble.done))
     row.figures = [
         Figure("cuts of clients", sum(each.cuts for each in world.watchers)),
         none_of("time-outs that the clock's steps set off", timed),
         *figures([found]),
     ]
-    row.details = [*notes, *(str(event) for event in timed), *details([found])]
+    row.details = [*notes, *map(str, timed), *details([found])]
     return row
 
 

@@ -86,13 +86,13 @@ def test_a_watcher_that_missed_or_doubled_something_is_found(
 ) -> None:
     watcher = Watcher(tmp_path / "s", random.Random(1))
     watcher.seen = [(seq, f'{{"seq": {seq}}}'.encode()) for seq in seen]
-    assert compare([watcher], [{"seq": seq} for seq in (1, 2, 3)])[:3] == expected
+    assert compare([watcher], [{"seq": seq} for seq in (1, 2, 3)], 3)[:3] == expected
 
 
 def test_an_event_that_a_watcher_was_shown_otherwise_is_found(tmp_path: Path) -> None:
     watcher = Watcher(tmp_path / "s", random.Random(1))
     watcher.seen = [(1, b'{"seq": 1, "type": "other"}')]
-    assert compare([watcher], [{"seq": 1}])[2] == 1
+    assert compare([watcher], [{"seq": 1}], 1)[2] == 1
 
 
 def test_chunks_are_put_together_wherever_they_are_cut() -> None:

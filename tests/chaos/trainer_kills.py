@@ -23,7 +23,11 @@ from tests.chaos.world import World, details, figures
 from finetuned_sdk import manifest
 from finetuned_sdk.errors import JobError
 
-KILLS_OF_A_JOB = 4  # the backoff doubles with each, up to minutes; other jobs run meanwhile
+KILLS_OF_A_JOB = (
+    2,
+    4,
+)  # of few kills in all, of many: the backoff doubles with each, but other jobs run meanwhile
+MANY = 20
 SAVE_S = 0.08  # a checkpoint of the tiny model takes about so long; where in it the kill falls is chance
 STOPPED_S = 5.0
 
@@ -33,13 +37,14 @@ Event = Mapping[str, Any]
 class Killer:
     """Stops a trainer when it saves, looks how far the checkpoint is, and kills it if it is in the middle."""
 
-    def __init__(self, world: World, straight: str, kills: int) -> None:
+    def __init__(self, world: World, straight: str, kills: int, *, of_a_job: int) -> None:
         self.kills: Counter[str] = Counter()  # by what was there of the checkpoint
         self.resumed = 0
         self.problems: list[str] = []
         self._world = world
         self._straight = straight
         self._wanted = kills
+        self._of_a_job = of_a_job
         self._tried: dict[str, int] = {}  # attempts of each job that were, or are being, killed
         self._killed: dict[str, set[int]] = {}
         self._starting: dict[str, Event] = {}
@@ -69,7 +74,7 @@ class Killer:
         if job == self._straight or self._starting[job]["purpose"] != "run":
             return False
         tried = self._tried.get(job, 0)
-        if tried >= KILLS_OF_A_JOB or sum(self._tried.values()) >= self._wanted:
+        if tried >= self._of_a_job or sum(self._tried.values()) >= self._wanted:
             return False
         self._tried[job] = tried + 1
         return True
@@ -133,13 +138,14 @@ def half_made(bundle: Path, name: str) -> str | None:
 def run(task: Task) -> Row:
     """Kill as many trainers as the task says, each in the middle of a checkpoint."""
     tiny = Tiny(task.scratch)
-    count = -(-task.amount // KILLS_OF_A_JOB)
+    of_a_job = KILLS_OF_A_JOB[task.amount >= MANY]
+    count = -(-task.amount // of_a_job)
     with World(task, slots=CORES) as world:
         server = world.server.start()
-        request = {"kind": "sft", "params": tiny.params(), "max_attempts": KILLS_OF_A_JOB + 4}
+        request = {"kind": "sft", "params": tiny.params(), "max_attempts": of_a_job + 4}
         straight = str(server.ok("POST", "/v1/jobs", {**request, "priority": 10})["id"])
         jobs = [str(server.ok("POST", "/v1/jobs", request)["id"]) for _ in range(count)]
-        killer, last = Killer(world, straight, task.amount), 0
+        killer, last = Killer(world, straight, task.amount, of_a_job=of_a_job), 0
         deadline = time.monotonic() + 120 + 60 * task.amount
         while any(job["state"] not in {"succeeded", "failed"} for job in server.jobs()):
             if time.monotonic() > deadline:

@@ -148,14 +148,16 @@ class Body:
         return found
 
 
-def compare(watchers: Sequence[Watcher], events: Sequence[Event]) -> tuple[int, int, int, list[str]]:
-    """Events that watchers missed, had twice, and had other than the log has them; with details."""
+def compare(
+    watchers: Sequence[Watcher], events: Sequence[Event], head: int
+) -> tuple[int, int, int, list[str]]:
+    """Events up to ``head`` that watchers missed, had twice, and had other than the log has them; with details."""
     wanted = {event["seq"]: event for event in events}
     missing = repeated = different = 0
     details: list[str] = []
     for number, watcher in enumerate(watchers):
         positions = [seq for seq, _ in watcher.seen]
-        lacking = wanted.keys() - set(positions)
+        lacking = {seq for seq in wanted if seq <= head} - set(positions)
         missing += len(lacking)
         repeated += len(positions) - len(set(positions))
         wrong = [seq for seq, data in watcher.seen if seq not in wanted or json.loads(data) != wanted[seq]]
