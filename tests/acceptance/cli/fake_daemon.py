@@ -55,6 +55,7 @@ class FakeDaemon:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.jobs: dict[str, dict[str, Json]] = {}
+        self.becomes: dict[str, Json] = {"state": "paused"}  # of a job that is to pause or to save
         self.events: list[dict[str, Json]] = []
         self.models: list[dict[str, Json]] = []
         self.tokens: list[dict[str, Json]] = []
@@ -230,7 +231,7 @@ class FakeDaemon:
         yield web.post("/v1/jobs/{id}/cancel", self._cancel)
         yield web.post("/v1/jobs/{id}/pause", self._pause)
         yield web.post("/v1/jobs/{id}/resume", self._resume)
-        yield web.post("/v1/jobs/{id}/checkpoint", self._one_job)
+        yield web.post("/v1/jobs/{id}/checkpoint", self._checkpoint)
         yield web.post("/v1/jobs/{id}/retry", self._retry)
         yield web.get("/v1/jobs/{id}/events", self._events)
         yield web.get("/v1/jobs/{id}/logs", self._logs)
@@ -323,9 +324,24 @@ class FakeDaemon:
         return web.json_response(job)
 
     async def _pause(self, request: web.Request) -> web.Response:
+        """Answer that it is pausing, and be as ``becomes`` says right after."""
         job = self.jobs[request.match_info["id"]]
-        job |= {"state": "pausing", "seq": len(self.events)}
-        return web.json_response(job)
+        answer = job | {"state": "pausing", "seq": len(self.events)}
+        self.happens(
+            job["id"], f"job.{self.becomes['state']}", {"reason": "it left", "code": "c", "message": "m"}
+        )
+        job |= self.becomes
+        return web.json_response(answer)
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        job = self.jobs[request.match_info["id"]]
+        answer = job | {"seq": len(self.events)}
+        if self.becomes["state"] == "running":
+            self.happens(job["id"], "checkpoint.saved", {"step": 7, "bytes": 2_000_000})
+        else:
+            self.happens(job["id"], f"job.{self.becomes['state']}", {})
+            job |= self.becomes
+        return web.json_response(answer)
 
     async def _resume(self, request: web.Request) -> web.Response:
         job = self.jobs[request.match_info["id"]]

@@ -153,6 +153,7 @@ def test_show_tells_the_story_with_durations_actors_and_reasons(daemon: FakeDaem
         "number": 1, "purpose": "run", "devices": ["cpu:0"], "pid": 7, "resume_from": None,
         "starting_at": "2026-11-22T12:00:02Z", "started_at": "2026-11-22T12:00:03Z",
         "ended_at": "2026-11-22T12:00:08Z", "outcome": "succeeded", "cause": None, "exit_code": 0, "signal": None,
+        "failure": None, "stopping": None, "overrides": {},
     }  # fmt: skip
     artifact = {"name": "adapter", "kind": "adapter", "path": "/x/adapter", "bytes": 12_000_000, "attempt": 1}
     daemon.ends(

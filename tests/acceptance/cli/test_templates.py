@@ -48,6 +48,23 @@ def test_the_request_of_a_job_is_kept(daemon: FakeDaemon, finetune: Run) -> None
     }
 
 
+def test_limits_and_own_time_outs_of_a_job_are_kept_and_the_daemons_defaults_are_not(
+    daemon: FakeDaemon, finetune: Run
+) -> None:
+    daemon.jobs["job-1"] = a_job(
+        "job-1",
+        timeouts={"stall_s": 600.0, "pause_s": 90.0, "max_duration_s": None},
+        limits={"memory": 1 << 30},
+        preemptible=True,
+        reduces_batch=False,
+    )
+    daemon.answers["PUT", "/v1/templates/nightly"] = TEMPLATE
+    finetune("templates", "save", "nightly", "--job", "job-1")
+    request = daemon.requests[-1][2]["request"]
+    assert (request["timeouts"], request["limits"]) == ({"pause_s": 90.0}, {"memory": 1 << 30})
+    assert (request["preemptible"], request["reduces_batch"]) == (True, False)
+
+
 def test_the_request_in_a_file_is_kept_under_a_new_name(
     daemon: FakeDaemon, finetune: Run, tmp_path: Path
 ) -> None:

@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.acceptance.daemon.process import Daemon, eventually, running
 
 STEP = 0.15  # seconds; slow enough that each step's progress is told
+
+
+@contextmanager
+def impatient() -> Iterator[Daemon]:
+    """A daemon that waits a second between SIGTERM and SIGKILL."""
+    with Daemon() as daemon:
+        settings = daemon.state / "config.toml"
+        settings.write_text("cancel_grace_s = 1\n", encoding="utf-8")
+        daemon.arguments += ["--config", str(settings)]
+        yield daemon.start()
 
 
 def begun(daemon: Daemon, steps: int = 3, **params: Any) -> str:
@@ -129,8 +141,8 @@ def test_a_starting_job_is_paused_before_or_after_its_first_step() -> None:
 
 
 def test_a_trainer_that_does_not_save_in_time_is_stopped_and_the_steps_that_costs_are_told() -> None:
-    with running() as daemon:
-        job_id = begun(daemon, steps=7, ignore_sigterm=True, checkpoint_every=5)
+    with impatient() as daemon:
+        job_id = begun(daemon, steps=21, ignore_sigterm=True, checkpoint_every=20)
         paused = pause(daemon, job_id, wait_s=0.2)
         done = daemon.steps(job_id)[-1]
         saved = max(each["step"] for each in paused["checkpoints"])
@@ -225,7 +237,7 @@ def test_a_resume_passes_over_a_damaged_checkpoint_and_is_refused_if_there_is_no
 
 
 def test_a_job_that_is_resumed_while_it_still_pauses_goes_on_by_itself() -> None:
-    with running() as daemon:
+    with impatient() as daemon:
         job_id = begun(daemon, ignore_sigterm=True, checkpoint_every=2)
         daemon.ok("POST", f"/v1/jobs/{job_id}/pause", {"wait_s": 1.5})
         assert daemon.ok("POST", f"/v1/jobs/{job_id}/resume")["state"] == "pausing"
