@@ -177,11 +177,13 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     board = Board(events)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
+    facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
     scheduler = Scheduler(
         events,
         board,
         holds=lambda: {**device_gate.holds(), **holds_of(supervision.reserved)},
         closed=lambda: next(filter(None, (gate() for gate in gates)), None),
+        room=facts.room,
     )
     secrets = _secret_store(config)
     executor = LocalExecutor(partial(read_secrets, secrets))
@@ -206,7 +208,6 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         data_roots=config.data_roots,
         situation=scheduler.situation,
     )
-    facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
     datasets = dataset_store(config)
     await anyio.to_thread.run_sync(datasets.prepare)  # before anybody may upload
     await anyio.to_thread.run_sync(secrets.sweep)
@@ -282,7 +283,8 @@ say = partial(notify, patience_s=0)
 
 def _watchdog(parts: Parts) -> watchdog.Watchdog:
     async def status() -> str:
-        return watchdog.status_of(await parts.board.world(), parts.log.head)
+        figures = await parts.log.statistics()
+        return watchdog.status_of(await parts.board.world(), figures.head, wal_bytes=figures.wal_bytes)
 
     return watchdog.Watchdog(
         # Nothing is appended, but it waits in the queue and is answered by the thread that commits.

@@ -1,12 +1,15 @@
 """The sign of life that the service manager waits for, given only by a daemon that can do its work.
 
-It comes from the event loop itself, and it is withheld while the loop is late or the log's writer does not
-answer: a daemon that merely exists is restarted, which costs no training step.
+It comes from the event loop itself, and it is withheld while the loop is late, the log's writer does not answer or no
+file can be opened any more: a daemon that merely exists is restarted, which costs no training step. What a restart does
+not mend (a full disk, a WAL that somebody else's reader holds) is only told of.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 
 BEATS: Final = 4  # signs of life in the time that one is waited for: one may be withheld without harm
 UNWATCHED_PERIOD_S: Final = 40.0  # how often the status line is brought up to date where no watchdog is
+WAL_BYTES: Final = 1_000_000_000  # of a WAL that is told of; it is emptied at 64 MiB where no reader holds it
 START_BEAT_S: Final = 10.0
 START_EXTENSION_S: Final = 30.0  # asked for at each beat of a start
 START_BUDGET_S: Final = 120.0  # a start may take this and …
@@ -32,11 +36,15 @@ Send = Callable[[str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What can be seen of a daemon's health. ``writer_failed`` says how the writer ended, if it has."""
+    """What can be seen of a daemon's health. ``writer_failed`` says how the writer ended, if it has.
+
+    ``out_of_files``: the process has as many files open as it may.
+    """
 
     loop_lag_s: float
     writer_wait_s: float
     writer_failed: str | None = None
+    out_of_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +68,28 @@ def ailment(signs: Signs, limits: Limits) -> str | None:
         return f"the log's writer has not answered for {signs.writer_wait_s:.1f} s"
     if signs.loop_lag_s > limits.loop_lag_s:
         return f"the event loop is {signs.loop_lag_s:.1f} s late"
+    if signs.out_of_files:
+        return "it has as many files open as it may"
     return None
 
 
-def status_of(world: World, head: int) -> str:
+def is_out_of_files() -> bool:
+    """Whether another file cannot be opened. Asked of the kernel: to count a million of them takes too long."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EMFILE
+    return False
+
+
+def status_of(world: World, head: int, *, wal_bytes: int = 0) -> str:
     """The daemon in one line, for ``systemctl status``."""
     states = [job.state for job in world.live_jobs()]
     waiting = sum(state in {JobState.QUEUED, JobState.PAUSED} for state in states)
-    return f"Ready: {len(states) - waiting} jobs at work, {waiting} waiting; log at event {head}"
+    said = f"Ready: {len(states) - waiting} jobs at work, {waiting} waiting; log at event {head}"
+    if wal_bytes <= WAL_BYTES:
+        return said
+    return f"{said}; its WAL has {wal_bytes / 1e9:.1f} GB: somebody reads without an end"
 
 
 def start_budget(log_bytes: int) -> float:
@@ -90,12 +112,14 @@ class Watchdog:
         send: Send,
         period_s: float,
         limits: Limits | None = None,
+        out_of_files: Callable[[], bool] = is_out_of_files,
     ) -> None:
         self._ask_writer = ask_writer
         self._status = status
         self._send = send
         self._beat_s = period_s / BEATS
         self._limits = limits or Limits.within(period_s)
+        self._out_of_files = out_of_files
         self._asked_at: float | None = None
         self._failed: str | None = None
         self._said = ""
@@ -114,7 +138,7 @@ class Watchdog:
     async def beat(self, *, lag_s: float) -> None:
         """Give one sign of life if there is cause to. ``lag_s``: how late the loop came to it."""
         waited = 0.0 if self._asked_at is None else anyio.current_time() - self._asked_at
-        found = ailment(Signs(lag_s, waited, self._failed), self._limits)
+        found = ailment(Signs(lag_s, waited, self._failed, self._out_of_files()), self._limits)
         if found is not None and self.ailment is None:
             log.error("The watchdog is not fed: %s", found)
         elif found is None and self.ailment is not None:

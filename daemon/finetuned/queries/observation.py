@@ -41,6 +41,7 @@ class Census:
     log: LogStatistics
     snapshot: Snapshot
     lag_s: float
+    worst_lag_s: float
     requests: Mapping[tuple[str, str, int], int]
     latencies: Mapping[tuple[str, str], Latencies]
     in_progress: int
@@ -93,6 +94,7 @@ class Observation:
             log=await self.log.statistics(),
             snapshot=await self.system(),
             lag_s=self.telemetry.lag.now_s,
+            worst_lag_s=self.telemetry.lag.minute_s,
             # Copies: what is made of them is made in a thread.
             requests=dict(recorder.counts),
             latencies={

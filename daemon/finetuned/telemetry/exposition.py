@@ -62,6 +62,7 @@ def samples(census: Census, *, event_streams: int) -> Iterator[Sample]:
     yield "finetuned_build_info", (__version__,), 1
     yield "finetuned_event_streams", (), event_streams
     yield "finetuned_event_loop_lag_seconds", (), census.lag_s
+    yield "finetuned_event_loop_lag_max_seconds", (), census.worst_lag_s
     yield from _jobs(census)
     yield from _devices(census)
     yield from _log(census)
@@ -126,6 +127,7 @@ def _log(census: Census) -> Iterator[Sample]:
     yield "finetuned_log_commits_total", (), census.log.commits
     yield "finetuned_log_failed_commits_total", (), census.log.failed_commits
     yield "finetuned_log_queued_requests", (), census.log.queued
+    yield "finetuned_log_writer_busy_seconds", (), census.log.busy_seconds
     yield "finetuned_log_size_bytes", (), census.log.database_bytes
     yield "finetuned_log_wal_size_bytes", (), census.log.wal_bytes
 

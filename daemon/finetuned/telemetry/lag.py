@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 import anyio
 
 INTERVAL_S = 0.5
+MINUTE_S = 60.0
 
 
 class LoopLag:
@@ -17,6 +19,8 @@ class LoopLag:
         self._clock = clock
         self.now_s = 0.0
         self._worst_s = 0.0
+        # when, and how late
+        self._noted: deque[tuple[float, float]] = deque(maxlen=int(MINUTE_S / INTERVAL_S))
 
     async def run(self) -> None:
         """Measure until cancelled."""
@@ -29,6 +33,13 @@ class LoopLag:
         """Take one measurement."""
         self.now_s = max(0.0, late_s)
         self._worst_s = max(self._worst_s, self.now_s)
+        self._noted.append((self._clock(), self.now_s))
+
+    @property
+    def minute_s(self) -> float:
+        """The worst of the last minute."""
+        since = self._clock() - MINUTE_S
+        return max((late for at, late in self._noted if at >= since), default=0.0)
 
     def take_worst(self) -> float:
         """The worst since this was last asked; it begins anew."""

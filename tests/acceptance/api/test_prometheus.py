@@ -202,6 +202,8 @@ async def test_the_host_the_process_and_the_log_are_told(client: Any) -> None:
     ):  # fmt: skip
         assert (value(found, name) or 0) > 0, name
     assert value(found, "finetuned_event_loop_lag_seconds") is not None
+    assert value(found, "finetuned_event_loop_lag_max_seconds") is not None
+    assert value(found, "finetuned_log_writer_busy_seconds") is not None
 
 
 async def test_gpus_tell_what_they_can_and_who_is_on_them(open_house: Any, open_client: Any) -> None:

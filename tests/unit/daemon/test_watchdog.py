@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,17 @@ import pytest
 
 from finetuned.domain.world import World
 from finetuned.notify import notify
-from finetuned.watchdog import Limits, Signs, Watchdog, ailment, start_budget, starting, status_of
+from finetuned.watchdog import (
+    WAL_BYTES,
+    Limits,
+    Signs,
+    Watchdog,
+    ailment,
+    is_out_of_files,
+    start_budget,
+    starting,
+    status_of,
+)
 from finetuned_events import LogBrokenError
 
 LIMITS = Limits(loop_lag_s=5, writer_wait_s=15)
@@ -84,6 +95,7 @@ def watchdog(
         (Signs(0, 15.1), "the log's writer has not answered for 15.1 s"),
         (Signs(0, 0, "gone"), "the log's writer has ended: gone"),
         (Signs(9, 0, "gone"), "the log's writer has ended: gone"),
+        (Signs(0, 0, None, out_of_files=True), "it has as many files open as it may"),
     ],
 )
 def test_the_daemon_is_healthy_while_loop_and_writer_are(signs: Signs, what: str | None) -> None:
@@ -196,6 +208,40 @@ def test_a_larger_log_may_take_longer() -> None:
 
 def test_the_status_line_of_an_idle_daemon() -> None:
     assert status_of(World(), 7) == "Ready: 0 jobs at work, 0 waiting; log at event 7"
+
+
+def test_a_wal_that_a_reader_holds_is_told_of_and_no_reason_to_restart() -> None:
+    assert status_of(World(), 7, wal_bytes=2_000_000_000).endswith(
+        "; its WAL has 2.0 GB: somebody reads without an end"
+    )
+    assert status_of(World(), 7, wal_bytes=WAL_BYTES) == status_of(World(), 7)
+
+
+async def test_a_daemon_that_can_open_no_file_is_not_fed_until_it_can(manager: Manager) -> None:
+    full = True
+    dog = Watchdog(
+        ask_writer=at_once,
+        status=well,
+        send=manager.send,
+        period_s=1,
+        limits=GENEROUS,
+        out_of_files=lambda: full,
+    )
+    await dog.beat(lag_s=0)
+    assert manager.heard() == ["STATUS=Unwell: it has as many files open as it may"]
+    full = False
+    await dog.beat(lag_s=0)
+    assert manager.heard()[0] == "WATCHDOG=1"
+
+
+def test_the_kernel_is_asked_whether_another_file_can_be_opened() -> None:
+    assert not is_out_of_files()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))  # those that are open stay open
+        assert is_out_of_files()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def unwell(dog: Watchdog) -> None:

@@ -48,6 +48,7 @@ def test_the_worst_lag_is_told_once_and_a_clock_that_is_early_is_no_lag() -> Non
     assert lag.now_s == 0.0
     assert lag.take_worst() == 0.2
     assert lag.take_worst() == 0.0
+    assert lag.minute_s == 0.2  # whoever took the worst meanwhile
 
 
 async def test_an_event_loop_that_was_held_up_is_late_by_that(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +63,16 @@ async def test_an_event_loop_that_was_held_up_is_late_by_that(monkeypatch: pytes
                 await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
     assert lag.take_worst() >= 0.15
+
+
+def test_the_worst_of_a_minute_is_forgotten_after_it() -> None:
+    now = 100.0
+    lag = LoopLag(clock=lambda: now)
+    lag.note(0.5)
+    now += 59
+    lag.note(0.1)
+    assert lag.minute_s == 0.5
+    now += 2
+    assert lag.minute_s == 0.1
+    now += 60
+    assert lag.minute_s == 0.0
