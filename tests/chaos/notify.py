@@ -14,16 +14,19 @@ MOVED_TO = 0x80  # IN_MOVED_TO
 _HEADER = struct.Struct("iIII")
 
 
-class Directory:
-    """Names as they appear in a directory. Use it as a context manager; raises ``OSError`` if it is not there."""
+class Arrivals:
+    """Names as they appear in some directories. Use it as a context manager; ``OSError`` if one is not there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, *directories: Path) -> None:
         library = ctypes.CDLL(None, use_errno=True)
         self._descriptor = library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-        watch = library.inotify_add_watch(self._descriptor, os.fsencode(path), CREATED | MOVED_TO)
-        if watch < 0:
-            os.close(self._descriptor)
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+        self._watched: dict[int, Path] = {}
+        for directory in directories:
+            watch = library.inotify_add_watch(self._descriptor, os.fsencode(directory), CREATED | MOVED_TO)
+            if watch < 0:
+                os.close(self._descriptor)
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(directory))
+            self._watched[watch] = directory
 
     def __enter__(self) -> Self:
         return self
@@ -31,13 +34,13 @@ class Directory:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
-    def names(self, seconds: float) -> list[str]:
+    def next(self, seconds: float) -> list[Path]:
         """What has appeared since; waits for at most so long for the first."""
         if not select.select([self._descriptor], [], [], seconds)[0]:
             return []
         data, found = os.read(self._descriptor, 1 << 16), []
         while data:
-            *_, length = _HEADER.unpack_from(data)
+            watch, _, _, length = _HEADER.unpack_from(data)
             raw, data = data[_HEADER.size : _HEADER.size + length], data[_HEADER.size + length :]
-            found.append(os.fsdecode(raw.rstrip(b"\0")))
+            found.append(self._watched[watch] / os.fsdecode(raw.rstrip(b"\0")))
         return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import processes
-from tests.chaos.notify import Directory
+from tests.chaos.notify import Arrivals
 from tests.chaos.report import Figure, Row, all_of, none_of
 from tests.chaos.scenario import CORES, Scenario, Task
 from tests.chaos.server import until
@@ -29,6 +29,8 @@ KILLS_OF_A_JOB = (
 )  # of few kills in all, of many: the backoff doubles with each, but other jobs run meanwhile
 MANY = 20
 SAVE_S = 0.08  # a checkpoint of the tiny model takes about so long; where in it the kill falls is chance
+LATE = 0.4  # the share that is to be killed between a checkpoint's move and its manifest
+TRIES_LATE = 3
 STOPPED_S = 5.0
 
 Event = Mapping[str, Any]
@@ -92,27 +94,35 @@ class Killer:
 
     def _kill(self, job: str, attempt: int, pid: int, chance: random.Random) -> None:
         bundle = self._world.server.jobs_dir / job / "attempts" / str(attempt)
+        home = bundle / "checkpoints"
         skipped = chance.randint(1, 2)  # so many checkpoints are let through: there is one to go on from
+        late = (
+            TRIES_LATE if chance.random() < LATE else 0
+        )  # how often it is tried after the move, a narrow moment
         try:
-            with Directory(bundle / "work") as directory:
+            with Arrivals(bundle / "work", home) as arrivals:
                 while processes.state(pid) not in {"", "Z"}:
-                    saving = [name for name in directory.names(1.0) if name.startswith("checkpoint-")]
-                    if not saving:
-                        continue
-                    skipped -= 1
-                    if skipped < 0 and self._stop_within(bundle, saving[-1], pid, chance):
-                        with self._lock:
-                            self._killed.setdefault(job, set()).add(attempt)
-                        return
+                    for path in arrivals.next(1.0):
+                        if not path.name.startswith("checkpoint-"):
+                            continue
+                        skipped -= path.parent == home
+                        if skipped >= 0 or (late > 0) != (path.parent == home):
+                            continue
+                        late -= 1
+                        pause_s = 0.0 if path.parent == home else chance.uniform(0, SAVE_S)
+                        if self._stop_within(bundle, path.name, pid, pause_s):
+                            with self._lock:
+                                self._killed.setdefault(job, set()).add(attempt)
+                            return
         except OSError as error:
             self.problems.append(f"{job}: attempt {attempt}: {error}")
         self.problems.append(
             f"{job}: attempt {attempt} ended before it was caught in the middle of a checkpoint"
         )
 
-    def _stop_within(self, bundle: Path, name: str, pid: int, chance: random.Random) -> bool:
+    def _stop_within(self, bundle: Path, name: str, pid: int, pause_s: float) -> bool:
         """Stop the trainer somewhere in its checkpoint; kill it if that is half made, else let it go on."""
-        time.sleep(chance.uniform(0, SAVE_S))
+        time.sleep(pause_s)
         processes.kill(pid, signal.SIGSTOP)
         until(lambda: processes.state(pid) in {"T", "Z", ""}, STOPPED_S, f"process {pid} to stop")
         found = half_made(bundle, name)
