@@ -70,7 +70,9 @@ async def _until_stopped(daemon: Client, *, quiet: bool) -> None:
                 state, now_up_s = await daemon.drain_state(), (await daemon.alive())["uptime_s"]
         except (UnreachableError, TimeoutError):
             break
-        if now_up_s < up_s:  # something started it again: whoever connected to its activated socket, for instance
+        if (
+            now_up_s < up_s
+        ):  # something started it again: whoever connected to its activated socket, for instance
             break
         up_s = now_up_s
         if state["mode"] is None:
