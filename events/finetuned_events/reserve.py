@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 INDEX_BYTES = 1 << 19  # of the WAL's index: enough for a WAL of 256 MiB
 _PIECE = 1 << 20  # bytes that are given up at a time
 _PIECES = 16  # a reserve has at least so many, however small it is
-_RETRY = 1.0  # s between two tries to make the reserve whole again
+_RETRY = 1.0  # s between two tries to make the reserve whole again where there seems to be room
 
 
 def reserve_path(path: Path) -> Path:
@@ -76,33 +76,34 @@ class Reserve:
         _logger.warning(
             "The disk is full: %d of the %d bytes kept for it are left for the log", self.kept, self._size
         )
-        self._try_at = time.monotonic() + _RETRY
         with contextlib.suppress(OSError):  # somebody was faster: the next piece may do
             _allocate(self._wal, self._wal.stat().st_size + piece * 3 // 4)
         return True
 
     def account(self) -> str:
         """What is said to those who find no room."""
-        free = shutil.disk_usage(self._path.parent).free
         kept = (
             f", and {self.kept} of {self._size} bytes are kept for what must be recorded"
             if self._size
             else ""
         )
         return (
-            f"The disk is full, nothing was written ({free} bytes are free in {self._path.parent}{kept}): "
+            f"The disk is full, nothing was written ({self._free()} bytes are free in {self._path.parent}{kept}): "
             "free some space and try again."
         )
 
     def restore(self) -> None:
-        """Make it whole again if there is room by now; tried once a second."""
-        now = time.monotonic()
-        if self.is_whole or now < self._try_at:
+        """Make it whole again if there is room by now."""
+        if self.is_whole or self._free() < self._size - self.kept or time.monotonic() < self._try_at:
             return
 
-        self._try_at = now + _RETRY
         if self._claim():
             _logger.warning("There is room on the disk again: the log's reserve is whole")
+        else:  # a quota, which says nothing of what is free
+            self._try_at = time.monotonic() + _RETRY
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self._path.parent).free
 
     def _claim(self) -> bool:
         found = self._length()

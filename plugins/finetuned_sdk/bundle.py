@@ -31,6 +31,7 @@ from finetuned_sdk.context import CallbackSpec
 PROTOCOL: Final = 2  # 2: the runner passes SIGUSR1 on to its worker; heartbeat; control.checkpoints
 ATTEMPT_VARIABLE: Final = "FINETUNED_ATTEMPT"  # in the environment of all that belongs to an attempt
 RUNNER_VARIABLE: Final = "FINETUNED_RUNNER_PID"  # tells the worker which parent to expect
+EXIT_ROOM: Final = 1 << 14  # bytes, more than a record of the end has
 STOPPED_EXIT_CODE: Final = 75  # the worker stopped because it was asked to; EX_TEMPFAIL of sysexits.h
 
 _Record = TypeVar("_Record", "Spec", "RunnerIdentity", "ExitRecord", "Control")
@@ -136,6 +137,7 @@ class Bundle:
         self.spec_path = self.path / "spec.json"
         self.runner_path = self.path / "runner.json"
         self.exit_path = self.path / "exit.json"
+        self.exit_room_path = self.path / ".exit.json-room"
         self.control_path = self.path / "control.json"
         self.spool_path = self.path / "spool.ndjson"
         self.heartbeat_path = self.path / "heartbeat"
@@ -193,9 +195,30 @@ class Bundle:
         data = read_json(self.exit_path)
         return None if data is None else _record(ExitRecord, data, self.exit_path)
 
+    def reserve_exit(self) -> None:
+        """Take up the room that the worker's end needs, so that it is there on a full disk. Raises ``OSError``."""
+        descriptor = os.open(self.exit_room_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            os.posix_fallocate(descriptor, 0, EXIT_ROOM)
+        finally:
+            os.close(descriptor)
+
     def write_exit(self, record: ExitRecord) -> None:
-        """Put the worker's end on disk."""
-        write_json(self.exit_path, asdict(record))
+        """Put the worker's end on disk, into the room that was kept for it if there is some."""
+        content = _encode(asdict(record))
+        try:
+            descriptor = os.open(self.exit_room_path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            write_json(self.exit_path, asdict(record))
+            return
+        try:
+            _write_whole(descriptor, content)
+            os.ftruncate(descriptor, len(content))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.exit_room_path.replace(self.exit_path)
+        sync_directory(self.path)
 
     def read_control(self) -> Control:
         """What the daemon wants now."""
@@ -274,12 +297,16 @@ def _encode(data: Mapping[str, Any]) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        _write_whole(descriptor, content)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _record(cls: type[_Record], data: Mapping[str, Any], path: Path) -> _Record:

@@ -49,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     wakeup = _catch_signals()
     if not bundle.claim(identity.own()):
         return REVOKED_EXIT_CODE
+    with contextlib.suppress(OSError):  # tried without it then
+        bundle.reserve_exit()
     runner = Runner(bundle, bundle.read_spec(), _read_secrets(rest), wakeup)
     record = runner.run()
     temporary.remove(bundle)  # before the record: it may be what fills the disk

@@ -99,9 +99,10 @@ def test_a_job_ends_on_a_full_disk_and_goes_on_from_its_checkpoint_once_there_is
 def test_what_runs_ends_on_the_full_disk_and_what_is_new_is_refused_with_the_numbers(
     daemon: OnSmallDisk, disk: Path
 ) -> None:
-    ending = daemon.submit(steps=25, step_seconds=0.12, artifact_bytes=None)
-    waiting = daemon.submit(steps=1)
+    ending = daemon.submit(steps=40, step_seconds=0.12, artifact_bytes=None)
     daemon.wait_for(ending, "running")
+    waiting = daemon.submit(steps=1)
+    daemon.wait_for(waiting, "queued")
     fill(disk)
     status, answer = daemon.request("POST", "/v1/jobs", {"kind": "fake"})
     assert (status, answer["error"]["code"]) == (507, "disk_full")
@@ -117,7 +118,7 @@ def test_what_runs_ends_on_the_full_disk_and_what_is_new_is_refused_with_the_num
 
     relieve(disk)
     assert daemon.wait_for(waiting)["state"] == "succeeded"
-    assert daemon.steps(ending) == list(range(1, 26))
+    assert daemon.steps(ending) == list(range(1, 41))
     daemon.is_sound()
 
 

@@ -169,7 +169,7 @@ async def test_the_reserve_is_given_up_piece_by_piece(
         return found
 
     monkeypatch.setattr(Reserve, "give", counting)
-    monkeypatch.setattr(reserves, "_RETRY", 3600.0)
+    monkeypatch.setattr(Reserve, "_free", lambda _: 0)
     monkeypatch.setattr(Full, "given", 0)
     async with EventLog.open(path, reserve=4 * MIB, factory=Full, **counts) as log:
         monkeypatch.setattr(Full, "needed", 2)
