@@ -14,7 +14,8 @@ from tests.acceptance.daemon.process import UnixConnection
 from tests.chaos.history import FAILED, OK, History, Operation
 from tests.chaos.server import AWAY
 
-REFUSED = frozenset({400, 403, 404, 409, 413, 422})  # nothing was done, and nothing will be
+REFUSED = frozenset({400, 403, 404, 409, 413, 422})  # nothing was done for this one
+DEFINITE = REFUSED | {200, 201}
 
 
 class Client:
@@ -48,7 +49,7 @@ class Client:
         while True:
             with suppress(*AWAY):  # it went, or is not there
                 self._send(operation, path, body)
-            if operation.outcome in {OK, FAILED} or time.monotonic() > patience:
+            if (operation.answers and operation.answers[-1][0] in DEFINITE) or time.monotonic() > patience:
                 return operation
             time.sleep(self._chance.uniform(0.01, 0.2))
 
@@ -57,6 +58,7 @@ class Client:
         try:
             connection.connect()
             operation.sent += 1
+            operation.unread += 1
             headers = {"Content-Type": "application/json", "Idempotency-Key": operation.key}
             connection.request("POST", path, json.dumps(body), headers)
             if self._chance.random() < self._lost:
@@ -64,6 +66,7 @@ class Client:
                 return  # the answer is lost
             response = connection.getresponse()
             answer = json.loads(response.read())
+            operation.unread -= 1
         finally:
             connection.close()
         job = answer.get("id") if response.status in {200, 201} else None
@@ -71,5 +74,5 @@ class Client:
         if job is not None:
             operation.outcome = OK
             operation.job = job
-        elif response.status in REFUSED:
-            operation.outcome = FAILED
+        elif response.status in REFUSED and not operation.unread:
+            operation.outcome = FAILED  # else one that was sent before may be carried out after this refusal

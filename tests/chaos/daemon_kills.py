@@ -6,7 +6,7 @@ import time
 from functools import partial
 
 from tests.chaos.report import Figure, Row
-from tests.chaos.scenario import Scenario, Task, side_by_side
+from tests.chaos.scenario import CORES, Scenario, Task, side_by_side
 from tests.chaos.world import Reckoning, World, details, figures
 
 LIFE_S = 0.8  # it lives for at most so long once it is ready
@@ -14,7 +14,8 @@ LIFE_S = 0.8  # it lives for at most so long once it is ready
 
 def run(task: Task) -> Row:
     """Kill as often as the task says, over daemons side by side."""
-    found = side_by_side([partial(_world, task, *share) for share in enumerate(task.shares())])
+    # One daemon more than cores: each of them sleeps for a part of its life.
+    found = side_by_side([partial(_world, task, *share) for share in enumerate(task.shares(CORES + 1))])
     row = Row(
         NAME, f"{task.amount:,} SIGKILLs of the daemon under load", figures([each for each, _ in found])
     )

@@ -26,6 +26,7 @@ class Operation:
     name: str | None = None  # a submission's own name
     outcome: str = UNKNOWN
     sent: int = 0
+    unread: int = 0  # of these, whose answer was not read: they may still be on their way
     answers: list[tuple[int, str | None]] = field(default_factory=list)  # status, and the job that was named
 
 

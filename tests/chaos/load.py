@@ -90,9 +90,9 @@ class Load:
         with self._lock:
             if done.what == "submit":
                 self._open.add(done.job)
-            elif done.outcome == FAILED or done.what == "cancel":
-                if done.outcome != FAILED or done.what == "cancel":
-                    self._open.discard(done.job)
+            elif done.what == "cancel":
+                self._open.discard(done.job)
+            elif done.outcome == FAILED:
                 self._paused.discard(done.job)
             elif done.what == "pause":
                 self._paused.add(done.job)

@@ -22,7 +22,7 @@ Event = Mapping[str, Any]
 
 def run(task: Task) -> Row:
     """Kill the daemon under eight trainers as often as the task says."""
-    steps = 30 + task.amount * 25
+    steps = 50 + task.amount * 20
     with World(task, slots=TRAINERS) as world:
         server = world.server.start()
         params: dict[str, Any] = {"steps": steps, "step_seconds": STEP_S, "output_lines": LINES}

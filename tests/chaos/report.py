@@ -91,7 +91,7 @@ class Table:
         for row in self.rows:
             lines.append(f"{'ok  ' if row.holds else 'FAIL'} {row.did} ({row.seconds:.0f} s)")
             lines += [f"       {figure}" for figure in row.figures]
-            lines += [f"       - {detail}" for detail in row.details[:10]]
+            lines += [f"       - {detail}" for detail in row.details[:20]]
         return "\n".join(lines)
 
     def markdown(self) -> str:
