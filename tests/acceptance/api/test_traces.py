@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 from finetuned.config import Config
+from finetuned.domain import facts
 from finetuned.domain.errors import ConfigError
 from finetuned.testing import House, serve_house
 from finetuned.tracing import traces
@@ -156,6 +157,26 @@ async def test_a_job_is_a_trace_when_it_has_ended_and_each_attempt_a_span(
     assert [attributes(each)["finetuned.attempt.outcome"] for each in attempts] == ["crashed", "succeeded"]
     assert all(each.parent == root.context for each in attempts)
     assert root.resource.attributes["service.name"] == "finetuned"
+
+
+async def test_an_attempt_that_left_for_a_pause_is_no_error_and_a_failed_one_says_of_which_kind(
+    open_traced: Any, until: Callable[..., Any]
+) -> None:
+    async with open_traced() as traced:
+        job_id = await traced.house.accept_job()
+        await traced.house.start_attempt()
+        await traced.house.commands.pauses.pause(job_id, actor="test")
+        await traced.house.report(job_id, facts.AttemptStarted(attempt=1))
+        await traced.house.end_attempt(job_id, error=True)
+        await traced.house.commands.pauses.resume(job_id, actor="test")
+        await traced.house.start_attempt()
+        await traced.house.end_attempt(job_id, error=True)
+        await traced.house.start_attempt()
+        await traced.house.end_attempt(job_id)
+        await until(lambda: traced.spans("job fake"))
+        attempts = traced.spans("attempt run")
+    told = [(attributes(each).get("finetuned.attempt.failure"), each.status.is_ok) for each in attempts]
+    assert told == [(None, True), ("crash", False), (None, True)]
 
 
 async def test_tracing_that_is_switched_on_later_does_not_send_history(

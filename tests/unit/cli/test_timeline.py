@@ -144,6 +144,58 @@ def test_what_validation_found_and_what_was_made_are_told_in_a_few_words() -> No
     ]
 
 
+def test_pauses_and_what_the_watchdog_did_are_told_in_words() -> None:
+    rows = timeline(
+        story(
+            (0, "job.submitted", {"validates": False}),
+            (1, "attempt.starting", RUN | {"overrides": {"per_device_train_batch_size": 1}}),
+            (2, "attempt.started", {"attempt": 1}),
+            (3, "attempt.alert", {"attempt": 1, "subject": "memory", "message": "96 % of its limit"}),
+            (
+                4,
+                "attempt.intervened",
+                {"attempt": 1, "action": "dump_stacks", "failure": "stall", "reason": "no step"},
+            ),
+            (5, "job.checkpoint_requested", {}),
+            (6, "job.pause_requested", {"reason": None}),
+            (7, "job.paused", {"resume_from": "/x/checkpoint-20", "repeated_steps": 3}),
+            (8, "job.queued", {"reason": "resumed", "resume_from": "/x/checkpoint-10", "repeated_steps": 1}),
+            (
+                9,
+                "job.queued",
+                {
+                    "reason": "memory",
+                    "delay_s": 5.0,
+                    "overrides": {"per_device_train_batch_size": 2, "a": "b"},
+                },
+            ),
+            (
+                10,
+                "job.measured",
+                {
+                    "estimate": {"device_bytes": 2e9},
+                    "measured": {"device_bytes": 1e9, "duration_s": 60, "x": None},
+                },
+            ),
+        )
+    )
+    assert [row.text for row in rows[1:]] == [
+        "attempt 1 on cpu:0 with per_device_train_batch_size 1",
+        "",
+        "alert: 96 % of its limit",
+        "the watchdog has its stacks written to the log: no step",
+        "a checkpoint was asked for",
+        "asked for",
+        "from checkpoint-20; 3 steps will be done again",
+        "resumed; from checkpoint-10; 1 step will be done again",
+        "memory; waits 5.0 s; with per_device_train_batch_size 2, a b",
+        "took device 1.0 GB (expected 2.0 GB), duration 1 min 00 s",
+    ]
+    assert [row.state for row in rows if row.state] == [
+        "queued", "starting", "running", "pausing", "paused", "queued",
+    ]  # fmt: skip
+
+
 def test_every_type_of_a_timeline_is_one_that_the_daemon_records() -> None:
     assert set(TYPES) <= set(facts.FACTS)
     assert "job.progress" not in TYPES

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import decisions, facts
+from finetuned.domain import decisions, facts, pauses
 from finetuned.domain.next_steps import REMEDIES, Step, next_steps
 from finetuned.domain.queue import Wait
 
@@ -52,6 +52,17 @@ def test_a_job_at_work_has_curves_to_look_at_once_there_are_any() -> None:
     assert "look" not in steps(scene)
     scene.report("job-1", facts.JobProgress({"current_step": 1}))
     assert steps(scene)["look"].command == "finetune metrics job-1"
+
+
+def test_a_job_that_pauses_is_waited_for_and_a_paused_one_is_resumed() -> None:
+    scene = running()
+    scene.report("job-1", facts.JobProgress({"current_step": 12}))
+    scene.fold(pauses.pause(scene.world, "job-1", actor="uid:1"))
+    assert list(steps(scene)) == ["wait"]
+    scene.end(exit_code=75, resume_from="/checkpoint-10", step=10)
+    assert steps(scene)["resume"].command == "finetune resume job-1"
+    assert "2 steps since its checkpoint" in steps(scene)["resume"].why
+    assert steps(scene)["cancel"].command == "finetune cancel job-1"
 
 
 def test_a_model_that_was_made_can_be_tried_trained_on_and_downloaded() -> None:
