@@ -87,13 +87,18 @@ def clear_leftovers(bundle: Path) -> None:
     Errors are borne: nothing depends on it but room on the disk.
     """
     for each in _attempts_until(bundle)[:-1]:
-        unfinished = [path for path in _children(each / "checkpoints") if not (path / manifest.NAME).exists()]
-        for path in [*_children(each / "work"), *unfinished]:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        clear(_children(each / "work"))
+        clear(path for path in _children(each / "checkpoints") if not (path / manifest.NAME).exists())
+
+
+def clear(paths: Iterable[Path]) -> None:
+    """Delete files and directories; errors are borne."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def step_of(path: Path) -> int:

@@ -122,7 +122,10 @@ def _work(ctx: Context, spec: Spec, bundle: Bundle) -> Mapping[str, Any] | None:
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever ends the work is a fact
         if not isinstance(error, JobError):
             traceback.print_exc()
-        return describe(error, directory=bundle.path)
+        problem = describe(error, directory=bundle.path)
+        if problem["code"] == "disk_full":  # room for this very fact, and for the next attempt
+            checkpoints.clear(bundle.work.iterdir())
+        return problem
     return None
 
 

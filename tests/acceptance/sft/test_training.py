@@ -213,13 +213,44 @@ def test_the_time_of_other_callbacks_is_no_part_of_a_step(
     assert all(rate > 4 / 500 for rate in rates)
 
 
-def test_the_phases_follow_the_run(run: Run, make_params: MakeParams) -> None:
-    ctx = run(make_params(max_steps=2, eval_split=0.2, eval_steps=2))
-    phases = [fact["phase"] for fact in ctx.of_type("phase")]
-    changes = [phase for phase, before in zip(phases, ["", *phases], strict=False) if phase != before]
-    assert changes[:3] == ["preparing_data", "loading_model", "training"]
-    assert "evaluating" in changes
-    assert changes[-1] == "saving"
+def test_the_phases_follow_the_run(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int | None] = []
+    enter = RecordingContext.phase
+
+    def phase(self: RecordingContext, name: str) -> None:
+        enter(self, name)
+        steps.append(self.pulse.last.step)
+
+    monkeypatch.setattr(RecordingContext, "phase", phase)
+    ctx = run(make_params(max_steps=2, eval_split=0.2, eval_steps=2, save_steps=1))
+    assert list(zip((fact["phase"] for fact in ctx.of_type("phase")), steps, strict=True)) == [
+        ("preparing_data", None),
+        ("loading_model", None),
+        ("training", None),  # the first step, with all that it compiles, is still the start
+        ("saving", 1),
+        ("training", 1),
+        ("evaluating", 2),
+        ("saving", 2),
+        ("training", 2),
+        ("saving", 2),  # what is published
+    ]
+
+
+def test_the_phase_of_saving_lasts_until_retention_is_done(
+    run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phases: list[str | None] = []
+    retain = RecordingContext.retain
+
+    def noting(self: RecordingContext, *args: Any, **kwargs: Any) -> None:
+        phases.append(self.pulse.last.phase)
+        retain(self, *args, **kwargs)
+
+    monkeypatch.setattr(RecordingContext, "retain", noting)
+    run(make_params(max_steps=2, save_steps=1))
+    assert phases == ["saving", "saving"]
 
 
 def test_the_result_is_published_with_tokenizer_and_card_and_registered(

@@ -95,7 +95,7 @@ CANDIDATES = st.dictionaries(
     st.tuples(st.integers(1, 3), st.integers(0, 20)),
     st.dictionaries(st.just("eval_loss"), FIGURES),
     max_size=12,
-).map(lambda found: [candidate(*key, **metrics) for key, metrics in found.items()])
+).map(lambda found: [candidate(each, step, **metrics) for (each, step), metrics in found.items()])
 
 
 @given(
