@@ -6,12 +6,13 @@ itself is made on the log's writer, where the claim of the devices and the attem
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 
 from finetuned.board import Board
 from finetuned.domain import decisions, queue
+from finetuned.domain.room import Room, lack, promised
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
 from finetuned.patience import patiently
@@ -19,13 +20,15 @@ from finetuned.store import Log
 
 #: seconds that an attempt runs at least before it may be preempted: starting it is not to be wasted
 MIN_RUN_S = 600.0
+#: seconds between two looks at the host while a job waits for memory or disk: nothing else tells that there is some
+ROOM_PERIOD_S = 5.0
 
 
 class Scheduler:
     """Follows the log and claims devices for the next jobs.
 
     ``holds`` says which devices are not free though no attempt holds them, ``closed`` why nothing is to start, if so.
-    ``clock`` is monotonic seconds.
+    ``room`` looks at what the host has left, when a job waits. ``clock`` is monotonic seconds.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Scheduler:
         *,
         holds: Callable[[], Mapping[str, queue.Hold]] = dict,
         closed: Callable[[], str | None] = lambda: None,
+        room: Callable[[], Awaitable[Room]] | None = None,
         min_run_s: float = MIN_RUN_S,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
@@ -42,6 +46,9 @@ class Scheduler:
         self._board = board
         self._holds = holds
         self._closed = closed
+        self._look_at_room = room
+        self._room: Room | None = None
+        self._lacks_room = False
         self._min_run_s = min_run_s
         self._clock = clock
         self._waiting: anyio.CancelScope | None = None
@@ -61,6 +68,7 @@ class Scheduler:
             holds=dict(self._holds()),
             closed=self._closed(),
             ripe=frozenset(ripe),
+            room=self._room,
         )
 
     async def run(self) -> None:
@@ -82,6 +90,7 @@ class Scheduler:
         elapsed = self._elapsed(world)
         self._in_backoff = queue.in_backoff(world.live_jobs(), elapsed)
         self._note_running(world)
+        await self._note_room(world)
         situation = self.situation()
         planned = (world.generation, situation)
         if planned == self._planned:
@@ -94,6 +103,12 @@ class Scheduler:
                 lambda writers: decisions.schedule(writers, elapsed=elapsed, situation=situation)
             )
         self._planned = planned
+
+    async def _note_room(self, world: World) -> None:
+        queued = [job for job in world.live_jobs() if job.state is JobState.QUEUED and job.estimate]
+        self._room = await self._look_at_room() if queued and self._look_at_room is not None else None
+        taken = promised(world.live_jobs())
+        self._lacks_room = any(lack(job, self._room, taken) is not None for job in queued)
 
     def _note_running(self, world: World) -> None:
         now = self._clock()
@@ -117,4 +132,5 @@ class Scheduler:
     def _until_next(self) -> float:
         now = self._clock()
         ends = [*self._until.values(), *(since + self._min_run_s for since in self._running_since.values())]
-        return min((end - now for end in ends if end > now), default=float("inf"))
+        longest = ROOM_PERIOD_S if self._lacks_room else float("inf")
+        return min(longest, *(end - now for end in ends if end > now), float("inf"))

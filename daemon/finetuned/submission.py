@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,13 @@ from finetuned.domain import facts, timeouts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Dataset
+from finetuned.estimates import checks
+from finetuned.estimates.fixes import Fix, fixes
 from finetuned.json_numbers import Integer
 from finetuned.secrets.scan import references, refuse_secrets
 from finetuned.secrets.store import SecretMissingError, SecretStore, SecretUnsafeError, name_of
 from finetuned.spelling import nearest as nearest  # noqa: PLC0414 - others take it from here
-from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry
+from finetuned_sdk import Estimate, Host, JobError, JobKind, RefusedError, Registry
 
 Json = Any
 
@@ -111,6 +113,10 @@ class JobRequest(BaseModel):
         description="whether an attempt that runs out of memory is followed by one with half the per-device batch and"
         " twice the accumulation, which trains the same",
     )
+    ignores_estimate: bool = Field(
+        default=False,
+        description="whether it is accepted and started though it does not fit as far as can be foretold",
+    )
     secrets: dict[str, str] = Field(
         default_factory=dict,
         max_length=20,
@@ -135,7 +141,36 @@ def parse_request(body: object) -> JobRequest:
         raise invalid(error, JobRequest.model_fields, prefix="") from None
 
 
-def resolve(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A request that could be accepted: what would be recorded, and what it was made and judged from."""
+
+    fact: facts.JobSubmitted
+    kind: JobKind
+    params: BaseModel
+    host: Host  # with the files of its datasets
+    estimate: Estimate
+    checks: list[checks.Check]
+
+    def fixes(self) -> list[Fix]:
+        """What could be changed so that it fits."""
+        return fixes(self.kind, self.params, self.host, self.fact.limits)
+
+
+def resolve(request: JobRequest, registry: Registry, host: Host, **known: Any) -> facts.JobSubmitted:
+    """The submission that a request becomes: :func:`prepare`, and :func:`require_fit`."""
+    prepared = prepare(request, registry, host, **known)
+    require_fit(prepared)
+    return prepared.fact
+
+
+def require_fit(prepared: Prepared) -> None:
+    """Raise ``InvalidRequestError`` for a job that clearly cannot fit, naming what would."""
+    if not prepared.fact.ignores_estimate and checks.worst(prepared.checks) == checks.REFUSED:
+        checks.refuse(prepared.checks, map(str, prepared.fixes()))
+
+
+def prepare(
     request: JobRequest,
     registry: Registry,
     host: Host,
@@ -146,8 +181,8 @@ def resolve(
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     retry_of: Job | None = None,
     resume_from: str | None = None,
-) -> facts.JobSubmitted:
-    """Check everything about a request that can be checked without reading data.
+) -> Prepared:
+    """Check everything about a request that can be checked without reading data, but whether it fits.
 
     ``paths`` says which paths on the server its caller may name, ``secrets`` which secrets there are,
     ``datasets`` which datasets.
@@ -179,11 +214,11 @@ def resolve(
         if kind.check is not None:
             kind.check(params, host)
         devices = kind.resources(params, host).devices if kind.resources else 1
-        estimate = asdict(kind.estimate(params, host)) if kind.estimate else None
+        estimate = kind.estimate(params, host) if kind.estimate else None
     except JobError as refused:
         param = f"params.{refused.param}" if isinstance(refused, RefusedError) and refused.param else None
         raise InvalidRequestError(refused.message, param=param, code=refused.code) from None
-    return facts.JobSubmitted(
+    fact = facts.JobSubmitted(
         kind=kind.name,
         name=request.name,
         params=request.params,
@@ -194,7 +229,7 @@ def resolve(
         max_attempts=default_max_attempts if request.max_attempts is None else request.max_attempts,
         models=_models(kind, params, host.models),
         callbacks=callbacks,
-        estimate=estimate,
+        estimate=None if estimate is None else asdict(estimate),
         retry_of=retry_of.id if retry_of else None,
         resume_from=resume_from,
         datasets=used.found,
@@ -203,6 +238,16 @@ def resolve(
         limits=request.limits.model_dump(exclude_none=True),
         preemptible=request.preemptible,
         reduces_batch=request.reduces_batch,
+        ignores_estimate=request.ignores_estimate,
+    )
+    foretold = Estimate() if estimate is None else estimate
+    return Prepared(
+        fact=fact,
+        kind=kind,
+        params=params,
+        host=host,
+        estimate=foretold,
+        checks=checks.examine(foretold, host, fact.limits),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ class Host:
 
     ``models`` maps registered names to directories, ``datasets`` the references to datasets that the job makes
     (``dataset:colours``) to files; ``allow_remote_code`` is the operator's word on
-    ``trust_remote_code``; ``memory_bytes`` and ``disk_free_bytes`` are of the host.
+    ``trust_remote_code``; ``memory_bytes``, ``memory_free_bytes`` (0: not known) and ``disk_free_bytes`` are of the host.
     """
 
     devices: tuple[Device, ...] = ()
     cpu_count: int = 1
     memory_bytes: int = 0
+    memory_free_bytes: int = 0
     disk_free_bytes: int = 0
     allow_remote_code: bool = False
     models: Mapping[str, Path] = field(default_factory=dict)
@@ -60,12 +61,17 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a job will probably take; ``None`` where it is not known. Seconds and bytes."""
+    """What a job will probably take at its peak; ``None`` where it is not known. Seconds and bytes.
+
+    ``device_bytes`` is GPU memory, ``host_bytes`` the host's. ``breakdown`` says what the one that the training fills
+    (GPU memory, else the host's) is made of: bytes by part, ``{"weights": …, "optimizer": …}``.
+    """
 
     duration_s: float | None = None
     device_bytes: int | None = None
     host_bytes: int | None = None
     disk_bytes: int | None = None
+    breakdown: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +87,11 @@ class JobKind:
     check       what can be refused without reading data: raises ``RefusedError``
     resources   how many devices the job holds
     estimate    what it will take, as far as it can be told without reading data
+    alternatives    what could be changed so that it takes less memory: groups of changes to params, the least costly
+                group first, and in each the smallest change first. A refusal names the first that fits of each
+    effective   the params as this host would run them, defaults that depend on it worked out
+    steps       how many optimizer steps it will make, if that can be told; may read the dataset's file
+    speed_params    names of params that decide how long a step takes: by jobs with the same ones it is foretold
     model_params    names of params that are model references (directory, registered name or hub id); the
                     daemon resolves registered names, the worker asks ``ctx.model_path(name)``
     dataset_params  names of params that may refer to a dataset (``dataset:NAME``, ``dataset:NAME@HASH``); the
@@ -102,6 +113,10 @@ class JobKind:
     check: Callable[[Any, Host], None] | None = None
     resources: Callable[[Any, Host], Resources] | None = None
     estimate: Callable[[Any, Host], Estimate] | None = None
+    alternatives: Callable[[Any, Host], Iterable[Iterable[Mapping[str, Any]]]] | None = None
+    effective: Callable[[Any, Host], Mapping[str, Any]] | None = None
+    steps: Callable[[Any, Host], int | None] | None = None
+    speed_params: tuple[str, ...] = ()
     model_params: tuple[str, ...] = ()
     dataset_params: tuple[str, ...] = ()
     path_params: tuple[str, ...] = ()

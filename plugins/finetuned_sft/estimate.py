@@ -1,112 +1,134 @@
-"""What a job will take, from the headers of the model's files and the parameters. No tensor is read."""
+"""What a job will take, from the headers of the model's files, the longest row and the parameters. No tensor is read.
+
+``docs/reference/estimates.md`` has the formula with its sources, ``docs/benchmarks.md`` what was measured beside it.
+"""
 
 from __future__ import annotations
 
-import json
 import struct
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
 
 from finetuned_sdk import Estimate, Host
+from finetuned_sft.model_shape import Shape, shape_of
 from finetuned_sft.params import Resolved, SFTParams, resolve
+from finetuned_sft.row_lengths import longest_row
 
 ADAM_BYTES = 8  # two float32 moments
 FLOAT32, HALF, NF4 = 4.0, 2.0, 0.52  # bytes a weight; NF4 with double quantisation (arXiv 2305.14314)
 GPU_BASE = 1 << 30  # CUDA's context, kernels and the allocator's slack
-HOST_BASE = 1 << 30  # interpreter, torch, transformers and loader processes
-ACTIVATIONS = 34  # bytes a token, layer and hidden unit in 16 bits, with fused attention (arXiv 2205.05198)
-HEAD_CHUNK = 256  # TRL makes logits for so many tokens at a time
-MAX_HEADER = 100_000_000  # bytes; the format's own limit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """A model's size: all weights, those in matrices that LoRA may adapt, and the widths."""
-
-    weights: int
-    linear_weights: int
-    linear_widths: int  # inputs plus outputs of all adapted matrices: LoRA's weights per rank
-    hidden: int
-    layers: int
-    vocabulary: int
+CPU_PROCESS = (
+    600_000_000  # interpreter, torch, transformers, trl and the tokenizer: measured, torch's build for CPUs
+)
+GPU_PROCESS = 2_000_000_000  # the same with the libraries of CUDA
+LOADER_PROCESS = 50_000_000  # what one process that makes batches has to itself: measured
+HEAD_TOKENS, HEAD_WIDTH = 4096, 32_768  # TRL makes logits in tiles of so many tokens and words …
+HEAD_TILES = {
+    "cpu": 8.25,
+    "gpu": 2.0,
+}  # … and has so many of them at once: torch's operations, or its kernels
+HEAP_HOLES = 1.5  # outputs of linear layers that the C library's heap keeps when they were freed: measured
 
 
 def estimate(params: SFTParams, host: Host) -> Estimate:
     """Memory and disk, in bytes. ``None`` for a model that is not on this machine's disk. Time is not known."""
     directory = host.models.get(params.model) or Path(params.model).expanduser()
     try:
-        shape = read_shape(directory)
+        shape = shape_of(directory)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
         return Estimate()
     gpu = host.has_gpu
-    settings = resolve(params, cpu_count=host.cpu_count, gpu=gpu, bf16_supported=gpu)
+    settings = settings_on(params, host)
     trained = shape.weights if params.method == "full" else settings.lora_r * shape.linear_widths
-    working = training_bytes(params, settings, shape, gpu=gpu, trained=trained)
+    parts = training_bytes(params, settings, shape, gpu=gpu, trained=trained, length=row_length(params, host))
+    loaders = settings.dataloader_num_workers * LOADER_PROCESS
+    if gpu:
+        parts["base"] = GPU_BASE
+        host_bytes = GPU_PROCESS + loaders + shape.weights * HALF
+    else:
+        parts |= {"loaders": loaders, "base": CPU_PROCESS}
+        host_bytes = sum(parts.values())
+    breakdown = {name: int(size) for name, size in parts.items()}
+    return Estimate(
+        device_bytes=sum(breakdown.values()) if gpu else None,
+        host_bytes=int(host_bytes) if gpu else sum(breakdown.values()),
+        disk_bytes=int(disk_bytes(params, settings, shape, trained)),
+        breakdown=breakdown,
+    )
+
+
+def settings_on(params: SFTParams, host: Host) -> Resolved:
+    """What is left open in the parameters, as this host fills it in."""
+    return resolve(params, cpu_count=host.cpu_count, gpu=host.has_gpu, bf16_supported=host.has_gpu)
+
+
+def row_length(params: SFTParams, host: Host) -> int:
+    """Tokens of the longest row of a batch: the parameter, unless all rows of a file are shorter. Packed rows are not."""
+    longest = None if params.packing else longest_row(host.dataset(params.dataset))
+    return params.max_length if longest is None else min(params.max_length, longest)
+
+
+def disk_bytes(params: SFTParams, settings: Resolved, shape: Shape, trained: int) -> float:
+    """Checkpoints that are kept, one being written, and what is published."""
     checkpoint = trained * (FLOAT32 + ADAM_BYTES)
     kept = (settings.save_total_limit or 1) + 1 + settings.load_best_model_at_end
     merged = shape.weights * FLOAT32 if params.merge_adapter else 0
-    return Estimate(
-        device_bytes=int(working + GPU_BASE) if gpu else None,
-        host_bytes=int(HOST_BASE + shape.weights * HALF if gpu else HOST_BASE + working),
-        disk_bytes=int(kept * checkpoint + trained * FLOAT32 + merged),
-    )
+    return kept * checkpoint + trained * FLOAT32 + merged
 
 
-def training_bytes(params: SFTParams, settings: Resolved, shape: Shape, *, gpu: bool, trained: int) -> float:
-    """Weights, gradients, optimizer and activations at the longest batch."""
+def training_bytes(
+    params: SFTParams, settings: Resolved, shape: Shape, *, gpu: bool, trained: int, length: int
+) -> dict[str, float]:
+    """Bytes by part at the highest point of a step, with every row of the batch ``length`` tokens long.
+
+    That is either in the backward pass, when it begins (activations and logits are there, gradients are not) or when
+    it ends (the other way round): each part counts as it is then.
+    """
     wide = HALF if gpu and (settings.bf16 or settings.fp16) else FLOAT32
+    tokens = params.per_device_train_batch_size * length
+    activations = tokens * shape.layers * wide * kept_a_token(params, settings, shape, length, gpu=gpu)
+    tiles = HEAD_TILES["gpu" if gpu else "cpu"]
+    logits = tiles * wide * min(tokens, HEAD_TOKENS) * min(shape.vocabulary, HEAD_WIDTH)
+    gradients = trained * FLOAT32
+    if params.method == "full":  # of the head and of the embedding, which a batch's first word makes whole
+        early = min(gradients, 2 * FLOAT32 * shape.vocabulary * shape.hidden)
+        if gradients > early + activations + logits:
+            activations = logits = 0.0
+        else:
+            gradients = early
+    return {
+        "weights": weight_bytes(params, shape, trained, wide),
+        "gradients": gradients,
+        "optimizer": trained * (2 if "8bit" in settings.optim else ADAM_BYTES),
+        "activations": activations,
+        "logits": logits,
+    }
+
+
+def weight_bytes(params: SFTParams, shape: Shape, trained: int, wide: float) -> float:
+    """The model and its adapter, as they are loaded."""
     if params.method == "full":
-        weights = shape.weights * FLOAT32
-    elif params.method == "qlora":
-        weights = shape.linear_weights * NF4 + (shape.weights - shape.linear_weights) * wide
-    else:
-        weights = shape.weights * wide + trained * FLOAT32
-    optimizer = trained * (FLOAT32 + (2 if "8bit" in settings.optim else ADAM_BYTES))
-    tokens = params.per_device_train_batch_size * params.max_length
-    copies = 1 if params.method == "full" else 2  # adapters keep their own inputs beside the layer's
-    per_layer = copies * ACTIVATIONS * wide / HALF * tokens * shape.hidden
-    kept = (
-        wide * tokens * shape.hidden * shape.layers + per_layer
-        if settings.gradient_checkpointing
-        else (per_layer * shape.layers)
+        return shape.weights * FLOAT32
+    if params.method == "qlora":
+        quantised = shape.linear_weights * NF4 + (shape.weights - shape.linear_weights) * wide
+        return quantised + trained * FLOAT32
+    return shape.weights * wide + trained * FLOAT32
+
+
+def kept_a_token(params: SFTParams, settings: Resolved, shape: Shape, length: int, *, gpu: bool) -> float:
+    """Numbers that one layer keeps of one token for the backward pass.
+
+    The attention's and the MLP's inputs, their normed forms, the heads' queries, keys, values and outputs, and four
+    of the MLP's width; adapters with dropout keep what they dropped of each input, and the mask. On a CPU outputs
+    that were freed leave holes between what is kept, where layers have adapters or are computed again.
+    """
+    hidden, heads = shape.hidden, shape.attention
+    full = params.method == "full"
+    kept = (7.0 if full else 5.0) * hidden + 3 * heads + 4 * shape.inner + length
+    if not full and settings.lora_dropout > 0:
+        kept += 1.5 * shape.inputs_a_layer
+    holes = (
+        0.0 if gpu or (full and not settings.gradient_checkpointing) else HEAP_HOLES * shape.outputs_a_layer
     )
-    head = 3 * FLOAT32 * min(tokens, HEAD_CHUNK) * shape.vocabulary
-    return weights + optimizer + kept + head
-
-
-def read_shape(directory: Path) -> Shape:
-    """Sizes from the safetensors headers and ``config.json``. Raises ``OSError``, ``ValueError`` or ``KeyError``."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
-    tensors: dict[str, Any] = {}
-    for file in sorted(directory.glob("*.safetensors")):
-        tensors |= read_header(file)
-    if not tensors:
-        raise ValueError(f"{directory} has no safetensors")
-    shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
-    linear = [
-        shape
-        for name, shape in shapes.items()
-        if len(shape) == 2 and ".layers." in f".{name}" and name.endswith(".weight")
-    ]
-    return Shape(
-        weights=sum(map(prod, shapes.values())),
-        linear_weights=sum(map(prod, linear)),
-        linear_widths=sum(map(sum, linear)),
-        hidden=int(config["hidden_size"]),
-        layers=int(config["num_hidden_layers"]),
-        vocabulary=int(config["vocab_size"]),
-    )
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """The tensors of one safetensors file by name: ``{"dtype", "shape", "data_offsets"}``."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > MAX_HEADER:
-            raise ValueError(f"{file} is no safetensors file")
-        header: dict[str, Any] = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    return header
+    if settings.gradient_checkpointing:
+        return hidden + kept / shape.layers + holes
+    return kept + holes

@@ -7,19 +7,21 @@ from typing import Final
 
 import anyio
 import anyio.to_thread
+from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views, wire
 from finetuned.api.call import Call, Encoded
 from finetuned.api.doors import encode
 from finetuned.api.lists import listing
-from finetuned.api.parameters import At, Limit, Query
+from finetuned.api.parameters import At, Flag, Limit, Query
 from finetuned.domain.job import Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
 from finetuned.json_numbers import Integer
 from finetuned.queries.door import INLINE_JOBS
 from finetuned.submission import PRIORITY_LIMIT, JobRequest
+from finetuned.views import estimates
 
 LONGEST_WAIT_S: Final = 86_400.0  # for the checkpoint of a pause
 
@@ -94,8 +96,21 @@ class CheckpointRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
-async def submit(call: Call, body: JobRequest) -> wire.Job:
-    """Accept a job."""
+class SubmitQuery(Query):
+    """Whether it is meant."""
+
+    dry_run: Flag = Field(
+        default=False,
+        description="only tell what would come of it: parameters worked out, estimate, checks, when it would start;"
+        " answers 200 and records nothing",
+    )
+
+
+async def submit(call: Call, query: SubmitQuery, body: JobRequest) -> wire.Job | wire.DryRun | web.Response:
+    """Accept a job, or tell what would come of it."""
+    if query.dry_run:
+        found = await call.commands.dry_run(body, actor=call.caller.actor, may_name_paths=call.may_name_paths)
+        return web.Response(body=encode(estimates.dry_run(found)), content_type="application/json")
     job = await call.commands.submit(
         body, actor=call.caller.actor, may_name_paths=call.may_name_paths, once=call.once
     )

@@ -51,7 +51,7 @@ READ, OPERATE, ADMIN = Scope.READ, Scope.OPERATE, Scope.ADMIN
 
 # fmt: off
 ROUTES: tuple[Route, ...] = (
-    Route("POST", "/v1/jobs", jobs.submit, OPERATE, "Submit a job", status=201),
+    Route("POST", "/v1/jobs", jobs.submit, OPERATE, "Submit a job, or tell what would come of it", status=201, also=(200,)),
     Route("GET", "/v1/jobs", jobs.listed, READ, "List jobs, newest first"),
     Route("GET", "/v1/jobs/{job_id}", jobs.show, READ, "Show a job"),
     Route("DELETE", "/v1/jobs/{job_id}", jobs.delete, OPERATE, "Hide an ended job and remove its files"),

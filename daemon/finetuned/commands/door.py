@@ -11,6 +11,7 @@ import anyio.to_thread
 
 from finetuned import templates
 from finetuned.access.path_policy import NOWHERE, PathPolicy
+from finetuned.commands import foretelling
 from finetuned.commands.appending import Appending
 from finetuned.commands.archiving import ArchiveCommands
 from finetuned.commands.datasets import AuditPlan, DatasetCommands
@@ -23,10 +24,19 @@ from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
 from finetuned.draining import Drain, Mode
+from finetuned.estimates import dry_run, history
 from finetuned.queries.door import Queries
 from finetuned.results import checkpoints
 from finetuned.secrets.scan import refuse_secrets
-from finetuned.submission import DEFAULT_MAX_ATTEMPTS, JobRequest, Limits, Timeouts, resolve
+from finetuned.submission import (
+    DEFAULT_MAX_ATTEMPTS,
+    JobRequest,
+    Limits,
+    Prepared,
+    Timeouts,
+    prepare,
+    require_fit,
+)
 from finetuned_events import BackupError, BackupReport, RebuildReport
 from finetuned_sdk import Host, Registry
 
@@ -80,6 +90,19 @@ class Commands:
             return await self.queries.job(done.removeprefix("job/"))
         return await self._submit(request, actor=actor, may_name_paths=may_name_paths, once=once)
 
+    async def dry_run(
+        self, request: JobRequest, *, actor: str, may_name_paths: bool = False
+    ) -> dry_run.DryRun:
+        """What would come of a request; nothing is recorded. It raises as ``submit`` does, but not for what does not fit."""
+        request, _template = await self._completed(request)
+        await self.check_room()
+        prepared = await self._prepared(request, may_name_paths=may_name_paths, must_fit=False)
+        world = await self.appending.board.world()
+        decisions.submit(world, dry_run.ID, prepared.fact, actor=actor)  # for what it would reject
+        start = dry_run.start_of(prepared.fact, world, self.queries.situation(), now=self.queries.now())
+        ended = await self.queries.succeeded(prepared.kind.name, limit=history.LOOKED_AT)
+        return await anyio.to_thread.run_sync(lambda: foretelling.dry_run(prepared, start, ended))
+
     async def cancel(
         self, job_id: str, *, actor: str, reason: str | None = None, once: Once | None = None
     ) -> Job:
@@ -125,6 +148,7 @@ class Commands:
             limits=Limits.model_validate(old.limits),
             preemptible=old.preemptible,
             reduces_batch=old.reduces_batch,
+            ignores_estimate=old.ignores_estimate,
         )
         resume_from = None
         if from_checkpoint is not None:
@@ -271,10 +295,40 @@ class Commands:
     ) -> Job:
         request, template = await self._completed(request)
         await self.check_room()
+        prepared = await self._prepared(
+            request,
+            may_name_paths=may_name_paths,
+            must_fit=True,
+            retry_of=retry_of,
+            resume_from=resume_from,
+        )
+        fact = prepared.fact
+        fact = replace(fact, template=retry_of.template if retry_of is not None else template)
+        job_id = self.new_id("job-")
+        appended = await self.appending.execute(
+            lambda world: decisions.submit(
+                world, job_id, fact, actor=actor, advice=foretelling.advice(prepared)
+            ),
+            subject=f"job/{job_id}",
+            actor=actor,
+            once=once,
+        )
+        return await self.queries.job(appended.subject.removeprefix("job/"))
+
+    async def _prepared(
+        self,
+        request: JobRequest,
+        *,
+        may_name_paths: bool,
+        must_fit: bool,
+        retry_of: Job | None = None,
+        resume_from: str | None = None,
+    ) -> Prepared:
         host = await self.host()
         datasets = dict((await self.appending.board.world()).datasets)  # of this moment, for the thread
-        fact = await anyio.to_thread.run_sync(
-            lambda: resolve(
+
+        def work() -> Prepared:
+            prepared = prepare(
                 request,
                 self.registry,
                 host,
@@ -285,16 +339,11 @@ class Commands:
                 retry_of=retry_of,
                 resume_from=resume_from,
             )
-        )
-        fact = replace(fact, template=retry_of.template if retry_of is not None else template)
-        job_id = self.new_id("job-")
-        appended = await self.appending.execute(
-            lambda world: decisions.submit(world, job_id, fact, actor=actor),
-            subject=f"job/{job_id}",
-            actor=actor,
-            once=once,
-        )
-        return await self.queries.job(appended.subject.removeprefix("job/"))
+            if must_fit:
+                require_fit(prepared)
+            return prepared
+
+        return await anyio.to_thread.run_sync(work)
 
     async def _completed(self, request: JobRequest) -> tuple[JobRequest, str | None]:
         """The request with what its template says, and which version of which template that was."""

@@ -19,6 +19,8 @@ Events = list[NewEvent]
 
 BACKOFF_FIRST_S = 5.0
 BACKOFF_LONGEST_S = 300.0
+SIGTERM = 15
+STOPPED_EXIT_CODE = 75  # of a worker that saw SIGTERM or a request, and stopped; as in finetuned_sdk.bundle
 UNCOUNTED = frozenset({"paused", "cancelled", "succeeded"})  # outcomes that use up no try
 
 
@@ -112,7 +114,7 @@ def ended(world: World, job_id: str, number: int, end: End, prospect: Prospect) 
             code=end.refused, message=f"{verdict.cause} Then `finetune retry {job.id}`."
         )
         return [*events, job_event(job.id, refused, actor="supervisor")]
-    return [*events, *_consequences(job, attempt, verdict, prospect)]
+    return [*events, *_consequences(job, attempt, verdict, prospect, end)]
 
 
 def ended_unusably(world: World, job_id: str, number: int, end: End, why: str) -> Events:
@@ -187,6 +189,9 @@ def _crash(attempt: Attempt, end: End) -> str | None:
         return end.problem
     if end.oom_killed:
         return end.oom_evidence or "the kernel's out-of-memory killer ended it"
+    if end.exit_code == STOPPED_EXIT_CODE or end.signal == SIGTERM:
+        how = f"signal {end.signal}" if end.exit_code is None else f"exit code {end.exit_code}"
+        return f"somebody told it to stop who is neither its watchdog nor a pause nor a cancel ({how})"
     if end.signal is not None:
         return f"it was killed by signal {end.signal}"
     if end.exit_code != 0:
@@ -198,7 +203,7 @@ def _failure_of_crash(end: End) -> Failure:
     return Failure.HOST_OUT_OF_MEMORY if end.oom_killed else Failure.CRASH
 
 
-def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect) -> Events:
+def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect, end: End) -> Events:
     def on_job(fact: facts.Fact) -> NewEvent:
         return job_event(job.id, fact, actor="supervisor")
 
@@ -207,10 +212,10 @@ def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospe
     if verdict.outcome == "succeeded" and attempt.purpose == "validate":
         return [on_job(facts.JobQueued(reason="its data are valid"))]
     if verdict.outcome == "succeeded":
-        return _succeeded(job, attempt)
+        return _succeeded(job, attempt, end)
     failure = verdict.failure
     if failure is not None and not _may_try_again(job, failure, prospect):
-        return [on_job(_failed(attempt, failure, verdict))]
+        return [on_job(_failed(job, attempt, failure, verdict))]
     if job.state is JobState.PAUSING:
         return [on_job(_left(job, prospect))]
     return _again_or_give_up(job, attempt, verdict, prospect)
@@ -222,12 +227,14 @@ def _may_try_again(job: Job, failure: Failure, prospect: Prospect) -> bool:
     return failures.RULES[failure].retried
 
 
-def _failed(attempt: Attempt, failure: Failure, verdict: Verdict) -> facts.JobFailed:
+def _failed(job: Job, attempt: Attempt, failure: Failure, verdict: Verdict) -> facts.JobFailed:
     if attempt.stopping is None and attempt.error is not None:
         return facts.JobFailed(code=attempt.error["code"], message=attempt.error["message"])
-    return facts.JobFailed(
-        code=failures.CODES.get(failure, failure.value), message=verdict.cause or failure.value
-    )
+    message = verdict.cause or failure.value
+    if failure is Failure.DEADLINE:
+        way_on = f"`finetune retry {job.id} --from-checkpoint latest` goes on with what it has, for as long again."
+        message = f"{message[:1].upper()}{message[1:]}. {way_on}"
+    return facts.JobFailed(code=failures.CODES.get(failure, failure.value), message=message)
 
 
 def _left(job: Job, prospect: Prospect) -> facts.JobPaused | facts.JobQueued:
@@ -249,13 +256,28 @@ def _repeated(job: Job, prospect: Prospect) -> int | None:
     return None if not isinstance(done, int) else max(0, done - (prospect.step or 0))
 
 
-def _succeeded(job: Job, attempt: Attempt) -> Events:
+def _succeeded(job: Job, attempt: Attempt, end: End) -> Events:
     events = [job_event(job.id, facts.JobSucceeded(result=attempt.result or {}), actor="supervisor")]
+    if job.estimate is not None:
+        measured = facts.JobMeasured(estimate=job.estimate, measured=_measured(job, attempt, end))
+        events.insert(0, job_event(job.id, measured, actor="supervisor"))
     for model in attempt.models or []:
         lineage = {**model["lineage"], "kind": job.kind, "attempt": attempt.number}
         registered = facts.ModelRegistered(**{**model, "lineage": lineage}, job=job.id)
         events.append(event(f"model/{model['name']}", registered, "supervisor"))
     return events
+
+
+def _measured(job: Job, attempt: Attempt, end: End) -> dict[str, Json]:
+    """What the job took: time of all its runs, memory of the last, disk of what it kept."""
+    walls = [*(each.wall_s for each in job.runs[:-1]), end.usage.get("wall_s", 0.0)]
+    largest = end.usage.get("max_rss_bytes")  # of one process alone: better than nothing
+    return {
+        "duration_s": round(sum(walls), 3),
+        "device_bytes": attempt.measured.get("device_bytes"),
+        "host_bytes": attempt.measured.get("host_bytes", None if largest is None else int(largest)),
+        "disk_bytes": sum(each["bytes"] for each in (*job.checkpoints, *job.artifacts)),
+    }
 
 
 def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect) -> Events:

@@ -24,8 +24,18 @@ Events = list[NewEvent]
 # ---- what users ask for ----------------------------------------------------------------------------------
 
 
-def submit(world: World, job_id: str, fact: facts.JobSubmitted, *, actor: str) -> Events:
-    """Accept a job. Rejected if its id is taken, or if it needs more devices than there are or what was removed."""
+def submit(
+    world: World,
+    job_id: str,
+    fact: facts.JobSubmitted,
+    *,
+    actor: str,
+    advice: Iterable[facts.JobAdvice] = (),
+) -> Events:
+    """Accept a job. Rejected if its id is taken, or if it needs more devices than there are or what was removed.
+
+    ``advice`` is what was found about it at the door.
+    """
     if job_id in world.jobs:
         raise Rejected("job_exists", f"There is a job {job_id} already.")
     if fact.devices > len(world.slots):
@@ -36,7 +46,7 @@ def submit(world: World, job_id: str, fact: facts.JobSubmitted, *, actor: str) -
         )
     dataset_decisions.require(world, fact.datasets)
     dependencies.require(world, fact)
-    return [job_event(job_id, fact, actor=actor)]
+    return [job_event(job_id, each, actor=actor) for each in (fact, *advice)]
 
 
 def cancel(world: World, job_id: str, *, actor: str, reason: str | None = None) -> Events:

@@ -33,6 +33,7 @@ class Attempt:
     signal: int | None = None
     line: int = 0  # the highest spool line that is in the log: the cursor of ingestion
     result: dict[str, Json] | None = None
+    measured: dict[str, Json] = field(default_factory=dict)  # its peaks, in bytes, as its worker saw them
     error: dict[str, Json] | None = None
     models: list[dict[str, Json]] | None = None
     overrides: dict[str, Json] = field(default_factory=dict)  # parameters that differ from the job's
@@ -96,6 +97,7 @@ class Job:
     limits: dict[str, float] = field(default_factory=dict)  # cores and bytes
     preemptible: bool = False
     reduces_batch: bool = True
+    ignores_estimate: bool = False
     pause_reason: str | None = None
     pause_then: str = "paused"  # what becomes of it when its pause is reached: paused or queued
     pause_wait_s: float = 30.0
@@ -104,6 +106,7 @@ class Job:
     rewound_at: int = 0  # checkpoints of attempts before this number do not count any more
     repeated_steps: int | None = None  # steps that the next attempt does again
     alerts: tuple[dict[str, Json], ...] = ()
+    measured: dict[str, Json] | None = None  # what it took, as the estimate says what it would
 
     @property
     def is_live(self) -> bool:
@@ -181,7 +184,7 @@ def _evolve_report(job: Job, fact: facts.Fact, at: int) -> Job | None:
         case facts.JobCheckpointRequested():
             return _newest(job, checkpoint_requests=job.attempts[-1].checkpoint_requests + 1)
         case facts.JobMeasured():
-            return job
+            return replace(job, measured=fact.measured)
         case facts.JobDeleted():
             return replace(job, deleted=True)
     return None
@@ -255,7 +258,7 @@ def _evolve_attempt(job: Job, fact: facts.Fact, at: int) -> Job:
         case facts.AttemptLaunched():
             return _newest(job, pid=fact.pid)
         case facts.AttemptResult():
-            return _newest(job, result=fact.values)
+            return _newest(job, result=fact.values, measured=fact.measured)
         case facts.AttemptModel():
             produced = fact.to_data()
             del produced["attempt"]

@@ -18,6 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from finetuned.domain.job import Job
+from finetuned.domain.room import Room, lack, memory_of, promised
 from finetuned.domain.states import JobState
 from finetuned.domain.world import Slot
 
@@ -51,13 +52,14 @@ class Situation:
 
     ``in_backoff`` names jobs that are held back, ``holds`` devices that are not free though no attempt holds them,
     ``closed`` says why nothing at all is started, ``ripe`` names attempts (job, number) that have run long enough to
-    be preempted.
+    be preempted. ``room`` is what the host has left; ``None`` where nobody looked.
     """
 
     in_backoff: AbstractSet[str] = frozenset()
     holds: Mapping[str, Hold] = field(default_factory=dict)
     closed: str | None = None
     ripe: AbstractSet[tuple[str, int]] = frozenset()
+    room: Room | None = None
 
 
 CALM = Situation()
@@ -117,14 +119,18 @@ def _plan_runs(jobs: list[Job], slots: list[Slot], situation: Situation) -> tupl
     blocked: Job | None = None
     waiting = in_order(jobs, JobState.QUEUED)
     queued = {job.id for job in waiting}
+    taken = promised(jobs)
     for job in waiting:
         if job.devices > total or job.id in situation.in_backoff or job.preempted_by in queued:
             continue  # it cannot run here, or not yet, and must not keep others from it
+        if lack(job, situation.room, taken) is not None:
+            continue  # what it waits for may be another's for ever: it must not keep others from the devices
         usable = [device for device in free if _may_use(job, situation.holds.get(device))]
         if job.devices and (blocked is not None or job.devices > len(usable)):
             blocked = blocked or job
             continue
         claims.append(Claim(job, "run", tuple(usable[: job.devices])))
+        taken += memory_of(job)
         free = [device for device in free if device not in usable[: job.devices]]
     return claims, blocked
 
@@ -180,9 +186,10 @@ def waits(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CAL
     live, all_slots = list(jobs), list(slots)
     found = {job.id: Wait(reason) for job in live if (reason := _unqueued_reason(job, situation)) is not None}
     blocked_by: Job | None = None
+    taken = promised(live)
     for position, job in enumerate(in_order(live, JobState.QUEUED), start=1):
-        found[job.id] = Wait(_queued_reason(job, blocked_by, all_slots, situation), position)
-        if blocked_by is None and _blocks(job, all_slots, situation):
+        found[job.id] = Wait(_queued_reason(job, blocked_by, all_slots, situation, taken), position)
+        if blocked_by is None and _blocks(job, all_slots, situation, taken):
             blocked_by = job
     return found
 
@@ -192,32 +199,39 @@ def wait(job: Job, jobs: Iterable[Job], slots: Iterable[Slot], situation: Situat
     if job.state is not JobState.QUEUED:
         reason = _unqueued_reason(job, situation)
         return None if reason is None else Wait(reason)
-    all_slots = list(slots)
+    all_slots, all_jobs = list(slots), list(jobs)
     own, position = order(job), 1
     blocked_by: tuple[tuple[int, int], Job] | None = None
-    for each in jobs:
+    taken = promised(all_jobs)
+    for each in all_jobs:
         if each.state is not JobState.QUEUED or (key := order(each)) >= own:
             continue
         position += 1
-        if (blocked_by is None or key < blocked_by[0]) and _blocks(each, all_slots, situation):
+        if (blocked_by is None or key < blocked_by[0]) and _blocks(each, all_slots, situation, taken):
             blocked_by = key, each
     first = None if blocked_by is None else blocked_by[1]
-    return Wait(_queued_reason(job, first, all_slots, situation), position)
+    return Wait(_queued_reason(job, first, all_slots, situation, taken), position)
 
 
-def _blocks(job: Job, slots: list[Slot], situation: Situation) -> bool:
+def _blocks(job: Job, slots: list[Slot], situation: Situation, taken: int) -> bool:
     """Whether a queued job keeps free devices for itself."""
+    if lack(job, situation.room, taken) is not None:
+        return False
     usable = sum(_may_use(job, situation.holds.get(slot.id)) for slot in slots)
     return job.id not in situation.in_backoff and job.preempted_by is None and 0 < job.devices <= usable
 
 
-def _queued_reason(job: Job, blocked_by: Job | None, slots: list[Slot], situation: Situation) -> str:
+def _queued_reason(
+    job: Job, blocked_by: Job | None, slots: list[Slot], situation: Situation, taken: int
+) -> str:
     if situation.closed is not None:
         return situation.closed
     if job.id in situation.in_backoff:
         return f"backing off before the next attempt: {job.queued_reason}"
     if job.preempted_by is not None:
         return f"behind {job.preempted_by}, which preempted it"
+    if (lacking := lack(job, situation.room, taken)) is not None:
+        return lacking
     if blocked_by is not None and job.devices:
         return f"behind {blocked_by.id}, which is next"
     return _device_reason(job, slots, situation.holds)

@@ -10,8 +10,15 @@ import anyio.to_thread
 
 from finetuned.board import Board
 from finetuned.domain.errors import StorageFullError
+from finetuned.domain.room import Room
 from finetuned.machine import devices
 from finetuned_sdk import Device, Host
+
+ROOM_STEP = 1 << 26  # bytes
+
+
+def _rounded(size: int) -> int:
+    return size // ROOM_STEP * ROOM_STEP
 
 
 @dataclass(slots=True)
@@ -26,6 +33,7 @@ class HostFacts:
     async def host(self) -> Host:
         """The host as job kinds may know it."""
         world = await self.board.world()
+        memory_free, disk_free = await anyio.to_thread.run_sync(self._left)
         return Host(
             devices=tuple(
                 Device(id=slot.id, kind=slot.kind, name=slot.name, memory_bytes=slot.memory_bytes)
@@ -33,9 +41,19 @@ class HostFacts:
             ),
             cpu_count=devices.usable_cores(),
             memory_bytes=devices.host_memory_bytes(),
-            disk_free_bytes=await self._free(),
+            memory_free_bytes=memory_free,
+            disk_free_bytes=disk_free,
             allow_remote_code=self.allow_remote_code,
             models={model.name: Path(model.path) for model in world.models.values()},
+        )
+
+    async def room(self) -> Room:
+        """What the host has left, rounded down, so that it is the same room while little changes."""
+        memory_free, disk_free = await anyio.to_thread.run_sync(self._left)
+        return Room(
+            memory_bytes=devices.host_memory_bytes(),
+            memory_free_bytes=_rounded(memory_free),
+            disk_free_bytes=_rounded(disk_free),
         )
 
     async def check_room(self) -> None:
@@ -51,3 +69,6 @@ class HostFacts:
     async def _free(self) -> int:
         usage = await anyio.to_thread.run_sync(shutil.disk_usage, self.state_dir)
         return usage.free
+
+    def _left(self) -> tuple[int, int]:
+        return devices.free_memory_bytes(), shutil.disk_usage(self.state_dir).free

@@ -138,6 +138,11 @@ class Queries:
             return [job_from(document) for document in found], len(rows) > limit
         return await anyio.to_thread.run_sync(lambda: [job_from(each) for each in found]), len(rows) > limit
 
+    async def succeeded(self, kind: str, *, limit: int) -> list[Job]:
+        """The newest jobs of a kind that have succeeded."""
+        rows = await self.log.fetch(queries()["select_jobs"], (sys.maxsize, "succeeded", kind, None, limit))
+        return await anyio.to_thread.run_sync(lambda: [job_from(row[0]) for row in rows])
+
     async def _seq_of(self, job_id: str) -> int:
         """The place among jobs of one that may have been deleted between two pages."""
         rows = await self.log.fetch(queries()["select_job"], (job_id,))

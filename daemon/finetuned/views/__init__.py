@@ -84,6 +84,8 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
         "datasets": each.datasets,
         "secrets": each.secrets,
         "estimate": each.estimate,
+        "measured": each.measured,
+        "ignores_estimate": each.ignores_estimate,
         "timeouts": each.timeouts,
         "limits": each.limits,
         "preemptible": each.preemptible,

@@ -11,6 +11,7 @@ from finetuned.wire.datasets import Dataset, DatasetAudit, DatasetPreview, Datas
 from finetuned.wire.devices import Device, Holder
 from finetuned.wire.drain import Drain
 from finetuned.wire.errors import Error, ErrorAnswer
+from finetuned.wire.estimates import Check, DryRun, Duration, Fix, Start
 from finetuned.wire.events import Event
 from finetuned.wire.health import Alive, Ready
 from finetuned.wire.jobs import Alert, Attempt, Job, JobError, Kind, Stopping
@@ -46,6 +47,7 @@ __all__ = (
     "Attempt",
     "AttemptCounts",
     "BackupReport",
+    "Check",
     "CheckedCheckpoint",
     "Checkpoint",
     "Dataset",
@@ -57,9 +59,12 @@ __all__ = (
     "DerivedModel",
     "Device",
     "Drain",
+    "DryRun",
+    "Duration",
     "Error",
     "ErrorAnswer",
     "Event",
+    "Fix",
     "Holder",
     "Job",
     "JobError",
@@ -81,6 +86,7 @@ __all__ = (
     "RevokedToken",
     "Secret",
     "Series",
+    "Start",
     "Stopping",
     "System",
     "SystemHistory",

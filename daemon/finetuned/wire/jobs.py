@@ -92,6 +92,8 @@ class Job(TypedDict):
     datasets: dict[str, Json]
     secrets: dict[str, str]
     estimate: dict[str, Json] | None
+    measured: dict[str, Json] | None
+    ignores_estimate: bool
     timeouts: dict[str, float | None]
     limits: dict[str, float]
     preemptible: bool

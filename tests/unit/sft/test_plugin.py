@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetuned_sdk import Device, Estimate, Host, RefusedError, Registry
+from finetuned_sdk import Device, Host, RefusedError, Registry
 from finetuned_sft import plugin
 from finetuned_sft.params import SFTParams
 
@@ -128,16 +128,6 @@ class TestCheck:
     def test_a_registered_adapter_passes_as_an_adapter(self, files: dict[str, str], tmp_path: Path) -> None:
         (tmp_path / "adapter_config.json").write_text("{}")
         check(files, Host(models={"lora": tmp_path}), adapter="lora")
-
-    def test_a_job_larger_than_the_disk_is_refused_with_both_sizes(
-        self, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(plugin, "estimate", lambda *_: Estimate(disk_bytes=5_000_000_000))
-        with pytest.raises(RefusedError, match=r"may need 5\.0 GB of disk and 4\.0 GB are free") as caught:
-            check(files, Host(disk_free_bytes=4_000_000_000))
-        assert caught.value.code == "disk_full"
-        check(files, Host(disk_free_bytes=6_000_000_000))
-        check(files, Host())  # not known
 
     def test_fp16_passes_on_a_gpu(self, files: dict[str, str]) -> None:
         gpu = Device(id="gpu:1", kind="gpu", name="GPU", memory_bytes=1 << 34)

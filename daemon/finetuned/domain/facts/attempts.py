@@ -48,6 +48,7 @@ class AttemptResult(Fact):
     type: ClassVar[str] = "attempt.result"
     attempt: int
     values: dict[str, Json]
+    measured: dict[str, Json] = field(default_factory=dict)  #: host_bytes and device_bytes at their peak
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ class JobSubmitted(Fact):
     max_attempts: int  #: runs that may crash before the job is given up
     models: dict[str, str]  #: model parameters that named a registered model, resolved to directories
     callbacks: list[dict[str, Json]]  #: name, entry and params of each callback
-    estimate: dict[str, Json] | None  #: duration_s, device_bytes, host_bytes, disk_bytes
+    estimate: dict[str, Json] | None  #: duration_s, device_bytes, host_bytes, disk_bytes, breakdown
     retry_of: str | None  #: the job that this one repeats
     resume_from: str | None  #: the checkpoint that the first run goes on from
     datasets: dict[str, Json] = field(default_factory=dict)  #: per parameter: name, version and path
@@ -35,6 +35,7 @@ class JobSubmitted(Fact):
     limits: dict[str, float] = field(default_factory=dict)  #: cpu (cores), memory, gpu_memory, disk (bytes)
     preemptible: bool = False  #: whether a job of higher priority may take its devices
     reduces_batch: bool = True  #: whether an attempt after one without memory halves its batches
+    ignores_estimate: bool = False  #: whether it starts though the estimate says that it does not fit
 
 
 @dataclass(frozen=True, kw_only=True)
