@@ -115,6 +115,12 @@ class Config(BaseModel):
         le=3600,
         description="how long a cancelled trainer may take to end before it is killed",
     )
+    preemption_min_run_s: float = Field(
+        default=600.0,
+        ge=0,
+        le=86_400,
+        description="how long a preemptible job runs at least before one of higher priority may have its devices",
+    )
     drain_timeout_s: float = Field(
         default=90.0,
         ge=0,
@@ -131,6 +137,16 @@ class Config(BaseModel):
         ge=0,
         le=1 << 30,
         description="kept of that disk for the log, so that the ends of jobs can be recorded when it is full; 0 for none",
+    )
+    keep_jobs_days: float | None = Field(
+        default=None,
+        gt=0,
+        description="files of jobs that ended longer ago are removed, unless a model, a dataset or a live job needs them. Default: kept until `finetune delete`",
+    )
+    keep_jobs_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="beyond this the files of ended jobs are removed, those that ended longest ago first. Default: no limit",
     )
     max_body_bytes: int = Field(
         default=1 << 20, ge=1024, le=1 << 30, description="the largest request body that is read"
