@@ -43,17 +43,19 @@ class ValidationCallback(TrainerCallback, ExportableState):
         self._evaluations = 0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, so that a resumed job still knows the figures from before the training."""
-        return {"args": {}, "attributes": {"before": self.before}}
+        """What a checkpoint keeps: the figures from before the training, and how many evaluations have been."""
+        return {"args": {}, "attributes": {"before": self.before, "evaluations": self._evaluations}}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Validate before the first step; on resume, recall the figures instead."""
+        """Validate before the first step; on resume, recall what a checkpoint kept instead."""
         del control
         stored = (state.stateful_callbacks or {}).get(type(self).__name__)
         if isinstance(stored, dict) and self.before is None:
-            self.before = stored.get("attributes", {}).get("before")
+            attributes = stored.get("attributes", {})
+            self.before = attributes.get("before")
+            self._evaluations = attributes.get("evaluations", 0)
         if "start" in self.params.at and state.global_step == 0:
             self.before = self._validate(args, state, **kwargs)
 

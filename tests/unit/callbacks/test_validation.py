@@ -12,6 +12,8 @@ from finetuned_sdk.testing import RecordingContext
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
+NOTHING: Any = None
+
 
 def arguments(directory: Path, **changes: Any) -> Any:
     from transformers import TrainingArguments
@@ -207,6 +209,22 @@ def test_figures_join_an_evaluation_so_that_the_best_checkpoint_can_be_judged_by
     )  # fmt: skip
     assert [fact["step"] for fact in ctx.of_type("evaluation")] == [2, 4]
     assert trainer.state.best_metric == ctx.of_type("evaluation")[0]["metrics"]["field_accuracy"]
+
+
+def test_a_resumed_job_goes_on_counting_evaluations(tmp_path: Path, held_out: Path) -> None:
+    from transformers import TrainerState
+
+    every_second = callback(RecordingContext(tmp_path), held_out, at=[], every_evals=2)
+    every_second.on_evaluate(NOTHING, TrainerState(global_step=1), NOTHING)  # the first one: nothing is asked
+    kept = TrainerState(global_step=1, stateful_callbacks={"ValidationCallback": every_second.state()})
+
+    resumed = callback(RecordingContext(tmp_path, attempt=2), held_out, at=[], every_evals=2)
+    resumed.on_train_begin(NOTHING, kept, NOTHING)
+    asked: list[int] = []
+    resumed._validate = lambda _, state, **__: asked.append(state.global_step)
+    for step in (2, 3, 4):
+        resumed.on_evaluate(NOTHING, TrainerState(global_step=step), NOTHING)
+    assert asked == [2, 4]
 
 
 def test_a_stop_request_ends_the_validation_without_figures(
