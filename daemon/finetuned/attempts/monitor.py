@@ -16,7 +16,7 @@ from anyio import to_thread
 from finetuned.attempts import identity
 from finetuned.attempts.ladder import Ladder
 from finetuned.attempts.liveness import Finding, Liveness, Signs, look_interval
-from finetuned.attempts.ports import Alert, AttemptLog, Intervention, LiveAttempt, StopOrder
+from finetuned.attempts.ports import Alert, AttemptLog, Intervention, LiveAttempt, NoRoomError, StopOrder
 from finetuned.attempts.tail import SpoolTail
 from finetuned.attempts.watch import ProcessWatch
 from finetuned_sdk import heartbeat
@@ -54,7 +54,10 @@ class Monitor:
             signs = await to_thread.run_sync(self._look, runner)
             finding = liveness.look(signs)
             if finding is not None and not self._ladder.is_ordered:
-                await self._act(finding, runner, watch, may_dump=speaks and signs.heartbeat is not None)
+                try:
+                    await self._act(finding, runner, watch, may_dump=speaks and signs.heartbeat is not None)
+                except NoRoomError as error:  # found again at the next look, if it is still so
+                    logger.warning("job %s: that could not be recorded: %s", self._attempt.job, error)
             await anyio.sleep(look_interval(timeouts))
 
     async def _act(
@@ -100,3 +103,11 @@ class Monitor:
             return self._bundle.read_spec()
         except BundleError:
             return None
+
+
+def lived_s(bundle: Bundle, runner: RunnerIdentity) -> dict[str, float]:
+    """How long an attempt of this boot ran that nobody saw end: ``wall_s`` up to its last heartbeat, if it had one."""
+    beat = heartbeat.read(bundle.heartbeat_path)
+    if beat is None or runner.boot_id != identity.boot_id():
+        return {}
+    return {"wall_s": round(max(0.0, identity.ran_s(runner) - (time.monotonic() - beat.beat_at)), 3)}

@@ -19,7 +19,7 @@ from anyio import to_thread
 from finetuned.attempts import identity, temporary
 from finetuned.attempts.ladder import DEAF_S, Ladder
 from finetuned.attempts.launcher import Executor
-from finetuned.attempts.monitor import Monitor
+from finetuned.attempts.monitor import Monitor, lived_s
 from finetuned.attempts.ports import (
     AttemptLog,
     Ending,
@@ -255,7 +255,8 @@ class Supervisor:
         await to_thread.run_sync(temporary.remove, self._bundle)
         while await self._record_batch(last=True):  # what they wrote until they died
             pass
-        return Ending(lost=lost, usage=self._usage({}))
+        usage = await to_thread.run_sync(lived_s, self._bundle, runner)
+        return Ending(lost=lost, usage=self._usage(usage))
 
     async def _ending(self, record: ExitRecord) -> Ending:
         problem = record.problem

@@ -7,15 +7,16 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from anyio import to_thread
 from tests.acceptance.attempts.conftest import QUICK
 
-from finetuned.attempts.ports import Alert, Intervention, StopOrder, Timeouts
+from finetuned.attempts.ports import Alert, Intervention, NoRoomError, StopOrder, Timeouts
 from finetuned.attempts.testing import Entry
 from finetuned_sdk import checkpoints
 from finetuned_sdk.bundle import STOPPED_EXIT_CODE, Bundle, Spec
@@ -31,7 +32,14 @@ DEAF = {**HANG, "ignore_sigterm": True, "spawn_children": 1}
 
 
 def actions(entry: Entry) -> list[str]:
-    return [each.action for each in entry.interventions if isinstance(each, Intervention)]
+    """What was done, in order; a worker that came back to life on a busy machine may be dumped twice."""
+    found = [each.action for each in entry.interventions if isinstance(each, Intervention)]
+    return [action for action, _ in groupby(found)]
+
+
+def reasons(entry: Entry, action: str) -> list[str]:
+    each_of = [each for each in entry.interventions if isinstance(each, Intervention)]
+    return [each.reason for each in each_of if each.action == action]
 
 
 def failures(entry: Entry) -> set[str | None]:
@@ -71,9 +79,8 @@ async def test_one_that_ignores_everything_is_killed_with_its_group_and_each_ste
     assert ending.signal == signal.SIGKILL
     assert actions(entry) == ["dump_stacks", "request_stop", "terminate", "kill"]
     assert failures(entry) == {"stall"}
-    reasons = [each.reason for each in entry.interventions if isinstance(each, Intervention)]
-    assert reasons[2].startswith("it did not stop within 0.3 s: no step for ")
-    assert reasons[3].startswith("it did not end within 0.3 s of SIGTERM: no step for ")
+    assert reasons(entry, "terminate")[0].startswith("it did not stop within 0.3 s: no step for ")
+    assert reasons(entry, "kill")[0].startswith("it did not end within 0.3 s of SIGTERM: no step for ")
     assert house.log.alive_at_end == []
 
 
@@ -84,7 +91,7 @@ async def test_native_code_that_holds_the_interpreter_is_silent_and_shows_its_st
     async with house.daemon():
         ending = await house.log.until_ended("job-1", 1)
     assert ending.signal == signal.SIGKILL
-    assert [each.subject for each in entry.interventions if isinstance(each, Alert)] == ["silence"]
+    assert {each.subject for each in entry.interventions if isinstance(each, Alert)} == {"silence"}
     assert "in _fail" in house.bundle(entry.spec).output_path.read_text(encoding="utf-8")
 
 
@@ -118,7 +125,7 @@ async def test_each_phase_is_stopped_beyond_its_limit(
 
 
 async def test_a_validator_that_tells_of_nothing_is_given_time_and_then_stopped(house: House) -> None:
-    work = {"entry": "finetuned_sdk.fake:validate", "purpose": "validate"}
+    work: dict[str, Any] = {"entry": "finetuned_sdk.fake:validate", "purpose": "validate"}
     quick = house.start(params={"validation_seconds": 2.5}, timeouts=replace(SHORT, heartbeat_s=30.0), **work)
     limits = replace(IMPATIENT, heartbeat_s=30.0, start_s=1.0, evaluation_s=2.0)
     slow = house.start(job="job-2", params={"validation_seconds": 60}, timeouts=limits, grace_s=0.2, **work)
@@ -148,8 +155,7 @@ async def test_a_trainer_that_somebody_stopped_with_sigstop_goes_through_the_lad
         os.kill(entry.facts[0].data["pid"], signal.SIGSTOP)
         ending = await house.log.until_ended("job-1", 1)
     assert actions(entry)[:3] == ["dump_stacks", "request_stop", "terminate"]
-    told = [each.reason for each in entry.interventions if isinstance(each, Intervention)]
-    assert told[0].endswith("its process is stopped, as by SIGSTOP")
+    assert reasons(entry, "dump_stacks")[-1].endswith("its process is stopped, as by SIGSTOP")
     assert ending.exit_code == STOPPED_EXIT_CODE  # SIGCONT lets it obey
 
 
@@ -236,6 +242,37 @@ async def test_a_log_that_cannot_be_written_keeps_nobody_alive(
     assert ending.signal == signal.SIGKILL
 
 
+async def test_a_stall_that_found_no_room_in_the_log_is_found_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = house.log.intervened, 0
+
+    async def full(job: str, attempt: int, what: Intervention | Alert) -> None:
+        nonlocal refused
+        refused += 1
+        if refused <= 3:
+            raise NoRoomError("the disk is full")
+        await real(job, attempt, what)
+
+    monkeypatch.setattr(house.log, "intervened", full)
+    entry = house.start(params=HANG, timeouts=SHORT)
+    async with house.daemon():
+        ending = await house.log.until_ended("job-1", 1)
+    assert ending.exit_code == STOPPED_EXIT_CODE
+    assert refused > 3
+    assert actions(entry) == ["request_stop"]
+
+
+async def test_an_attempt_that_nobody_saw_end_has_run_until_its_last_heartbeat(house: House) -> None:
+    entry = house.start(params={"steps": 9999, "step_seconds": 0.02}, timeouts=SHORT)
+    async with house.daemon():
+        await house.log.until_fact("job-1", 1, "progress")
+        os.kill(entry.runners[0].pid, signal.SIGKILL)
+        ending = await house.log.until_ended("job-1", 1)
+    assert ending.lost is not None
+    assert 0 < ending.usage["wall_s"] < 60
+
+
 class HungExecutor:
     """Starts a runner that claims its bundle, has a worker, and hears of nothing any more."""
 
@@ -276,8 +313,7 @@ async def test_a_runner_that_reacts_to_nothing_is_killed_with_all_that_is_below_
         supervision.notice()
         ending = await house.log.until_ended("job-1", 1)
     assert ending.lost == "its runner died before it could say how the work ended"
-    told = [each.reason for each in entry.interventions if isinstance(each, Intervention)]
-    assert told[-1] == "its runner does not react, and is killed: asked to"
+    assert reasons(entry, "kill")[-1] == "its runner does not react, and is killed: asked to"
     assert set(actions(entry)) == {"kill"}
     assert house.log.alive_at_end == []
 
