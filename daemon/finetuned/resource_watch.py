@@ -6,20 +6,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
 
-from finetuned.attempts import limits
+from finetuned.attempts import limits, memory
 from finetuned.attempts.oom import bytes_text
 from finetuned.attempts.ports import Alert, AttemptLog, Intervention
 from finetuned.board import Board
 from finetuned.domain.job import Attempt, Job
 from finetuned.patience import patiently
 from finetuned.telemetry.telemetry import Key, Snapshot, Telemetry
-from finetuned.telemetry.thresholds import Crossings, Fill
+from finetuned.telemetry.thresholds import Crossings, Fill, is_high
 from finetuned_sdk.bundle import Bundle, BundleError, read_json
 
 _BLOCK = 512  # bytes: the unit of st_blocks
@@ -39,12 +39,14 @@ class ResourceWatch:
         *,
         bundle: Callable[[str, int], Bundle],
         notice: Callable[[], None],
+        proportional: Callable[[list[int]], int] = memory.proportional,
     ) -> None:
         self._board = board
         self._telemetry = telemetry
         self._log = log
         self._bundle = bundle
         self._notice = notice
+        self._proportional = proportional
         self._crossings = Crossings()
         self._told: set[Key] = set()  # how the limits of these are kept
 
@@ -67,7 +69,9 @@ class ResourceWatch:
         for key, (job, attempt) in found.items():
             if job.limits and key not in self._told:
                 await self._tell_limits(job, attempt)
-            fills += [(key, subject, fill) for subject, fill in fills_of(job, attempt, snapshot)]
+            for subject, fill in fills_of(job, attempt, snapshot):
+                shared = fill.key == (*key, "memory") and is_high(fill)
+                fills.append((key, subject, await self._counted_once(attempt, fill) if shared else fill))
             if "disk" in job.limits:
                 fills.append((key, "disk", await self._disk(job, attempt)))
         crossed = {fill.key for fill in self._crossings.crossed(fill for _, _, fill in fills)}
@@ -75,6 +79,12 @@ class ResourceWatch:
             if fill.key in crossed:
                 alert = Alert(subject=subject, message=fill.what, figures={"used": fill.used, "of": fill.of})
                 await self._log.intervened(job_id, number, alert)
+
+    async def _counted_once(self, attempt: Attempt, fill: Fill) -> Fill:
+        """What the attempt holds against its limit, pages that its processes share counted once."""
+        assert attempt.pid is not None  # or nothing would be known of its use
+        held = await anyio.to_thread.run_sync(lambda: self._proportional(memory.below(attempt.pid or 0)))
+        return _against_limit(fill.key, held, fill.of, "memory")
 
     async def _tell_limits(self, job: Job, attempt: Attempt) -> None:
         self._told.add((job.id, attempt.number))
@@ -101,12 +111,10 @@ class ResourceWatch:
 def fills_of(job: Job, attempt: Attempt, snapshot: Snapshot) -> Iterator[tuple[str, Fill]]:
     """What may fill up under an attempt, with the subject of its alert."""
     key = (job.id, attempt.number)
-    memory = snapshot.host.memory
-    if memory.total:
-        what = (
-            f"the machine has {bytes_text(memory.available)} of its {bytes_text(memory.total)} of memory left"
-        )
-        yield "memory", Fill((*key, "host"), memory.used, memory.total, what)
+    machine = snapshot.host.memory
+    if machine.total:
+        what = f"the machine has {bytes_text(machine.available)} of its {bytes_text(machine.total)} of memory left"
+        yield "memory", Fill((*key, "host"), machine.used, machine.total, what)
     usage = snapshot.usage.get(key)
     if usage is not None and "memory" in job.limits:
         yield "memory", _against_limit((*key, "memory"), usage.rss, job.limits["memory"], "memory")
@@ -123,7 +131,7 @@ def fills_of(job: Job, attempt: Attempt, snapshot: Snapshot) -> Iterator[tuple[s
             yield "device_memory", _against_limit((*key, gpu.id, "limit"), mine, limit, f"memory of {gpu.id}")
 
 
-def _against_limit(key: tuple[object, ...], used: float, limit: float, of: str) -> Fill:
+def _against_limit(key: Hashable, used: float, limit: float, of: str) -> Fill:
     what = f"its processes hold {bytes_text(used)} of {of}; its limit is {bytes_text(limit)}"
     return Fill(key, used, limit, what)
 

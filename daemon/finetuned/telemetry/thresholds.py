@@ -18,6 +18,11 @@ class Fill(NamedTuple):
     what: str
 
 
+def is_high(fill: Fill) -> bool:
+    """Whether it is above the threshold."""
+    return bool(fill.of) and fill.used > HIGH * fill.of
+
+
 class Crossings:
     """Remembers what is above its threshold."""
 
@@ -28,9 +33,8 @@ class Crossings:
         """Those of all there is that have crossed the threshold since they were looked at last."""
         found, high = [], set()
         for each in fills:
-            share = each.used / each.of if each.of else 0.0
             was_high = each.key in self._high
-            if share > HIGH or (was_high and share >= LOW):
+            if is_high(each) or (was_high and each.used >= LOW * each.of):
                 high.add(each.key)
                 if not was_high:
                     found.append(each)

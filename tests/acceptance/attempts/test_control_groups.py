@@ -34,10 +34,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     init.chmod(0o755)
     done = subprocess.run(
         [
-            KERNEL, "mem=1536M", "rootfstype=hostfs", "rootflags=/", "rw", f"init={init}",
+            "timeout", "--signal=KILL", "90", KERNEL, "mem=1536M", "rootfstype=hostfs", "rootflags=/", "rw", f"init={init}",
             "con=null", "con0=null,fd:1", "quiet", f"uml_dir={scratch}",
         ],
-        capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=100, check=False,
+        capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=90, check=False,
         cwd=scratch,
     )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"case"')]
@@ -66,10 +66,34 @@ def test_a_kill_from_elsewhere_is_not_taken_for_the_kernels(told: dict[str, dict
     assert (found["signal"], found["oom_killed"], found["evidence"]) == (9, False, None)
 
 
+def test_a_kill_for_want_of_the_units_memory_is_counted_in_the_group_that_it_shares(
+    told: dict[str, dict[str, Any]],
+) -> None:
+    found = told["unit full"]
+    assert (found["signal"], found["oom_killed"], found["limits"]) == (9, True, None)
+    assert (
+        "the control group that it shares with other attempts counts 1 such kill; shortly before, its"
+        in (found["evidence"])
+    )
+
+
+def test_a_user_without_privileges_makes_joins_and_removes_groups_where_they_were_handed_over(
+    told: dict[str, dict[str, Any]],
+) -> None:
+    assert told["unprivileged"] == {
+        "case": "unprivileged",
+        "home": "0::/unit/daemon",
+        "inside": "0::/unit/attempt-by-user",
+        "limits": [str(300 << 20), "1", "50000 100000"],
+        "signal": 9,
+        "left": False,
+    }
+
+
 def test_nothing_is_left_of_an_attempts_group_and_the_daemon_is_in_its_own(
     told: dict[str, dict[str, Any]],
 ) -> None:
-    for found in told.values():
+    for found in (each for name, each in told.items() if name != "unprivileged"):
         assert found["groups"] == ["daemon"]
         assert found["home"] == "0::/unit/daemon"
         assert "memory" in found["controllers"]

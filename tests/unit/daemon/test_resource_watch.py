@@ -13,7 +13,7 @@ import pytest
 from tests.unit.domain.worlds import Scene
 
 from finetuned.attempts.ports import Alert, Intervention
-from finetuned.domain import facts
+from finetuned.domain import attempt_decisions, facts
 from finetuned.domain.world import World
 from finetuned.resource_watch import ResourceWatch, fills_of, kept, size
 from finetuned.telemetry.gpus import Gpu, GpuReader
@@ -73,9 +73,12 @@ class Rig:
         self.scene = Scene()
         self.scene.submit(limits=dict(limits))
         self.scene.schedule()
+        launched = facts.AttemptLaunched(attempt=1, pid=2**22 + 1, boot_id="", start_time=1, process_group=1)
+        self.scene.fold(attempt_decisions.launched(self.scene.world, "job-1", launched))
         self.scene.start()
         self.log = Log(self.scene)
         self.noticed = 0
+        self.own = 0.0  # what its processes hold, shared pages counted once
         self.telemetry = Telemetry(HostReader(path), GpuReader(lambda: None))
         self.bundle = Bundle(path / "bundle")
         self.bundle.path.mkdir()
@@ -84,7 +87,14 @@ class Rig:
     def watcher(self) -> ResourceWatch:
         board: Any = Board(self.scene.world)
         log: Any = self.log
-        return ResourceWatch(board, self.telemetry, log, bundle=lambda *_: self.bundle, notice=self.notice)
+        return ResourceWatch(
+            board,
+            self.telemetry,
+            log,
+            bundle=lambda *_: self.bundle,
+            notice=self.notice,
+            proportional=lambda _pids: int(self.own * GB),
+        )
 
     def notice(self) -> None:
         self.noticed += 1
@@ -117,7 +127,10 @@ async def test_a_machine_without_memory_is_told_of_once(rig: Rig) -> None:
 
 @pytest.mark.parametrize("rig", [{"memory": 4 * GB}], indirect=True)
 async def test_an_attempt_close_to_its_own_limit_is_told_of(rig: Rig) -> None:
-    await rig.watch.look(await rig.snapshot(rss=3.9))
+    await rig.watch.look(await rig.snapshot(rss=5))  # pages that loader processes share
+    assert rig.subjects() == ["limits"]
+    rig.own = 3.9
+    await rig.watch.look(await rig.snapshot(rss=5))
     assert rig.subjects() == ["limits", "memory"]
     assert "its processes hold 3.90 GB of memory; its limit is 4.00 GB" in repr(rig.log.said[1])
 
