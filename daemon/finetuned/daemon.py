@@ -31,11 +31,13 @@ from finetuned.commands.appending import Appending
 from finetuned.commands.datasets import DatasetCommands
 from finetuned.commands.door import Commands
 from finetuned.commands.secrets import SecretCommands
+from finetuned.commands.storage import StorageCommands
 from finetuned.config import Config
 from finetuned.datasets.store import DatasetStore, Limits
 from finetuned.device_gate import DeviceGate
 from finetuned.domain import decisions, queue
 from finetuned.domain.errors import StartError
+from finetuned.domain.retention import Policy
 from finetuned.machine import devices
 from finetuned.machine.host import HostFacts
 from finetuned.notify import notify, watchdog_period
@@ -46,6 +48,8 @@ from finetuned.resource_watch import ResourceWatch
 from finetuned.scheduler import Scheduler
 from finetuned.secrets.store import SecretStore
 from finetuned.stopping import Stop
+from finetuned.storage.inventory import Inventory
+from finetuned.storage.keeper import Keeper
 from finetuned.storage.room import RoomGate
 from finetuned.store import Log, open_log
 from finetuned.telemetry import gpus
@@ -77,6 +81,7 @@ class Parts:
     queries: Queries
     telemetry: Telemetry
     room: RoomGate
+    keeper: Keeper
     device_gate: DeviceGate
     resource_watch: ResourceWatch
 
@@ -177,6 +182,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     board = Board(events)
     settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
+    inventory = Inventory(events, config.state_dir, jobs_dir, config.state_dir / DATASETS_DIR)
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
     scheduler = Scheduler(
         events,
@@ -204,7 +210,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         board,
         registry,
         jobs_dir,
-        Observation(events, board, telemetry),
+        Observation(events, board, telemetry, taken=lambda: inventory.taken),
         data_roots=config.data_roots,
         situation=scheduler.situation,
     )
@@ -233,6 +239,8 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         replenish=lambda: events.execute(lambda _world: []),
         changed=scheduler.look,
     )
+    policy = Policy(config.keep_jobs_days, config.keep_jobs_bytes)
+    keeper = Keeper(board, inventory, StorageCommands(appending), policy)
     # why nothing is started
     gates: tuple[Callable[[], str | None], ...] = (lambda: commands.drain.closed, lambda: room.closed)
     return Parts(
@@ -245,6 +253,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         queries,
         telemetry,
         room,
+        keeper,
         device_gate,
         resource_watch,
     )
@@ -316,6 +325,7 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
     tasks.start_soon(followers.follow, parts.log, followers.DatasetRemover(parts.commands.datasets))
     await parts.room.look()  # before anything is started
     tasks.start_soon(parts.room.run)
+    tasks.start_soon(parts.keeper.run)
     tasks.start_soon(parts.device_gate.run)
     tasks.start_soon(parts.resource_watch.run)
     tasks.start_soon(parts.scheduler.run)

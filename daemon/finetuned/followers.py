@@ -82,10 +82,10 @@ async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None
 
 
 class FileRemover:
-    """Removes the files of deleted jobs."""
+    """Removes the files of jobs that were deleted, or whose files were kept long enough."""
 
     name = "file-remover"
-    types = (facts.JobDeleted.type,)
+    types = (facts.JobDeleted.type, facts.JobFilesRemoved.type)
 
     def __init__(self, jobs_dir: Path) -> None:
         self._jobs_dir = jobs_dir

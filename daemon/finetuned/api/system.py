@@ -35,6 +35,7 @@ async def show(call: Call) -> wire.System:
         uptime_s=time.monotonic() - call.doors.started,
         log_head=call.queries.head,
         event_streams=call.request.app[FEED].clients,
+        taken=call.queries.observation.taken(),
     )
 
 

@@ -24,6 +24,7 @@ from typing import Literal
 
 from finetuned.cli import units
 from finetuned.cli.shapes import Check
+from finetuned.storage.sizes import size_of
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -152,16 +153,23 @@ def disk(path: Path, *, least: int, free: int | None = None) -> Check:
     """Whether there is room for what jobs write."""
     there = path if path.exists() else next(each for each in path.parents if each.exists())
     left = shutil.disk_usage(there).free if free is None else free
-    text = f"{units.size(left)} free at {there}"
+    text = f"{units.size(left)} free at {there}{_taken(path)}"
     if left < least:
         return fail(
             "disk",
             f"{text}: below min_free_disk_bytes, new jobs are refused.",
-            "Delete old jobs: `finetune delete JOB`.",
+            "Delete old jobs (`finetune delete JOB`), or set keep_jobs_days or keep_jobs_bytes.",
         )
     if left < LITTLE_DISK:
         return warn("disk", text, "Each checkpoint needs as much as its model; free some room.")
     return ok("disk", text)
+
+
+def _taken(state: Path) -> str:
+    """What of it is in the state directory, as far as it may be read."""
+    found = {name: size_of(state / name) for name in ("jobs", "datasets", "archives")}
+    listed = ", ".join(f"{name} {units.size(size)}" for name, size in found.items() if size)
+    return f" ({listed})" if listed else ""
 
 
 def log(path: Path) -> Check:

@@ -13,7 +13,7 @@ from finetuned.cli.session import json_option, with_daemon
 from finetuned.cli.shapes import Listing
 from finetuned.client import Client
 from finetuned.wire import System, SystemHistory, Worker
-from finetuned.wire.system import Gpu, GpuHolder, HistorySeries
+from finetuned.wire.system import DiskTaken, Gpu, GpuHolder, HistorySeries
 
 
 @click.command
@@ -79,6 +79,8 @@ def _machine(found: System) -> Iterator[tuple[str, str]]:
         "disk",
         f"{units.size(disk['free_bytes'])} of {units.size(disk['total_bytes'])} free at {disk['path']}",
     )
+    if disk["taken"] is not None:
+        yield "of it", _taken(disk["taken"])
     if found["driver_version"] is not None:
         yield "driver", found["driver_version"]
     yield (
@@ -88,6 +90,20 @@ def _machine(found: System) -> Iterator[tuple[str, str]]:
             f"{units.size(daemon['rss_bytes'])}, {daemon['event_streams']} followers, event {daemon['log_head']}"
         ),
     )
+
+
+def _taken(taken: DiskTaken) -> str:
+    """What the daemon takes of the disk, the most first."""
+    named = {
+        "live jobs": taken["live_jobs_bytes"],
+        "ended jobs": taken["ended_jobs_bytes"],
+        "datasets": taken["datasets_bytes"],
+        "log": taken["log_bytes"],
+        "reserve": taken["reserve_bytes"],
+        "unknown files among the jobs'": taken["unknown_bytes"],
+    }
+    ordered = sorted(named.items(), key=lambda each: each[1], reverse=True)
+    return ", ".join(f"{name} {units.size(size)}" for name, size in ordered if size)
 
 
 def _used(used: float, total: float) -> str:

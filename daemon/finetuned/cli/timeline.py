@@ -17,7 +17,7 @@ Json = Any
 #: What a timeline is made of. Progress is left out: a long job has a hundred thousand of it.
 TYPES: tuple[str, ...] = (
     "job.submitted", "job.queued", "job.phase", "job.advice", "job.cancel_requested", "job.cancelled",
-    "job.pause_requested", "job.paused", "job.checkpoint_requested", "job.measured", "job.succeeded", "job.failed", "job.deleted",
+    "job.pause_requested", "job.paused", "job.checkpoint_requested", "job.measured", "job.files_removed", "job.succeeded", "job.failed", "job.deleted",
     "attempt.starting", "attempt.started", "attempt.error", "attempt.line_rejected", "attempt.ended",
     "attempt.intervened", "attempt.alert",
     "dataset.audited", "evaluation.recorded", "checkpoint.saved", "artifact.published",
@@ -141,6 +141,8 @@ def _describe_job(kind: str, data: Mapping[str, Json]) -> str:
             return "a checkpoint was asked for"
         case "job.measured":
             return _measured(data)
+        case "job.files_removed":
+            return f"its files were removed: {data['reason']}"
         case "job.succeeded":
             return figures(data.get("result") or {}, ("train_loss", "eval_loss"))
         case "job.failed":

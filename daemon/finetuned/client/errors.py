@@ -37,6 +37,10 @@ _BY_STATUS: dict[int, type[errors.FinetunedError]] = {
     507: errors.StorageFullError,
 }
 
+_BY_CODE: dict[str, type[errors.FinetunedError]] = {
+    each.code: each for each in (errors.ArchivedError, errors.FilesRemovedError)
+}
+
 
 def error_from(status: int, body: object, *, retry_after: str | None = None) -> errors.FinetunedError:
     """The error behind an answer with ``status`` >= 400; the server's code and sentence are kept.
@@ -71,8 +75,8 @@ def _from_told(status: int, told: Mapping[str, Any]) -> errors.FinetunedError:
     code = str(told.get("code") or "")
     if status == 409:
         return errors.Rejected(code or errors.Rejected.code, message, param=param)
-    if status in _BY_STATUS:
-        error = _BY_STATUS[status](message, param=param)
+    if status in _BY_STATUS or code in _BY_CODE:
+        error = (_BY_CODE.get(code) or _BY_STATUS[status])(message, param=param)
     elif status < 500:
         return errors.InvalidRequestError(message, param=param, code=code or errors.InvalidRequestError.code)
     else:

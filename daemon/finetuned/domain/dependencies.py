@@ -10,7 +10,7 @@ from finetuned.domain.world import World
 
 
 def require_free(world: World, job_id: str) -> None:
-    """Reject the removal of a job's files while a live job or a registered model needs them."""
+    """Reject the removal of a job's files while a live job, a registered model or a dataset needs them."""
     for live in world.live_jobs():
         if live.retry_of == job_id and live.resume_from:
             raise Rejected(
@@ -22,7 +22,15 @@ def require_free(world: World, job_id: str) -> None:
                 f"The live job {live.id} is made from the files of job {job_id}; wait for it, or cancel it"
                 f" (`finetune cancel {live.id}`).",
             )
-    models = [model.name for model in world.models.values() if model.job == job_id]
+    for name, dataset in world.datasets.items():
+        if any(_is_of(version.path, job_id) for version in dataset.versions):
+            raise Rejected(
+                "dataset_in_use",
+                f"The dataset {name} is a file of job {job_id}; first `finetune datasets rm {name}`.",
+            )
+    models = [
+        model.name for model in world.models.values() if model.job == job_id or _is_of(model.path, job_id)
+    ]
     if models:
         remedy = " and ".join(f"`finetune models rm {name}`" for name in models)
         raise Rejected(

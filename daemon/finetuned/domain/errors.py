@@ -113,6 +113,15 @@ class ArchivedError(FinetunedError):
     kind = "invalid_request_error"
 
 
+class FilesRemovedError(FinetunedError):
+    """What is asked for was among the files of a job that were removed; its events are there."""
+
+    code = "files_removed"
+    status = 410
+    exit_code = 3
+    kind = "invalid_request_error"
+
+
 class TooLargeError(FinetunedError):
     """The body is larger than this daemon takes."""
 

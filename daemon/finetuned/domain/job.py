@@ -106,6 +106,7 @@ class Job:
     rewound_at: int = 0  # checkpoints of attempts before this number do not count any more
     repeated_steps: int | None = None  # steps that the next attempt does again
     alerts: tuple[dict[str, Json], ...] = ()
+    files_removed: dict[str, Json] | None = None  # at, reason and bytes, once its files are gone
     measured: dict[str, Json] | None = None  # what it took, as the estimate says what it would
 
     @property
@@ -187,6 +188,8 @@ def _evolve_report(job: Job, fact: facts.Fact, at: int) -> Job | None:
             return replace(job, measured=fact.measured)
         case facts.JobDeleted():
             return replace(job, deleted=True)
+        case facts.JobFilesRemoved():
+            return replace(job, checkpoints=(), files_removed={**fact.to_data(), "at": at})
     return None
 
 

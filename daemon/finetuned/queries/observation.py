@@ -10,6 +10,7 @@ from finetuned.board import Board
 from finetuned.domain.errors import UnavailableError
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.world import Slot
+from finetuned.storage.inventory import Taken
 from finetuned.store import Log, queries
 from finetuned.telemetry.holders import Usage
 from finetuned.telemetry.requests import Latencies
@@ -54,6 +55,7 @@ class Observation:
     log: Log
     board: Board
     telemetry: Telemetry
+    taken: Callable[[], Taken | None] = lambda: None  # what takes the disk
     _ended: tuple[int, Mapping[tuple[str, str], int]] | None = None
 
     async def system(self) -> Snapshot:

@@ -19,6 +19,7 @@ from typing import Any
 from finetuned.access.server_paths import open_by_steps
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Job
+from finetuned.results import removed
 from finetuned.results.archive import Layout, Member, Piece
 from finetuned_sdk.manifest import NAME, Entry
 
@@ -76,9 +77,13 @@ def shown(path: str) -> str:
 
 
 def find(job: Job, name: str, attempt: int | None) -> dict[str, Any]:
-    """The artifact of that name: of the attempt that is named, or the one published last. Raises ``NotFoundError``."""
+    """The artifact of that name: of the attempt that is named, or the one published last.
+
+    Raises ``NotFoundError``, or ``FilesRemovedError`` if it was one.
+    """
     for each in reversed(job.artifacts):
         if each["name"] == name and attempt in {None, each["attempt"]}:
+            removed.require_files(job)
             return each
     listed = ", ".join(sorted({each["name"] for each in job.artifacts})) or "none yet"
     where = "" if attempt is None else f" of attempt {attempt}"

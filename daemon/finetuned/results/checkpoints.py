@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Job
 from finetuned.looking import Check, always
+from finetuned.results import removed
 from finetuned_sdk import checkpoints, manifest
 from finetuned_sdk.manifest import ManifestError
 
@@ -85,8 +86,9 @@ def id_of(checkpoint: Mapping[str, Json]) -> str:
 def find(job: Job, wanted: str) -> Found:
     """The checkpoint that a step, ``latest`` or an id names, read through: its manifest holds. Blocks.
 
-    Of several of one step the newest whole one counts. Raises ``NotFoundError``.
+    Of several of one step the newest whole one counts. Raises ``NotFoundError`` or ``FilesRemovedError``.
     """
+    removed.require_files(job)
     if not job.checkpoints:
         raise NotFoundError(
             f"Job {job.id} has no checkpoint; leave `from_checkpoint` out.", param="from_checkpoint"

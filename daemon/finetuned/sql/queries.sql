@@ -73,6 +73,15 @@ UNION ALL SELECT register, key, document FROM "sealed:registers";
 -- select_sealed_job --
 SELECT document FROM "sealed:jobs" WHERE id = ?;
 
+-- select_ends --
+-- Of the jobs of these ids (a JSON array): whether each lives, and when it ended; null once its files were removed.
+SELECT id, live, iif(
+    deleted OR json_extract(CAST(document AS TEXT), '$.files_removed') IS NOT NULL,
+    NULL,
+    json_extract(CAST(document AS TEXT), '$.finished_at')
+)
+FROM jobs WHERE id IN (SELECT value FROM json_each(?1));
+
 -- clear_devices --
 DELETE FROM devices;
 

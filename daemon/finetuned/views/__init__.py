@@ -105,7 +105,13 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
         "evaluations": list(each.evaluations),
         "advice": list(each.advice),
         "alerts": [alert(one) for one in each.alerts],
+        "files_removed": _removed(each),
     }
+
+
+def _removed(each: Job) -> wire.FilesRemoved | None:
+    gone = each.files_removed
+    return None if gone is None else {"at": time(gone["at"]), "reason": gone["reason"], "bytes": gone["bytes"]}
 
 
 def _error(each: Job) -> wire.JobError | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from finetuned import views, wire
 from finetuned.queries.observation import Worker
+from finetuned.storage.inventory import Taken
 from finetuned.telemetry.gpus import Gpu
 from finetuned.telemetry.history import Key, Point
 from finetuned.telemetry.holders import Holder
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def system(
-    each: Snapshot, *, version: str, uptime_s: float, log_head: int, event_streams: int
+    each: Snapshot,
+    *,
+    version: str,
+    uptime_s: float,
+    log_head: int,
+    event_streams: int,
+    taken: Taken | None = None,
 ) -> wire.System:
     """The machine and the daemon as ``GET /v1/system`` shows them."""
     host, own = each.host, each.host.daemon
@@ -42,6 +49,7 @@ def system(
             "total_bytes": host.disk.total,
             "used_bytes": host.disk.used,
             "free_bytes": host.disk.free,
+            "taken": None if taken is None else _taken(taken),
         },
         "network": {"received_bytes": host.network.received, "sent_bytes": host.network.sent},
         "driver_version": each.driver,
@@ -60,6 +68,17 @@ def system(
             "loop_lag_s": round(each.lag_s, 6),
             "event_streams": event_streams,
         },
+    }
+
+
+def _taken(each: Taken) -> shapes.DiskTaken:
+    return {
+        "log_bytes": each.log,
+        "reserve_bytes": each.reserve,
+        "datasets_bytes": each.datasets,
+        "live_jobs_bytes": each.live_jobs,
+        "ended_jobs_bytes": each.ended_jobs,
+        "unknown_bytes": each.unknown_jobs,
     }
 
 

@@ -14,7 +14,7 @@ from finetuned.wire.errors import Error, ErrorAnswer
 from finetuned.wire.estimates import Check, DryRun, Duration, Fix, Start
 from finetuned.wire.events import Event
 from finetuned.wire.health import Alive, Ready
-from finetuned.wire.jobs import Alert, Attempt, Job, JobError, Kind, Stopping
+from finetuned.wire.jobs import Alert, Attempt, FilesRemoved, Job, JobError, Kind, Stopping
 from finetuned.wire.lineage import DerivedModel, Lineage, LineageDataset, LineageJob, LineageModel, NextStep
 from finetuned.wire.lists import Deleted, Page
 from finetuned.wire.log import (
@@ -64,6 +64,7 @@ __all__ = (
     "Error",
     "ErrorAnswer",
     "Event",
+    "FilesRemoved",
     "Fix",
     "Holder",
     "Job",

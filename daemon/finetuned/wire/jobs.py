@@ -59,6 +59,14 @@ class JobError(TypedDict):
     message: str
 
 
+class FilesRemoved(TypedDict):
+    """That a job's files are gone: checkpoints, artifacts and output. Its events are not."""
+
+    at: str
+    reason: str
+    bytes: int
+
+
 class Job(TypedDict):
     """A job. ``seq`` is its newest event's: follow its events after that and miss none.
 
@@ -113,6 +121,7 @@ class Job(TypedDict):
     evaluations: list[dict[str, Json]]
     advice: list[dict[str, Json]]
     alerts: list[Alert]
+    files_removed: FilesRemoved | None
 
 
 class Kind(TypedDict):

@@ -28,13 +28,27 @@ class Memory(TypedDict):
     swap_used_bytes: int
 
 
+class DiskTaken(TypedDict):
+    """What of the disk is the daemon's own. ``unknown_bytes`` are files among the jobs' that the log does not know."""
+
+    log_bytes: int
+    reserve_bytes: int
+    datasets_bytes: int
+    live_jobs_bytes: int
+    ended_jobs_bytes: int
+    unknown_bytes: int
+
+
 class Disk(TypedDict):
-    """The file system of the state directory. ``free_bytes`` is what the daemon may still write."""
+    """The file system of the state directory. ``free_bytes`` is what the daemon may still write; ``taken`` is what it
+    takes itself, looked at once a minute, and null before the first look.
+    """
 
     path: str
     total_bytes: int
     used_bytes: int
     free_bytes: int
+    taken: DiskTaken | None
 
 
 class Network(TypedDict):

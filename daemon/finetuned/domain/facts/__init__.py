@@ -45,6 +45,7 @@ from finetuned.domain.facts.jobs import (
     JobCheckpointRequested,
     JobDeleted,
     JobFailed,
+    JobFilesRemoved,
     JobMeasured,
     JobPaused,
     JobPauseRequested,
@@ -75,7 +76,7 @@ FACTS: dict[str, type[Fact]] = {
         DevicesDetected, DeviceClaimed, DeviceReleased, ModelRegistered, ModelDeleted, DatasetRegistered,
         DatasetDeleted, TemplateSaved, TemplateDeleted, TokenCreated, TokenUsed, TokenRevoked, SecretSet,
         SecretDeleted, RequestAccepted, DaemonStarted, DaemonStopped, DaemonDraining, AttemptIntervened,
-        AttemptAlert, JobCheckpointRequested, JobMeasured,
+        AttemptAlert, JobCheckpointRequested, JobMeasured, JobFilesRemoved,
     )
 }  # fmt: skip
 
@@ -121,6 +122,7 @@ __all__ = (
     "JobCheckpointRequested",
     "JobDeleted",
     "JobFailed",
+    "JobFilesRemoved",
     "JobMeasured",
     "JobPauseRequested",
     "JobPaused",

@@ -108,6 +108,15 @@ class JobMeasured(Fact):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JobFilesRemoved(Fact):
+    """The files of an ended job are removed: checkpoints, artifacts and output. Its events stay."""
+
+    type: ClassVar[str] = "job.files_removed"
+    reason: str
+    bytes: int  #: that they took
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobSucceeded(Fact):
     """The job ended with a result."""
 
