@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from finetuned.cli import console, parameters, transfers, watch
+from finetuned.cli import console, foretold, parameters, transfers, watch
 from finetuned.cli.bounds import bounds_options
 from finetuned.cli.session import watch_option, with_daemon
 from finetuned.client import Client
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.spelling import nearest
-from finetuned.wire import Kind
+from finetuned.wire import DryRun, Event, Job, Kind
 
 Json = Any
 
@@ -64,8 +65,17 @@ SHORT = {"model": "model", "data": "dataset", "dataset_format": "dataset_format"
 @click.option(
     "--keep-batch", is_flag=True, help="Do not halve the batch for another attempt when memory runs out."
 )
+@click.option(
+    "--ignore-estimate", is_flag=True, help="Submit it though it does not fit as far as can be foretold."
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only tell what would come of it: memory, disk, time, and when it would start. Nothing is sent or recorded;"
+    " a file has to be one that the daemon can read.",
+)
 @bounds_options
-@watch_option("Stay until the job ends, as `finetune watch` does.")
+@watch_option("Stay until the job ends, as `finetune watch` does.", shape=Job | Event | DryRun)
 @with_daemon
 async def run(
     daemon: Client,
@@ -82,6 +92,8 @@ async def run(
     secrets: tuple[str, ...],
     preemptible: bool,
     keep_batch: bool,
+    ignore_estimate: bool,
+    dry_run: bool,
     timeouts: dict[str, float] | None,
     limits: dict[str, float] | None,
     watching: bool,
@@ -94,21 +106,23 @@ async def run(
     names are sent to the daemon first.
     """
     known = await _kind(daemon, await _kind_of(daemon, template) if kind is None else kind)
-    given = await _params(daemon, known, short, params, callbacks)
-    job = await daemon.submit(
-        kind,
-        given,
-        template=template,
-        name=name,
-        priority=priority,
-        metadata={key: parameters.guess(value) for key, value in map(parameters.split, metadata)} or None,
-        max_attempts=max_attempts,
-        secrets={variable: _reference(name) for variable, name in map(parameters.split, secrets)} or None,
-        timeouts=timeouts,
-        limits=limits,
-        preemptible=preemptible or None,
-        reduces_batch=False if keep_batch else None,
-    )
+    given = await _params(daemon, known, short, params, callbacks, sends=not dry_run)
+    request: dict[str, Json] = {
+        "template": template,
+        "name": name,
+        "priority": priority,
+        "metadata": {key: parameters.guess(value) for key, value in map(parameters.split, metadata)} or None,
+        "max_attempts": max_attempts,
+        "secrets": {variable: _reference(name) for variable, name in map(parameters.split, secrets)} or None,
+        "timeouts": timeouts,
+        "limits": limits,
+        "preemptible": preemptible or None,
+        "reduces_batch": False if keep_batch else None,
+        "ignores_estimate": ignore_estimate or None,
+    }
+    if dry_run:
+        return foretold.show(await daemon.dry_run(kind, given, **request), as_json=as_json)
+    job = await daemon.submit(kind, given, **request)
     if as_json:
         console.emit(job)
     else:
@@ -116,6 +130,12 @@ async def run(
         if not watching:
             console.note(f"`finetune watch {job['id']}` shows it live.")
     return await watch.to_the_end(daemon, job, as_json=as_json) if watching else 0
+
+
+def _here(given: dict[str, Json], names: Iterable[str]) -> dict[str, Json]:
+    """The files of this machine among the parameters that ``--data`` and its like gave, by their whole paths."""
+    files = {name: Path(given[name]).expanduser() for name in names if isinstance(given.get(name), str)}
+    return {name: str(file.absolute()) for name, file in files.items() if file.exists()}
 
 
 def _reference(name: str) -> str:
@@ -129,6 +149,8 @@ async def _params(
     short: dict[str, str | None],
     params: tuple[str, ...],
     callbacks: tuple[str, ...],
+    *,
+    sends: bool,
 ) -> dict[str, Json]:
     texts = [f"{SHORT[option]}={value}" for option, value in short.items() if value is not None]
     given = parameters.parse_params([*texts, *params], kind["name"], kind["params_schema"])
@@ -138,6 +160,9 @@ async def _params(
     here = Path.cwd()
     plain = {name for name, _ in map(parameters.split, params)}
     chosen = {SHORT[option] for option, value in short.items() if value is not None} - plain
+    if not sends:
+        names = [name for name in kind["dataset_params"] if name in chosen]
+        return parameters.absolute_paths({**given, **_here(given, names)}, here=here)
     sent = await transfers.uploaded(daemon, given, kind["dataset_params"], here=here, chosen=chosen)
     return parameters.absolute_paths(sent, here=here)
 

@@ -89,11 +89,11 @@ def json_option(
     )
 
 
-def watch_option(help_text: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def watch_option(help_text: str, *, shape: object = Job | Event) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """``--watch`` for a command that submits a job, and the ``--json`` that goes with it."""
     as_json = json_option(
         "Print JSON: the job; with --watch its events and the ended job, one a line.",
-        shape=Job | Event,
+        shape=shape,
         lines=True,
     )
     watching = click.option("--watch", "watching", is_flag=True, help=help_text)

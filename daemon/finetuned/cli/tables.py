@@ -142,6 +142,8 @@ def _request(job: Job) -> Iterable[tuple[str, str]]:
     yield from standing.bounds(job)
     if job["estimate"] and (expected := estimate(job["estimate"])):
         yield "estimate", expected
+    if job["measured"] and (measured := estimate(job["measured"])):
+        yield "measured", measured
 
 
 def estimate(expected: Mapping[str, Json]) -> str:
@@ -149,7 +151,7 @@ def estimate(expected: Mapping[str, Json]) -> str:
     parts = []
     for name, value in expected.items():
         what, _, unit = name.rpartition("_")
-        if value is not None:
+        if value is not None and not isinstance(value, Mapping):
             shown = {"s": units.duration, "bytes": units.size}.get(unit)
             parts.append(f"{what} {shown(value)}" if shown else f"{name} {compact(value)}")
     return ", ".join(parts)

@@ -140,6 +140,8 @@ async def _of_job(daemon: Client, job_id: str) -> dict[str, Json]:
     timeouts = standing.own_timeouts(job)
     if timeouts:
         kept["timeouts"] = timeouts
+    if job["ignores_estimate"]:
+        kept["ignores_estimate"] = True
     return kept if job["reduces_batch"] else {**kept, "reduces_batch": False}
 
 

@@ -131,6 +131,7 @@ class SyncClient:
     jobs = _waiting(Client.jobs)
     all_jobs = _iterating(Client.all_jobs)
     cancel = _waiting(Client.cancel)
+    dry_run = _waiting(Client.dry_run)
     pause = _waiting(Client.pause)
     resume = _waiting(Client.resume)
     checkpoint = _waiting(Client.checkpoint)

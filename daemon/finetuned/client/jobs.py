@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from finetuned.client.calls import PAGE, Calls, given, job_path, part
-from finetuned.wire import Job, Kind, NextStep, Page
+from finetuned.wire import DryRun, Job, Kind, NextStep, Page
 
 Json = Any
 
@@ -29,11 +29,13 @@ class JobCalls(Calls):
         limits: Mapping[str, float] | None = None,
         preemptible: bool | None = None,
         reduces_batch: bool | None = None,
+        ignores_estimate: bool | None = None,
     ) -> Job:
         """Submit a job; when this returns, the daemon has it on disk.
 
         ``secrets`` are names and references: ``{"HF_TOKEN": "secret:hf"}``. ``timeouts`` are seconds
-        (``{"max_duration_s": 28800}``), ``limits`` cores and bytes (``{"memory": 24_000_000_000}``).
+        (``{"max_duration_s": 28800}``), ``limits`` cores and bytes (``{"memory": 24_000_000_000}``). With
+        ``ignores_estimate`` it is accepted though it does not fit as far as the daemon can foretell.
         It is submitted once, even if the daemon goes away in the middle and comes back.
         """
         job: Job = await self._post(
@@ -51,9 +53,22 @@ class JobCalls(Calls):
                 limits=limits,
                 preemptible=preemptible,
                 reduces_batch=reduces_batch,
+                ignores_estimate=ignores_estimate,
             ),
         )
         return job
+
+    async def dry_run(
+        self, kind: str | None, params: Mapping[str, Json], *, template: str | None = None, **request: Json
+    ) -> DryRun:
+        """What would come of submitting a job: estimate, checks, when it would start. Nothing is recorded.
+
+        ``request`` is what else :meth:`submit` takes.
+        """
+        body = given(kind=kind, template=template, params=params, **request)
+        query = {"dry_run": "true"}
+        found: DryRun = await self._transport.request("POST", "/v1/jobs", query=query, body=body, once=True)
+        return found
 
     async def job(self, job_id: str, *, at: int | str | None = None) -> Job:
         """One job; as it was ``at`` a position of the log or an RFC 3339 time."""
