@@ -45,7 +45,7 @@ class Client:
     def _carry_out(self, operation: Operation, path: str, body: Mapping[str, Any]) -> Operation:
         """Send until there is an answer, or until giving up: then nobody knows."""
         self._history.invoke(operation)
-        patience = time.monotonic() + self._chance.choice((0.0, 2.0, 20.0))
+        patience = time.monotonic() + self._chance.choice((0.0, 2.0, 20.0, 20.0))
         while True:
             with suppress(*AWAY):  # it went, or is not there
                 self._send(operation, path, body)
