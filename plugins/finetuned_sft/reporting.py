@@ -71,6 +71,8 @@ class Reporter(TrainerCallback):
         for log in state.log_history:  # a resumed run is judged as one that never stopped
             if "loss" in log:
                 self._guard.add(log["loss"])
+            elif "eval_loss" in log:
+                self._latest["eval_loss"] = _finite(log["eval_loss"])
         self.ctx.phase(phases.TRAINING)
         if state.global_step == 0:
             self._report(state)

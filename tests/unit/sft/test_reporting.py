@@ -52,6 +52,17 @@ def test_a_resumed_run_is_judged_by_the_losses_from_before(tmp_path: Path) -> No
     assert "lower learning_rate" in caught.value.message
 
 
+def test_a_resumed_run_still_knows_the_loss_of_its_last_evaluation(tmp_path: Path) -> None:
+    ctx = RecordingContext(tmp_path)
+    state = state_after([2.0, 1.9])
+    state.log_history.append({"step": 2, "eval_loss": 1.5})
+    resumed = reporter(ctx)
+    resumed.on_train_begin(NOTHING, state, NOTHING)
+    log(resumed, state, 1.8)
+    (report,) = ctx.of_type("progress")
+    assert (report["current_step"], report["loss"], report["eval_loss"]) == (3, 1.8, 1.5)
+
+
 def test_without_a_threshold_a_loss_may_be_as_large_as_it_likes(tmp_path: Path) -> None:
     state = state_after([2.0] * 10 + [9.0] * PATIENCE)
     resumed = reporter(RecordingContext(tmp_path), max_loss_ratio=None)
