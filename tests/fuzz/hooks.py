@@ -9,6 +9,8 @@ from typing import Any
 import schemathesis
 
 _numbers = itertools.count()
+_at_work = itertools.cycle(os.environ["FUZZ_JOBS"].split())
+STEERING = frozenset({"jobs.pause", "jobs.resume", "jobs.checkpoint"})
 ENDLESS = (
     "stream",
     "follow",
@@ -19,6 +21,15 @@ ENDLESS = (
 def filter_query(_context: Any, query: Any) -> bool:
     """Never ask for an endless answer."""
     return not query or not any(str(query.get(name, "")).lower() in {"true", "1"} for name in ENDLESS)
+
+
+@schemathesis.hook
+def map_path_parameters(context: Any, path_parameters: Any) -> Any:
+    """Have what steers a job steer one that is at work: one that is made up is refused whatever is asked of it."""
+    operation = context.operation.definition.raw.get("operationId")
+    if operation in STEERING and isinstance(path_parameters, dict) and next(_numbers) % 2:
+        return {**path_parameters, "job_id": next(_at_work)}
+    return path_parameters
 
 
 @schemathesis.hook
@@ -33,6 +44,8 @@ def map_body(context: Any, body: Any) -> Any:
         return _job(body)
     if operation in {"templates.create", "templates.save"} and isinstance(body.get("request"), dict):
         return {**body, "request": _job(body["request"])}
+    if operation == "jobs.resume" and next(_numbers) % 2:  # a checkpoint that is made up never is one
+        return {key: value for key, value in body.items() if key != "from_checkpoint"}
     if operation == "log_routes.backup" and isinstance(body.get("path"), str):
         return {**body, "path": f"{os.environ['FUZZ_SCRATCH']}/backup-{next(_numbers)}.sqlite"}
     return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import os
 import random
 import re
@@ -35,6 +36,8 @@ def main() -> int:
             "SCHEMATHESIS_HOOKS": "hooks",
             "PYTHONPATH": str(HERE),
             "FUZZ_SCRATCH": str(daemon.state),
+            # At work all the while, beside the devices.
+            "FUZZ_JOBS": " ".join(daemon.submit(steps=10**6, step_seconds=0.05, devices=0) for _ in range(2)),
         }
         address = f"http://127.0.0.1:{port}/openapi.json"
         found, links = 0, 0
@@ -47,9 +50,11 @@ def main() -> int:
             print(done.stdout)  # noqa: T201
             found |= done.returncode
             links += sum(map(int, re.findall(r"API Links:\s+(\d+) covered", done.stdout)))
+        assert daemon.process.poll() is None, f"the daemon died\n{daemon.log()}"
+        kinds = collections.Counter(event["type"] for event in daemon.events())
+        print("recorded:", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())))  # noqa: T201
         # A run that made nothing, and so used nothing that was made, shows nothing.
         assert links > 0, "no link was followed; try another seed"
-        assert daemon.process.poll() is None, f"the daemon died\n{daemon.log()}"
         if "Traceback" in daemon.log():
             print(daemon.log())  # noqa: T201
             return 1
@@ -65,6 +70,8 @@ def _command(options: argparse.Namespace, address: str, token: str) -> list[str]
         "run",
         address,
     ]
+    # A daemon that drains stops when nothing runs: tests of its own cover that.
+    command += ["--exclude-operation-id", "drain.begin"]
     command += ["--header", f"Authorization: Bearer {token}", "--seed", str(options.seed)]
     command += ["--max-examples", str(options.examples)]
     return [*command, *(["--max-time", str(options.seconds)] if options.seconds else [])]
