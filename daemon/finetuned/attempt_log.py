@@ -52,10 +52,15 @@ UNRECORDABLE = (InvalidEventError, ProjectionError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSettings:
-    """What the operator's configuration says about attempts. ``grace_s``: seconds between SIGTERM and SIGKILL."""
+    """What the operator's configuration says about attempts. ``grace_s``: seconds between SIGTERM and SIGKILL.
+
+    ``output_files`` of ``output_file_bytes`` are kept of what an attempt prints.
+    """
 
     allow_remote_code: bool
     grace_s: float
+    output_file_bytes: int = 10_000_000
+    output_files: int = 7
     interpreter: str = sys.executable
 
 
@@ -304,6 +309,8 @@ def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, 
         environment=devices.environment(attempt.devices, slots=slots),
         secrets=job.secrets,
         grace_s=settings.grace_s,
+        output_file_bytes=settings.output_file_bytes,
+        output_files=settings.output_files,
         limits=job.limits,
         heartbeat_s=beat_interval(_timeouts(job)),
     )

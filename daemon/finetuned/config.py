@@ -138,6 +138,15 @@ class Config(BaseModel):
         le=1 << 30,
         description="kept of that disk for the log, so that the ends of jobs can be recorded when it is full; 0 for none",
     )
+    output_file_bytes: int = Field(
+        default=10_000_000,
+        ge=10_000,
+        le=1 << 40,
+        description="what an attempt prints goes to a file of about this size, and then to the next",
+    )
+    output_files: int = Field(
+        default=7, ge=2, le=1000, description="of these files so many are kept, the newest"
+    )
     keep_jobs_days: float | None = Field(
         default=None,
         gt=0,

@@ -180,7 +180,12 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
     """Wire a daemon's parts over an open log."""
     jobs_dir = config.state_dir / JOBS_DIR
     board = Board(events)
-    settings = AttemptSettings(allow_remote_code=config.trust_remote_code, grace_s=config.cancel_grace_s)
+    settings = AttemptSettings(
+        allow_remote_code=config.trust_remote_code,
+        grace_s=config.cancel_grace_s,
+        output_file_bytes=config.output_file_bytes,
+        output_files=config.output_files,
+    )
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
     inventory = Inventory(events, config.state_dir, jobs_dir, config.state_dir / DATASETS_DIR)
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)

@@ -88,7 +88,7 @@ class Runner:
         self._spec = spec
         self._secrets = values
         self._wakeup = wakeup
-        self._log = OutputLog(bundle.output_path)
+        self._log = OutputLog(bundle.output_path, limit=spec.output_file_bytes, files=spec.output_files)
         self._redactor = Redactor(secrets.needles(values.values()))
         self._output: int | None = None
         self._worker: int | None = None
