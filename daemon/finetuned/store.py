@@ -39,13 +39,20 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(_DOCUMENTS[name])  # built when first needed: each takes milliseconds of the start
 
 
-def open_log(path: Path, kind: type[Log] = EventLog, *, reserve: int = 0) -> AbstractAsyncContextManager[Log]:
+def open_log(
+    path: Path, kind: type[Log] = EventLog, *, reserve: int = 0, read_only: bool = False
+) -> AbstractAsyncContextManager[Log]:
     """Open the daemon's log with its world and projections.
 
     ``kind`` is its class; ``reserve`` bytes of the disk are kept for what must be recorded when it is full.
     """
     return kind.open(
-        path, model=WorldModel(), projections=(WorldProjection(),), known=facts.SCHEMAS, reserve=reserve
+        path,
+        model=WorldModel(),
+        projections=(WorldProjection(),),
+        known=facts.SCHEMAS,
+        reserve=reserve,
+        read_only=read_only,
     )
 
 

@@ -392,6 +392,16 @@ class EventLog(Generic[S]):
             await self._aside(scratch.catch_up)
             return await self._exclusively(swap)
 
+    async def differing(self) -> list[str]:
+        """Return the projected tables that are not what a replay gives, and change nothing; for a log read only too."""
+
+        def compare(read: sqlite3.Connection) -> list[str]:
+            read.execute("BEGIN")
+            with closing(self._scratch()) as scratch:
+                return scratch.differing(read)
+
+        return await self._aside(compare)
+
     def _scratch(self) -> Scratch[S]:
         beside = self.path.parent / sealing.ARCHIVES
         return Scratch(self._model, self._projections, self._upcasters, beside)

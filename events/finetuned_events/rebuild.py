@@ -179,19 +179,26 @@ class Scratch(Generic[S]):
 
     def confirm(self, live: sqlite3.Connection) -> None:
         """Fold the rest and compare; raises ArchiveError if the live tables are not what the replay gives."""
+        if differing := self.differing(live):
+            raise ArchiveError(
+                f"Nothing was archived: a replay gives other rows than {', '.join(differing)}."
+                " `rebuild` the log first, and archive then."
+            )
+
+    def differing(self, live: sqlite3.Connection) -> list[str]:
+        """Fold the rest and compare; return the tables of `live` that are not what the replay gives.
+
+        `live` must stand still meanwhile: be in a transaction.
+        """
         with self._at_work():
             head = self._fold(live)
-            differing = [
+            stale = {each.name for each in outdated(live, self._projections, head)}
+            return [
                 table
                 for projection in self._projections
                 for table in projection.tables
-                if not self._compare(live, projection, table).equal
+                if projection.name in stale or not self._compare(live, projection, table).equal
             ]
-            if differing or outdated(live, self._projections, head):
-                raise ArchiveError(
-                    f"Nothing was archived: a replay gives other rows than {', '.join(differing) or 'the tables'}."
-                    " `rebuild` the log first, and archive then."
-                )
 
     def _write_copies(self, live: sqlite3.Connection) -> None:
         described = [(each.name, each.version, each.tables) for each in self._projections]

@@ -61,7 +61,7 @@ def backup(*, directory: Path, includes: str, state_dir: Path | None, as_json: b
 
 
 @click.command
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @state_dir_option
 @click.option(
     "--log-only", is_flag=True, help="Put back only the log; the present one is kept aside, files stay."

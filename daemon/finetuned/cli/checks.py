@@ -33,6 +33,7 @@ LITTLE_DISK = 10_000_000_000  # bytes: a few checkpoints of a small model
 LITTLE_SHM = 1_000_000_000  # bytes: data loaders hand batches over in shared memory
 FEW_FILES = 4096
 CLOCK_SLACK = 5.0  # seconds
+MANY_RESTARTS = 3  # since somebody started the unit
 SYSTEMCTL_TIMEOUT = 10  # seconds
 CONNECT_TIMEOUT = 2  # seconds
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -287,8 +288,31 @@ def systemd(run: Run, *, booted: bool | None = None) -> Check:
         if state == "failed":
             return fail("service", "The unit has failed.", f"`journalctl {scope} -u finetuned -e` says why.")
         if state == "active":
-            return ok("service", f"active ({scope.strip('-')})")
+            return _active(run, scope)
     return ok("service", "not running as one; `finetune install-service` makes it so")
+
+
+def _active(run: Run, scope: str) -> Check:
+    """A unit that runs: which release, how often it was started again, and whether its watchdog is on."""
+    properties = ["NRestarts", "WatchdogUSec", "ExecStart"]
+    told = run(
+        ["systemctl", scope, "show", "finetuned.service", *(f"--property={each}" for each in properties)]
+    )
+    values = dict(line.partition("=")[::2] for line in told.splitlines())
+    restarts = int(values["NRestarts"]) if values.get("NRestarts", "").isdecimal() else 0
+    text = f"active ({scope.strip('-')})"
+    program = values.get("ExecStart", "").partition("path=")[2].partition(" ;")[0]
+    if program:
+        text += f", {Path(program).resolve()}"
+    if values.get("WatchdogUSec") in {"0", "infinity"}:
+        text += ", without a watchdog"
+    if restarts >= MANY_RESTARTS:
+        return warn(
+            "service",
+            f"{text}; systemd has started it again {restarts} times.",
+            f"`journalctl {scope} -u finetuned -e` says why it ended.",
+        )
+    return ok("service", f"{text}, started again {restarts} times" if restarts else text)
 
 
 def _unit_state(run: Run, scope: str) -> str:

@@ -1,8 +1,10 @@
-"""``doctor``: first checks of the machine, the daemon and its files."""
+"""``doctor``: checks of the machine, the daemon and its files."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio
 import click
@@ -17,18 +19,29 @@ from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
 from finetuned.domain.errors import FinetunedError
 
+JOBS = "jobs"  # in the state directory
 MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
 
 
 @click.command
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Read the whole log, replay it, and read every checkpoint through; takes as long as that takes.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Look at this state directory. Default: that of the configuration.",
+)
 @json_option(shape=Diagnosis)
-def doctor(*, as_json: bool) -> int:
+def doctor(*, deep: bool, state_dir: Path | None, as_json: bool) -> int:
     """Check this machine: what works, what does not, and what to do about it.
 
-    The exit code is 1 if a check failed.
+    Nothing is changed, and no daemon need run. The exit code is 1 if a check failed.
     """
     found: list[Check] = []
-    for check in _checks():
+    for check in _checks(state_dir, deep=deep):
         found.append(check)
         if not as_json:
             _show(check)
@@ -41,12 +54,12 @@ def doctor(*, as_json: bool) -> int:
     return int(bool(failed))
 
 
-def _checks() -> Iterator[Check]:
+def _checks(state_dir: Path | None, *, deep: bool) -> Iterator[Check]:
     yield checks.python()
     yield from _safely("packages", checks.packages)
     yield from _safely("trainer", checks.trainer)
     from finetuned import config  # noqa: PLC0415 - what is wrong with them is for the checks to tell
-    from finetuned.cli import gpu_check  # noqa: PLC0415
+    from finetuned.cli import gpu_check, state_checks  # noqa: PLC0415
     from finetuned.cli.offline import LOG_FILE  # noqa: PLC0415
     from finetuned.machine import devices  # noqa: PLC0415
 
@@ -56,11 +69,17 @@ def _checks() -> Iterator[Check]:
         yield fail("configuration", error.message, "Correct it; `finetune config check` lists everything.")
         return
     yield ok("configuration", "can be used")
-    state = settings.state_dir
+    state = settings.state_dir if state_dir is None else state_dir.expanduser().absolute()
     yield from _safely("state directory", lambda: checks.state_directory(state))
     yield from _safely("file system", lambda: checks.file_system(state, _mounts()))
     yield from _safely("disk", lambda: checks.disk(state, least=settings.min_free_disk_bytes))
     yield from _safely("log", lambda: checks.log(state / LOG_FILE))
+    if (state / LOG_FILE).exists():
+        yield from _kept(state, state / LOG_FILE, deep=deep)
+    yield from _safely(
+        "permissions", lambda: state_checks.permissions(state, settings.socket, settings.secrets_dir)
+    )
+    yield from _safely("space", lambda: state_checks.space(state))
     there = daemon()
     yield there
     answers = there["verdict"] == "ok"
@@ -70,6 +89,23 @@ def _checks() -> Iterator[Check]:
     yield from _safely("open files", checks.open_files)
     yield from _safely("service", lambda: checks.systemd(checks.command))
     yield from _safely("clock", lambda: checks.clock(checks.command))
+
+
+def _kept(state: Path, log: Path, *, deep: bool) -> Iterator[Check]:
+    """What the daemon keeps, against its log."""
+    from finetuned.cli import state_checks  # noqa: PLC0415 - as above
+
+    if deep:
+        yield from _safely("chain", lambda: state_checks.chain(state))
+        yield from _safely("projections", lambda: state_checks.projections(state))
+    yield from _safely("archives", lambda: state_checks.archives(log))
+    try:
+        there = state_checks.known(log)
+    except sqlite3.Error as error:
+        yield warn("bundles", f"{log} cannot be read: {error}.", "Run this as the daemon's user.")
+        return
+    yield from _safely("bundles", lambda: state_checks.bundles(state / JOBS, there))
+    yield from _safely("checkpoints", lambda: state_checks.checkpoints(state / JOBS, there, deep=deep))
 
 
 def _safely(name: str, check: Callable[[], Check]) -> Iterator[Check]:
@@ -91,7 +127,7 @@ def daemon() -> Check:
             return alive["version"], await client.ready()
 
     try:
-        version, _ = anyio.run(ask)
+        version, ready = anyio.run(ask)
     except UnreachableError as error:
         verdict = fail if "may not open" in error.message else warn
         what, _, remedy = error.message.partition(". ")
@@ -103,6 +139,12 @@ def daemon() -> Check:
             "daemon",
             f"It is of release {version}, and this command of {__version__}.",
             "Restart the daemon, or `finetune upgrade`.",
+        )
+    if not ready:
+        return warn(
+            "daemon",
+            "It answers and is not ready: it starts, or one of its parts is ill.",
+            "Ask again in a minute; then its journal says more: `journalctl -u finetuned -e`.",
         )
     return ok("daemon", f"answers, release {version}")
 

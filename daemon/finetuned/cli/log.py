@@ -34,7 +34,7 @@ def log() -> None:
 @click.option(
     "--archive",
     "archived",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="Check this archive instead, and that it is one of this log's.",
 )
 @state_dir_option

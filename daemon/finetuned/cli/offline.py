@@ -46,6 +46,12 @@ def verify_archive(path: Path, known: list[wire.Archive]) -> wire.VerifyReport:
     return {"ok": joins, "events": file.events, "head": views.anchor(file.head), "problems": list(problems)}
 
 
+async def differing(state_dir: Path) -> list[str]:
+    """The projected tables that are not what a replay of the log gives. Changes nothing; a daemon may run."""
+    async with _refusing(state_dir) as path, store.open_log(path, read_only=True) as log:
+        return await log.differing()
+
+
 async def rebuild(state_dir: Path) -> wire.RebuildReport:
     """Fold the projections anew; as ``POST /v1/log/rebuild`` answers. Refused while a daemon runs."""
     async with _refusing(state_dir) as path, store.open_log(path) as log:

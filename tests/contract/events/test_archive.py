@@ -93,7 +93,7 @@ async def test_archives_follow_on_each_other_and_a_new_projection_is_folded_from
     class Newer(CountsProjection):
         version = 2
 
-    newer = {"model": CountsModel(), "projections": [Newer()]}
+    newer: dict[str, Any] = {"model": CountsModel(), "projections": [Newer()]}
     async with EventLog.open(path, **newer) as log:
         assert (await log.rebuild()).equal
         assert await log.fetch("SELECT sum(count) FROM counts") == [(30,)]
@@ -113,7 +113,7 @@ async def test_without_its_archive_a_log_is_not_folded_anew_and_says_which_file_
     class Newer(CountsProjection):
         version = 2
 
-    newer = {"model": CountsModel(), "projections": [Newer()]}
+    newer: dict[str, Any] = {"model": CountsModel(), "projections": [Newer()]}
     away = file.path.rename(tmp_path / "away.gz")
     with pytest.raises(ArchiveMissingError, match=rf"events 1 to 20 .* put elsewhere.gz .*{file.sha256}"):
         async with EventLog.open(path, **newer):

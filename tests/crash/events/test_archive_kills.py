@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def in_a_child(path: Path, step: int) -> bool:
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_kill_at_any_step_leaves_a_log_that_is_whole_or_sealed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: pytest.RecordProperty
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     monkeypatch.setattr(seals, "_SWEPT", 7)
     original = tmp_path / "original.db"
@@ -92,7 +93,7 @@ def test_a_kill_at_any_step_leaves_a_log_that_is_whole_or_sealed(
 async def opened(path: Path, before: list[tuple[int, bytes]]) -> bool:
     """Check what a kill left and end the archiving; whether the log was whole still."""
     async with child_module().open_log(path) as log:
-        whole = log.sealed == 0
+        whole: bool = log.sealed == 0
         assert log.sealed in {0, UPTO}
         assert (await log.verify()).problems == ()
         assert (await log.rebuild()).equal

@@ -138,10 +138,27 @@ def test_a_clock_that_nobody_keeps_is_said() -> None:
 
 def test_a_failed_unit_is_found_wherever_it_is() -> None:
     assert verdict(checks.systemd(saying("inactive\n", "failed\n"), booted=True)) == "fail"
-    assert checks.systemd(saying("active\n", "inactive\n"), booted=True)["message"] == "active (system)"
+    assert checks.systemd(saying("active\n", "inactive\n", ""), booted=True)["message"] == "active (system)"
     assert "install-service" in checks.systemd(saying("unknown\n", "unknown\n"), booted=True)["message"]
     assert verdict(checks.systemd(nothing, booted=True)) == "ok"
     assert verdict(checks.systemd(nothing, booted=False)) == "ok"
+
+
+def test_a_unit_that_runs_is_shown_with_its_program_its_restarts_and_its_watchdog() -> None:
+    program = "ExecStart={ path=/opt/finetuned/releases/1/bin/finetuned ; argv[]=x }\n"
+    found = checks.systemd(
+        saying("active\n", "inactive\n", f"NRestarts=1\n{program}WatchdogUSec=0\n"), booted=True
+    )
+    assert verdict(found) == "ok"
+    assert found["message"] == (
+        "active (system), /opt/finetuned/releases/1/bin/finetuned, without a watchdog, started again 1 times"
+    )
+    often = checks.systemd(saying("inactive\n", "active\n", "NRestarts=7\nWatchdogUSec=30s\n"), booted=True)
+    assert (verdict(often), often["message"]) == (
+        "warn",
+        "active (user); systemd has started it again 7 times.",
+    )
+    assert "journalctl --user" in (often["remedy"] or "")
 
 
 def test_what_a_program_prints_is_read_whatever_its_exit_code() -> None:
