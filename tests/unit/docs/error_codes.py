@@ -41,6 +41,9 @@ def _in(node: ast.AST) -> Iterator[str]:
             | ast.AnnAssign(target=ast.Name(id="code"), value=ast.expr() as value)
         ):
             yield from _texts(value)
+        case ast.AnnAssign(target=ast.Name(id="CODES"), value=ast.Dict(values=values)):
+            for each in values:
+                yield from _texts(each)
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=args, keywords=keywords):
             if name in CARRIERS and args:
                 yield from _texts(args[0])

@@ -107,9 +107,7 @@ class AttemptIntervened(Fact):
     type: ClassVar[str] = "attempt.intervened"
     attempt: int
     action: str  #: dump_stacks, request_stop, terminate or kill
-    failure: (
-        str | None
-    )  #: stall, start_timeout, deadline or limit; none where a pause or a cancel had to be helped
+    failure: str | None  #: stall, start_timeout, deadline or limit; none if a pause or a cancel was helped
     reason: str
 
 
