@@ -180,3 +180,38 @@ async def test_a_watch_leaves_no_descriptor(sleeper: Sleeper) -> None:
         identity.is_alive(runner)
         identity.is_alive(replace(runner, start_time=1))
     assert descriptors() == before
+
+
+CATCHING = """
+import signal, sys
+signal.signal(signal.SIGUSR1, lambda *_: None)
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def test_only_a_process_with_a_handler_is_said_to_catch_a_signal() -> None:
+    with subprocess.Popen([sys.executable, "-c", CATCHING], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert identity.catches(process.pid, signal.SIGUSR1)
+        assert not identity.catches(process.pid, signal.SIGUSR2)
+        process.kill()
+    assert not identity.catches(process.pid, signal.SIGUSR1)
+
+
+def test_a_process_is_stopped_dead_or_gone(sleeper: Sleeper) -> None:
+    process = sleeper()
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: identity.state(process.pid) == "T")
+    process.kill()
+    until(lambda: identity.state(process.pid) == "Z")
+    process.wait()
+    assert identity.state(process.pid) is None
+
+
+def test_the_time_that_a_process_ran_is_counted_from_its_start_by_no_clock_that_can_be_set() -> None:
+    before = identity.ran_s(identity.own())
+    assert 0 <= before < 24 * 3600
+    later = replace(identity.own(), start_time=identity.own().start_time - 100 * os.sysconf("SC_CLK_TCK"))
+    assert 100 <= identity.ran_s(later) - before < 160

@@ -95,3 +95,19 @@ def test_the_paths_that_were_published_are_known_also_from_recorded_lines(tmp_pa
     spool = SpoolTail(tmp_path / "spool", line=4)
     assert spool.read() == []
     assert (list(spool.artifacts), list(spool.checkpoints)) == (["/a"], ["/c/2"])
+
+
+def test_what_the_lines_tell_of_the_work_is_known_of_those_that_are_in_the_log_already_too(
+    tmp_path: Path,
+) -> None:
+    told = [
+        Fact(1, "phase", 1, {"phase": "training"}),
+        Fact(2, "progress", 1, {"current_step": 0}),  # no step is done yet
+        Fact(3, "progress", 1, {"current_step": 7}),
+        Fact(4, "phase", 1, {"phase": ["no name"]}),
+    ]
+    write(tmp_path / "spool", told)
+    spool = SpoolTail(tmp_path / "spool", line=3)
+    assert (spool.work, spool.step, spool.phase) == (0, None, None)
+    drain(spool)
+    assert (spool.work, spool.step, spool.phase) == (4, 7, "training")

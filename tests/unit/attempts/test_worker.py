@@ -246,9 +246,10 @@ def test_the_runner_needs_nothing_but_the_standard_library() -> None:
     ).stdout.split()
     ours = {name for name in loaded if name.split(".")[0].startswith("finetuned")}
     assert ours == {
-        "finetuned", "finetuned.attempts", "finetuned.attempts.identity", "finetuned.attempts.output",
-        "finetuned.attempts.runner", "finetuned.attempts.temporary", "finetuned_sdk", "finetuned_sdk.bundle",
-        "finetuned_sdk.context", "finetuned_sdk.secrets",
+        "finetuned", "finetuned.attempts", "finetuned.attempts.cgroup", "finetuned.attempts.identity",
+        "finetuned.attempts.limits", "finetuned.attempts.memory", "finetuned.attempts.oom",
+        "finetuned.attempts.output", "finetuned.attempts.runner", "finetuned.attempts.temporary",
+        "finetuned_sdk", "finetuned_sdk.bundle", "finetuned_sdk.context", "finetuned_sdk.secrets",
     }  # fmt: skip
     assert not {"pydantic", "pluggy", "asyncio", "subprocess", "torch"} & set(loaded)
 

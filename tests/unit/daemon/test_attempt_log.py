@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from tests.unit.domain.worlds import submission
 
 from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
 from finetuned.attempts.launcher import LocalExecutor
-from finetuned.attempts.ports import Ending, SpecUnavailableError, StopOrder
+from finetuned.attempts.ports import Ending, Intervention, SpecUnavailableError, StopOrder
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
@@ -222,3 +223,30 @@ async def test_what_looks_like_a_token_in_a_workers_texts_is_masked_before_it_is
     assert token not in repr(told)
     assert told[-4]["message"] == "do not say ***"
     assert told[-1]["message"] == "401 for ***hub/x"
+
+
+async def test_what_the_watchdog_has_stopped_stays_stopped_without_new_patience(desk: Desk) -> None:
+    await desk.start(timeouts={"pause_s": 7.0, "stall_s": 60.0})
+    await desk.say(("hello", {"pid": 7}))
+
+    async def order() -> StopOrder | None:
+        (live,) = await desk.port.live()
+        return live.stop
+
+    async def intervene(action: str, reason: str) -> None:
+        await desk.port.intervened(JOB, 1, Intervention(action=action, failure="stall", reason=reason))
+
+    await intervene("dump_stacks", "no step for 60 s")
+    assert await order() is None
+    await intervene("request_stop", "no step for 60 s")
+    asked = StopOrder(reason="no step for 60 s", checkpoint=True, patience_s=7.0, failure="stall")
+    assert await order() == asked
+    await intervene("terminate", "it did not stop within 7 s: no step for 60 s")
+    assert await order() == replace(asked, patience_s=0.0)
+
+
+async def test_a_worker_beats_often_enough_for_its_shortest_time_out(desk: Desk) -> None:
+    await desk.start(timeouts={"stall_s": 3.0, "max_duration_s": None})
+    (live,) = await desk.port.live()
+    assert (live.timeouts.stall_s, live.timeouts.max_duration_s) == (3.0, None)
+    assert (await desk.port.spec(JOB, 1)).heartbeat_s == 1.0
