@@ -45,7 +45,7 @@ def a_job(job_id: str, **changes: Json) -> dict[str, Json]:
         "template": None, "datasets": {}, "secrets": {},
         "attempts": [], "checkpoints": [], "artifacts": [], "audits": [], "evaluations": [], "advice": [],
         "timeouts": {}, "limits": {}, "preemptible": False, "reduces_batch": True, "overrides": {}, "alerts": [],
-        "pause_reason": None, "repeated_steps": None,
+        "pause_reason": None, "repeated_steps": None, "measured": None,
     } | changes  # fmt: skip
 
 
