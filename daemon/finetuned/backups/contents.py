@@ -11,6 +11,7 @@ from typing import Final
 
 from finetuned.domain.world import World
 from finetuned.store import fill, queries
+from finetuned_events import seals
 from finetuned_sdk import manifest
 
 RECORDS: Final = ("spec.json", "runner.json", "control.json", "exit.json", "spool.ndjson")
@@ -18,12 +19,20 @@ RECORDS: Final = ("spec.json", "runner.json", "control.json", "exit.json", "spoo
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A model, dataset or checkpoint, where it lies; ``sha256`` where the log knows it."""
+    """A model, dataset, checkpoint or archive, where it lies; ``sha256`` where the log knows it."""
 
     what: str
     name: str
     path: Path
     sha256: str | None = None
+
+
+def archived(log: Path) -> Iterator[Named]:
+    """The files that hold the beginning of the log."""
+    with closing(sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        for seal in seals.all_of(connection):
+            name = f"events {seal.previous.seq + 1} to {seal.head.seq}"
+            yield Named("archive", name, seal.file, seal.sha256)
 
 
 def world_of(log: Path) -> World:

@@ -23,6 +23,7 @@ PARTS: Final = {
     "models": "model",
     "datasets": "dataset",
     "checkpoints": "checkpoint",
+    "archives": "archive",
 }  # --include -> what is listed
 
 
@@ -79,7 +80,7 @@ def _fill(
     listed = []
     copied = {file.path for file in files}
     wanted = {PARTS[part] for part in includes}
-    found = list(contents.named(world))
+    found = [*contents.archived(root / LOG), *contents.named(world)]
     _check_room(found, wanted, state_dir, root)
     for each in found:
         listed.append(_listed(each, state_dir, wanted))

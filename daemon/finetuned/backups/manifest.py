@@ -28,13 +28,13 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model, dataset or checkpoint that the log names, and whether the backup has it.
+    """A model, dataset or checkpoint that the log names, or an archive of it, and whether the backup has it.
 
-    ``sha256`` is a dataset's own, and of a model or checkpoint that of its manifest, which has size and CRC-32 of each
+    ``sha256`` is a dataset's or archive's own, and of a model or checkpoint that of its manifest, which has size and CRC-32 of each
     of its files; ``None`` if there is none. ``reason`` says why it is not included.
     """
 
-    what: str  # model, dataset or checkpoint
+    what: str  # model, dataset, checkpoint or archive
     name: str
     path: str
     bytes: int

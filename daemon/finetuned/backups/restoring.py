@@ -101,7 +101,7 @@ def _clear_broken_off(state_dir: Path) -> None:
             (state_dir / INCOMING).rmdir()  # all of it was there
         return
     for path in state_dir.iterdir():
-        if path.name in {INCOMING, "jobs", "datasets"}:
+        if path.name in {INCOMING, "jobs", "datasets", "archives"}:
             shutil.rmtree(path)
 
 

@@ -30,7 +30,7 @@ state_dir_option = click.option(
     "includes",
     metavar="PARTS",
     default="",
-    help="Copy these too, separated by commas: models, datasets, checkpoints (of jobs that have not ended).",
+    help="Copy these too, separated by commas: models, datasets, archives, checkpoints (of jobs that have not ended).",
 )
 @state_dir_option
 @json_option(shape=BackupMade)

@@ -179,7 +179,7 @@ class Check(TypedDict):
 
 
 class InBackup(TypedDict):
-    """A model, dataset or checkpoint that the log names. ``sha256`` is a dataset's own, of a model or checkpoint that of
+    """A model, dataset, checkpoint or archive that the log names. ``sha256`` is a dataset's or archive's own, of a model or checkpoint that of
     its manifest. ``reason`` says why it is not included; null if it is.
     """
 

@@ -14,6 +14,7 @@ from finetuned.domain.facts import (
     JobCancelled,
     JobDeleted,
     JobFailed,
+    JobFilesRemoved,
     JobSucceeded,
 )
 from finetuned.store import Log
@@ -21,7 +22,7 @@ from finetuned_events import ArchiveError, ArchiveFile
 
 #: Followers that must have seen an event before it goes, and the types that they want.
 FOLLOWED: dict[str, Collection[str]] = {
-    "file-remover": (JobDeleted.type,),
+    "file-remover": (JobDeleted.type, JobFilesRemoved.type),
     "dataset-remover": (
         DatasetDeleted.type,
         DatasetRegistered.type,

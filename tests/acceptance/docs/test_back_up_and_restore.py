@@ -70,7 +70,7 @@ def test_on_an_empty_machine_results_come_back_and_a_job_that_ran_goes_on(
 ) -> None:
     ended = daemon.submit(steps=2, register_as="kept")
     daemon.wait_for(ended)
-    live = daemon.submit(steps=40, step_seconds=0.1, checkpoint_every=5)
+    live = daemon.submit(steps=120, step_seconds=0.1, checkpoint_every=5)  # longer than a busy machine backs up
     eventually(lambda: daemon.job(live)["checkpoints"], what="a checkpoint")
     do(BACK_UP, daemon, backup)
     daemon.kill()

@@ -14,6 +14,7 @@ from finetuned.backups import making, manifest, restoring
 from finetuned.backups.manifest import Manifest
 from finetuned.cli import offline
 from finetuned.domain.errors import Rejected, StorageFullError
+from finetuned.store import open_log
 from finetuned.wire import VerifyReport
 from finetuned_events import lock
 
@@ -82,6 +83,19 @@ def test_what_is_included_comes_back_byte_for_byte(state: State, tmp_path: Path)
     report = verify(new)
     assert (report["ok"], report["head"]) == (True, made.head)
     assert (new.stat().st_mode & 0o777, (new / "events.sqlite").stat().st_mode & 0o777) == (0o750, 0o640)
+
+
+def test_archives_of_the_log_are_listed_and_come_back_where_they_were(state: State, tmp_path: Path) -> None:
+    async def archive() -> Path:
+        async with open_log(state.log) as log:
+            return (await log.archive(3)).path
+
+    path = anyio.run(archive)
+    made = back_up(state, tmp_path / "backup", "archives")
+    (listed,) = (each for each in made.listed if each.what == "archive")
+    assert (listed.name, listed.included, listed.sha256) == ("events 1 to 3", True, manifest.measure(path)[1])
+    restoring.restore(tmp_path / "backup", tmp_path / "new", verify)
+    assert (tmp_path / "new" / "archives" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_what_lies_outside_or_is_gone_is_listed_with_the_reason(state: State, tmp_path: Path) -> None:
