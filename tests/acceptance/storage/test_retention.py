@@ -64,7 +64,7 @@ async def ended_job(house: House, *, size: int = 64 * KIB) -> str:
     await anyio.Path(directory / "adapter").write_bytes(bytes(size))
     saved = facts.CheckpointSaved(attempt=1, step=1, path=str(directory), bytes=1, metrics={})
     published = facts.ArtifactPublished(
-        attempt=1, name="adapter", kind="file", path=str(directory / "adapter"), bytes=size, files=1
+        attempt=1, name="adapter", kind="file", path=str(directory / "adapter"), bytes=size, files=[]
     )
     await house.report(job_id, saved, published)
     await house.end_attempt(job_id)

@@ -19,9 +19,9 @@ def fail(scene: Scene, code: str = "disk_full") -> None:
     scene.end(exit_code=1, resume_from="/checkpoint-4", step=4)
 
 
-def submitted(**changes: object) -> Scene:
+def submitted(*, max_attempts: int) -> Scene:
     scene = Scene()
-    scene.submit(**changes)
+    scene.submit(max_attempts=max_attempts)
     return scene
 
 
