@@ -163,4 +163,4 @@ def _listed(done: Counter[str]) -> str:
 
 
 NAME = "mixed"
-SCENARIO = Scenario(name=NAME, full=300, run=run, least=15)
+SCENARIO = Scenario(name=NAME, full=180, run=run, least=15)

@@ -17,7 +17,7 @@ from tests.chaos import processes
 
 ROOT = Path(__file__).parents[2]
 READY_S = 60.0  # generous: the machine is busy on purpose
-#: little patience, and only the disk's last mebibytes kept free: its whole is 64
+#: little patience, and only the disk's last mebibytes kept free: its whole is small
 SETTINGS = "cancel_grace_s = 1\nmin_free_disk_bytes = 4194304\n"
 SETTLED = frozenset({"succeeded", "failed", "cancelled", "paused"})
 
