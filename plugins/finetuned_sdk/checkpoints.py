@@ -63,14 +63,14 @@ def newest_in(bundles: Iterable[Path]) -> Path | None:
     return _first_whole(path for _, _, path in sorted(claimed, reverse=True))
 
 
-def of_job(bundle: Path) -> list[Candidate]:
-    """The complete checkpoints of the attempt in ``bundle`` and of those before it, in no order.
+def of_job(bundle: Path, attempt: int) -> list[Candidate]:
+    """The complete checkpoints of ``attempt``, whose directory ``bundle`` is, and of those before it, in no order.
 
     Complete by their sizes; contents are not read.
     """
     return [
-        Candidate(path, int(each.name), step, _metrics(path))
-        for each in _attempts_until(bundle)
+        Candidate(path, number, step, _metrics(path))
+        for number, each in [*_earlier(bundle), (attempt, bundle)]
         for path in _children(each / "checkpoints")
         if (step := _step(path, checksums=False)) is not None
     ]
@@ -86,7 +86,7 @@ def clear_leftovers(bundle: Path) -> None:
 
     Errors are borne: nothing depends on it but room on the disk.
     """
-    for each in _attempts_until(bundle)[:-1]:
+    for _, each in _earlier(bundle):
         clear(_children(each / "work"))
         clear(path for path in _children(each / "checkpoints") if not (path / manifest.NAME).exists())
 
@@ -121,15 +121,15 @@ def _children(home: Path) -> list[Path]:
     return list(home.iterdir()) if home.is_dir() else []
 
 
-def _attempts_until(bundle: Path) -> list[Path]:
-    """The attempts' directories up to ``bundle``, which is the last of them."""
-    own = int(bundle.name) if bundle.name.isdecimal() else 0
-    earlier = [
-        path
-        for path in _children(bundle.parent)
-        if path.name.isdecimal() and int(path.name) < own and path.is_dir()
-    ]
-    return [*sorted(earlier, key=lambda path: int(path.name)), bundle]
+def _number(bundle: Path) -> int:
+    """An attempt's number is its directory's name; of a bundle by itself, as tests and tools make it, 0."""
+    return int(bundle.name) if bundle.name.isdecimal() else 0
+
+
+def _earlier(bundle: Path) -> list[tuple[int, Path]]:
+    """The directories of the attempts before this one, with their numbers."""
+    numbered = [(_number(path), path) for path in _children(bundle.parent) if path.name.isdecimal()]
+    return sorted((number, path) for number, path in numbered if number < _number(bundle) and path.is_dir())
 
 
 def _metrics(path: Path) -> dict[str, float | None]:

@@ -112,8 +112,7 @@ def _run(
 
 
 def _work(ctx: Context, spec: Spec, bundle: Bundle) -> Mapping[str, Any] | None:
-    if bundle.path.name == str(spec.attempt):
-        checkpoints.clear_leftovers(bundle.path)
+    checkpoints.clear_leftovers(bundle.path)
     try:
         limit_device_memory(spec.limits.get("gpu_memory"), spec.devices)
         run = load_entry(spec.entry)

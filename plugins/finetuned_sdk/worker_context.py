@@ -236,7 +236,9 @@ class Context:
     ) -> None:
         with self._files:
             ordered = retention.newest_first(
-                checkpoints.of_job(self._bundle.path), attempt=self.attempt, resumed_step=self._resumed_step
+                checkpoints.of_job(self._bundle.path, self.attempt),
+                attempt=self.attempt,
+                resumed_step=self._resumed_step,
             )
             spare = retention.spare(ordered, rule, protected=set(protected), figures=figures)
             if not spare:

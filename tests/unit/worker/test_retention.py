@@ -251,11 +251,25 @@ def test_whatever_is_damaged_retention_never_deletes_the_last_whole_checkpoint(
             assert there(directory) <= before
 
 
+def test_a_bundle_by_itself_has_no_attempts_before_it(tmp_path: Path) -> None:
+    """Whoever runs a worker by hand may put its bundle anywhere, beside anything."""
+    strange = attempt(tmp_path, 1)
+    save(strange, 10)
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "work").mkdir()
+    (tmp_path / "0" / "work" / "mine.txt").write_text("keep")
+    alone = strange.work_dir.parent.rename(tmp_path / "bundle")
+    (found,) = checkpoints.of_job(alone, 1)
+    assert (found.attempt, found.step) == (1, 10)
+    checkpoints.clear_leftovers(alone)
+    assert (tmp_path / "0" / "work" / "mine.txt").exists()
+
+
 def test_metrics_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     ctx = attempt(tmp_path, 1)
     path = save(ctx, 1, {"eval_loss": 0.5})
     content = json.loads((path / "manifest.json").read_text())
     content["about"]["metrics"]["note"] = "text"
     (path / "manifest.json").write_text(json.dumps(content))
-    (found,) = checkpoints.of_job(ctx.work_dir.parent)
+    (found,) = checkpoints.of_job(ctx.work_dir.parent, 1)
     assert (found.attempt, found.step, found.metrics) == (1, 1, {"eval_loss": 0.5})
