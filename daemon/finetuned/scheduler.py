@@ -76,7 +76,7 @@ class Scheduler:
         while True:
             head = self._log.head
             await patiently("Scheduling", self.step)
-            with anyio.move_on_after(self._until_next()) as self._waiting:
+            with anyio.move_on_after(self.next_look_s()) as self._waiting:
                 await self._log.wait(head)
 
     def look(self) -> None:
@@ -129,7 +129,8 @@ class Scheduler:
         self._until = {key: self._until.get(key, now + delay) for key, delay in delayed.items()}
         return frozenset(key for key, end in self._until.items() if end <= now)
 
-    def _until_next(self) -> float:
+    def next_look_s(self) -> float:
+        """Seconds until something may start without an event that tells of it."""
         now = self._clock()
         ends = [*self._until.values(), *(since + self._min_run_s for since in self._running_since.values())]
         longest = ROOM_PERIOD_S if self._lacks_room else float("inf")

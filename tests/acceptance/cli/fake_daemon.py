@@ -45,7 +45,7 @@ def a_job(job_id: str, **changes: Json) -> dict[str, Json]:
         "template": None, "datasets": {}, "secrets": {},
         "attempts": [], "checkpoints": [], "artifacts": [], "audits": [], "evaluations": [], "advice": [],
         "timeouts": {}, "limits": {}, "preemptible": False, "reduces_batch": True, "overrides": {}, "alerts": [],
-        "pause_reason": None, "repeated_steps": None, "measured": None,
+        "pause_reason": None, "repeated_steps": None, "measured": None, "ignores_estimate": False,
     } | changes  # fmt: skip
 
 
@@ -55,6 +55,7 @@ class FakeDaemon:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self.jobs: dict[str, dict[str, Json]] = {}
+        self.foretold: dict[str, Json] = {}  # what a dry run is answered with
         self.becomes: dict[str, Json] = {"state": "paused"}  # of a job that is to pause or to save
         self.events: list[dict[str, Json]] = []
         self.models: list[dict[str, Json]] = []
@@ -273,6 +274,8 @@ class FakeDaemon:
 
     async def _submit(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if request.query.get("dry_run") == "true":
+            return web.json_response(self.foretold)
         job_id = f"job-{len(self.jobs) + 1}"
         self.runs(job_id, ends=False)
         self.ends(job_id, **self.endings.get(body["kind"], {}))

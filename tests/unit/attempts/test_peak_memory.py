@@ -80,7 +80,7 @@ def test_a_gpus_peak_is_torchs_and_torch_is_not_imported_for_it(
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert "device_bytes" not in PeakMemory(proc.root, 1).figures()
     assert "torch" not in sys.modules
-    monkeypatch.setitem(sys.modules, "torch", Torch())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch", Torch())
     assert PeakMemory(proc.root, 1).figures()["device_bytes"] == 3000
 
 

@@ -10,7 +10,8 @@ from tests.unit.domain.worlds import end, submission
 
 from finetuned.board import Board
 from finetuned.domain import attempt_decisions, decisions, queue
-from finetuned.scheduler import Scheduler
+from finetuned.domain.room import Room
+from finetuned.scheduler import ROOM_PERIOD_S, Scheduler
 from finetuned.store import Log, open_log
 from finetuned_events import LogBrokenError, LogFullError
 
@@ -148,3 +149,34 @@ async def test_a_broken_log_ends_the_scheduler(log: Log, monkeypatch: pytest.Mon
     monkeypatch.setattr(log, "execute", broken)
     with pytest.raises(LogBrokenError):
         await Scheduler(log, Board(log)).run()
+
+
+async def test_a_job_that_lacks_memory_is_looked_after_until_there_is_some(log: Log) -> None:
+    free = [1]
+
+    async def room() -> Room:
+        return Room(memory_bytes=16 << 30, memory_free_bytes=free[0] << 30)
+
+    board = Board(log)
+    scheduler = Scheduler(log, board, room=room)
+    fact = submission(estimate={"host_bytes": 8 << 30})
+    await log.execute(lambda world: decisions.submit(world, "job-1", fact, actor="a"))
+    await scheduler.step()
+    assert await state(board, "job-1") == "queued"
+    assert scheduler.situation().room is not None
+    assert scheduler.next_look_s() == ROOM_PERIOD_S
+    free[0] = 12
+    await scheduler.step()
+    assert await state(board, "job-1") == "starting"
+    await scheduler.step()
+    assert scheduler.next_look_s() == float("inf")
+
+
+async def test_the_host_is_not_looked_at_for_jobs_without_an_estimate(log: Log) -> None:
+    async def room() -> Room:
+        pytest.fail("nobody asked")
+
+    board = Board(log)
+    await submit(log, "job-1")
+    await Scheduler(log, board, room=room).step()
+    assert await state(board, "job-1") == "starting"
