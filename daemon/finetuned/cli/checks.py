@@ -24,7 +24,6 @@ from typing import Literal
 
 from finetuned.cli import units
 from finetuned.cli.shapes import Check
-from finetuned.storage.sizes import size_of
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -154,7 +153,7 @@ def disk(path: Path, *, least: int, free: int | None = None) -> Check:
     """Whether there is room for what jobs write."""
     there = path if path.exists() else next(each for each in path.parents if each.exists())
     left = shutil.disk_usage(there).free if free is None else free
-    text = f"{units.size(left)} free at {there}{_taken(path)}"
+    text = f"{units.size(left)} free at {there}"
     if left < least:
         return fail(
             "disk",
@@ -164,13 +163,6 @@ def disk(path: Path, *, least: int, free: int | None = None) -> Check:
     if left < LITTLE_DISK:
         return warn("disk", text, "Each checkpoint needs as much as its model; free some room.")
     return ok("disk", text)
-
-
-def _taken(state: Path) -> str:
-    """What of it is in the state directory, as far as it may be read."""
-    found = {name: size_of(state / name) for name in ("jobs", "datasets", "archives")}
-    listed = ", ".join(f"{name} {units.size(size)}" for name, size in found.items() if size)
-    return f" ({listed})" if listed else ""
 
 
 def log(path: Path) -> Check:
