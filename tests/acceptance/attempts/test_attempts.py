@@ -329,10 +329,10 @@ async def test_a_log_that_fails_for_a_moment_does_not_end_the_attempt(
     entry = house.start(params={"steps": 3})
     record, failures = house.log.record, iter([OSError("the disk is full")])
 
-    async def fail_once(job: str, attempt: int, lines: list[Fact]) -> None:
+    async def fail_once(job: str, attempt: int, lines: list[Fact], *, last: bool) -> None:
         for failure in failures:
             raise failure
-        await record(job, attempt, lines)
+        await record(job, attempt, lines, last=last)
 
     monkeypatch.setattr(house.log, "record", fail_once)
     async with house.daemon():
