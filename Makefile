@@ -23,7 +23,7 @@ help:
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
 	@echo "make fuzz    schemathesis over the whole API of a live daemon, for ten minutes"
 	@echo "make crash   the crash tests at full length"
-	@echo "make chaos   break everything at random and count what was lost: one table, half an hour (root, for the disk)"
+	@echo "make chaos   break everything at random and count what was lost: one table, in three quarters of an hour"
 	@echo "make chaos-small   the same in three minutes, with a fixed seed"
 	@echo "make audit   whether what is installed is what was pinned, and known to be good"
 	@echo "make lock    requirements.lock anew, after a change of the dependencies"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,17 @@ from types import TracebackType
 from typing import Self
 
 BLOCK = 1 << 16
+
+
+NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
+
+
+def enter_namespace(command: list[str]) -> None:
+    """Run the command in a mount namespace of one's own instead, where its user may mount; return if that is not let."""
+    if os.geteuid() == 0 or shutil.which("unshare") is None:
+        return
+    if subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True).returncode == 0:
+        os.execvp(NAMESPACE[0], [*NAMESPACE, *command])
 
 
 class Disk:

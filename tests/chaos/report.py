@@ -52,6 +52,12 @@ class Row:
     figures: list[Figure] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    skipped: bool = False  # this machine does not let us; ``did`` says why
+
+    @property
+    def word(self) -> str:
+        """How it went."""
+        return "SKIP" if self.skipped else "ok  " if self.holds else "FAIL"
 
     @property
     def holds(self) -> bool:
@@ -64,6 +70,7 @@ class Row:
             "scenario": self.scenario,
             "did": self.did,
             "holds": self.holds,
+            "skipped": self.skipped,
             "seconds": round(self.seconds, 1),
             "figures": [
                 {"what": figure.what, "value": figure.value, "holds": figure.holds} for figure in self.figures
@@ -82,14 +89,22 @@ class Table:
 
     @property
     def holds(self) -> bool:
-        """Whether every row does."""
-        return bool(self.rows) and all(row.holds for row in self.rows)
+        """Whether every row does that was not skipped, and there is one."""
+        done = [row for row in self.rows if not row.skipped]
+        return bool(done) and all(row.holds for row in done)
+
+    @property
+    def verdict(self) -> str:
+        """The last line for a terminal."""
+        skipped = [row.scenario for row in self.rows if row.skipped]
+        left_out = f"; not run: {', '.join(skipped)}" if skipped else ""
+        return ("every figure holds" if self.holds else "NOT EVERY FIGURE HOLDS") + left_out
 
     def text(self) -> str:
         """The table for a terminal."""
         lines = [f"seed {self.seed}, scale {self.scale:g}, {machine()}"]
         for row in self.rows:
-            lines.append(f"{'ok  ' if row.holds else 'FAIL'} {row.did} ({row.seconds:.0f} s)")
+            lines.append(f"{row.word} {row.did} ({row.seconds:.0f} s)")
             lines += [f"       {figure}" for figure in row.figures]
             lines += [f"       - {detail}" for detail in row.details[:20]]
         return "\n".join(lines)

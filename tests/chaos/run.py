@@ -26,6 +26,7 @@ from tests.chaos import (
     start_races,
     trainer_kills,
 )
+from tests.chaos.disk import enter_namespace
 from tests.chaos.report import Row, Table
 from tests.chaos.scenario import Scenario, side_by_side
 
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"\n{table.markdown()}")
     if options.json is not None:
         options.json.write_text(table.json() + "\n", encoding="utf-8")
-    say("every figure holds" if table.holds else "NOT EVERY FIGURE HOLDS")
+    say(table.verdict)
     return 0 if table.holds else 1
 
 
@@ -92,4 +93,5 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    enter_namespace([sys.executable, "-m", "tests.chaos.run", *sys.argv[1:]])
     sys.exit(main())

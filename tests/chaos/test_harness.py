@@ -181,6 +181,15 @@ def test_a_scenario_that_breaks_off_does_not_hold(tmp_path: Path) -> None:
     assert "nothing came" in Table([row], seed=1, scale=1).text()
 
 
+def test_a_scenario_that_was_not_run_is_named_and_does_not_make_a_table_hold() -> None:
+    skipped = Row("a", "not run: it cannot be", skipped=True)
+    assert not Table([skipped], seed=1, scale=1).holds
+    table = Table([skipped, Row("b", "something", [none_of("lost", [])])], seed=1, scale=1)
+    assert table.holds
+    assert table.verdict == "every figure holds; not run: a"
+    assert "SKIP not run" in table.text()
+
+
 @pytest.mark.crash
 def test_a_small_run_of_the_harness_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = tmp_path / "table.json"
