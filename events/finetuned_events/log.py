@@ -428,10 +428,11 @@ class EventLog(Generic[S]):
         name = f"events-{previous.seq + 1}-{upto}.jsonl.gz"
         target = destination or self.path.parent / sealing.ARCHIVES / name
         file = await self._aside(lambda read: archive.write(read, previous, upto, target))
-        with closing(self._scratch()) as scratch:
+        with closing(self._scratch()) as scratch, closing(self._scratch()) as again:
             await self._aside(lambda read: scratch.catch_up(read, upto))
-            await anyio.to_thread.run_sync(scratch.copy)
-            await self._exclusively(lambda committer: scratch.seal(committer.connection, file))
+            await anyio.to_thread.run_sync(scratch.copy, again)
+            await self._aside(again.catch_up)  # most of it, so that the writer is not held up for long
+            await self._exclusively(lambda committer: scratch.seal(committer.connection, file, again))
         await self._find_seals()
         await self.sweep()
         return file

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -119,16 +119,27 @@ class Scratch(Generic[S]):
             return state
         kept = seals.snapshot(source)
         if all(kept.get(each.name) == (each.version, tuple(each.tables)) for each in self._projections):
-            for projection in self._projections:
-                for table in projection.tables:
-                    _fill(source, seals.copy_of(table), self._connection, table)
-            self._position = seal.head.seq
-            return self._model.load(self._connection)
+            return self._from_copies(source, seal.head.seq)
         for file in seals.files(source, self._archives or Path()):
             for events in archive.pages(file, self._upcasters):
                 self._apply(state, events)
         self._copy()
         return state
+
+    def _from_copies(self, source: sqlite3.Connection, position: int) -> S:
+        for projection in self._projections:
+            for table in projection.tables:
+                _fill(source, seals.copy_of(table), self._connection, table)
+        self._position = position
+        return self._model.load(self._connection)
+
+    def begin_with(self, source: sqlite3.Connection, position: int) -> None:
+        """Begin with the copies in `source`, which were made at a position."""
+        with self._at_work():
+            connection.create(self._connection)
+            for projection in self._projections:
+                create(self._connection, projection)
+            self._made = self._from_copies(source, position)
 
     def _fold(self, source: sqlite3.Connection, upto: int = END) -> int:
         state = self._state(source)
@@ -148,10 +159,11 @@ class Scratch(Generic[S]):
         state.committed()
         self._position = events[-1].seq
 
-    def copy(self) -> None:
-        """Copy the tables as they are now: what a seal at this position will begin with."""
+    def copy(self, again: Scratch[S]) -> None:
+        """Copy the tables as they are now: what a seal at this position, and `again`, will begin with."""
         with self._at_work():
             self._copy()
+            again.begin_with(self._connection, self._position)
 
     def _copy(self) -> None:
         for projection in self._projections:
@@ -160,12 +172,12 @@ class Scratch(Generic[S]):
                 seals.copy(self._connection, table, self._connection, seals.copy_of(table))
         self._copies = True
 
-    def seal(self, live: sqlite3.Connection, file: archive.ArchiveFile) -> None:
+    def seal(self, live: sqlite3.Connection, file: archive.ArchiveFile, again: Scratch[S]) -> None:
         """Seal `live` at the archive's head with the copies made here, in one transaction.
 
-        Before it is committed, the copies and what follows them must give the live tables: else ArchiveError.
+        Before it is committed, `again`, which began with the copies, must give the live tables: else ArchiveError.
         """
-        with self._at_work(), closing(Scratch(self._model, self._projections, self._upcasters)) as again:
+        with self._at_work():
             live.execute("BEGIN IMMEDIATE")
             try:
                 self._write_copies(live)

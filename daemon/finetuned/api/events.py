@@ -67,15 +67,16 @@ async def _events(
         return await _push(
             call, Filter(stream, query.types, guarded), stream_from if after is None else after
         )
+    page, has_more = await call.queries.events(
+        after=after or 0, limit=query.limit, stream=stream, types=query.types, guarded=guarded
+    )
+    # After the look: what was archived before it may be missing from the page.
     archived = await call.queries.archived(stream)
     if 0 < (after or 0) < archived:
         raise ArchivedError(
             f"The events that follow {after} are in an archive, up to {archived}; go on with after={archived}.",
             param="after",
         )
-    page, has_more = await call.queries.events(
-        after=after or 0, limit=query.limit, stream=stream, types=query.types, guarded=guarded
-    )
     found = [views.event(event) for event in page.events]
     return listing(found, has_more=has_more, key="seq", next_after=page.scanned)
 
@@ -95,9 +96,6 @@ async def _push(call: Call, wanted: Filter, after: int) -> web.StreamResponse:
     if after > queries.head:
         after = queries.head
         opening += sse.reset(after)
-    elif 0 < after < (archived := await queries.archived(wanted.stream)):
-        after = archived
-        opening += sse.archived(after, queries.head)
     await response.write(opening)
     client = Subscriber(
         transport,

@@ -136,6 +136,12 @@ class Feed:
                 stream=client.filter.stream,
                 types=client.filter.types,
             )
+            # After the look: what was archived before it may be missing from the page.
+            archived = await self._queries.archived(client.filter.stream)
+            if 0 < client.cursor < archived:
+                await response.write(sse.archived(archived, self._queries.head))
+                client.cursor = archived
+                continue
             wanted = [event for event in page.events if client.filter.wants(event)]
             if wanted:
                 await response.write(b"".join(self._framed(wanted)))

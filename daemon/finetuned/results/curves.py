@@ -66,11 +66,7 @@ class CurveReader:
         self, job: Job, *, points: int, names: Collection[str] | None, each_attempt: bool, until: int | None
     ) -> Found:
         """The curves of a job up to position ``until`` (``None``: now), each of about ``points`` points."""
-        if await self._log.archived(f"job/{job.id}"):
-            raise ArchivedError(
-                f"The events of {job.id} are in an archive of the log ({self._log.seals[-1].file.name}), and its curves"
-                " with them; `zcat` prints them."
-            )
+        await self._refuse_archived(job)
         fold: _Fold
         if until is None:
             head = self._log.head
@@ -85,9 +81,17 @@ class CurveReader:
                 )
                 fold.curves.fold([event for event in page.events if event.seq <= head])
                 fold.scanned = min(page.scanned, head)
+            await self._refuse_archived(job)  # some were, while they were read
             self._forget()
             series = await anyio.to_thread.run_sync(lambda: thinned(fold.curves.series(), points))
             return Found(series, sorted(fold.curves.names), fold.curves.more, fold.scanned)
+
+    async def _refuse_archived(self, job: Job) -> None:
+        if await self._log.archived(f"job/{job.id}"):
+            raise ArchivedError(
+                f"The events of {job.id} are in an archive of the log ({self._log.seals[-1].file.name}), and its curves"
+                " with them; `zcat` prints them."
+            )
 
     async def _kept(self, job: Job, names: Collection[str] | None, head: int, *, each_attempt: bool) -> _Fold:
         """The fold that goes on from where it stood, begun if there is none."""

@@ -130,6 +130,27 @@ async def test_a_cursor_before_what_is_kept_is_reset_and_a_page_after_it_refused
     assert [event["seq"] for event in kept["data"]] == [sealed + 1, sealed + 2]
 
 
+async def test_a_client_that_was_behind_when_its_events_were_archived_is_told(
+    house: Any, client: Any
+) -> None:
+    job_id = await ended_job(house)
+    await ended_job(house)
+    scan = house.queries.log.scan
+    upto = house.log.head - 2
+
+    async def archived_meanwhile(**wanted: Any) -> Any:
+        if not house.log.sealed:
+            await seen_by_followers(house)
+            await house.commands.archives.archive(upto)
+        return await scan(**wanted)
+
+    house.queries.log.scan = archived_meanwhile
+    async with stream(client, f"/v1/jobs/{job_id}/events", last=3) as events:
+        frame = await events.frame()
+    assert (frame.event, json.loads(frame.data or "")["reason"]) == ("reset", "archived")
+    assert house.log.sealed == upto
+
+
 async def test_curves_of_the_archive_are_refused_and_not_drawn_in_part(house: Any, client: Any) -> None:
     job_id = await ended_job(house)
     assert (await get(client, f"/v1/jobs/{job_id}/metrics"))["series"]
@@ -191,9 +212,7 @@ async def test_an_archive_is_checked_with_its_place_in_the_log(
     assert path == state_dir / "archives" / "events-1-4.jsonl.gz"
     if whose == "another's":
         async with EventLog.open(tmp_path / "other.db") as other:
-            await other.append(
-                [(await house.log.read(limit=1))[0]] * 5  # type: ignore[list-item]
-            )
+            await other.append([(await house.log.read(limit=1))[0]] * 5)
             path = (await other.archive(4)).path
     if whose == "damaged":
         path = tmp_path / "damaged.gz"
