@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.daemon.process import Daemon, eventually
+from tests.acceptance.daemon.process import Daemon, UnixConnection, eventually
 from tests.small_disk import fill, free, relieve, small_disk
 
 MIB = 1 << 20
@@ -138,6 +139,30 @@ def test_on_a_full_disk_a_job_can_be_cancelled_and_deleted_and_that_makes_room(
     again = daemon.submit(steps=1)
     assert daemon.wait_for(again)["state"] == "succeeded"
     daemon.is_sound()
+
+
+def test_an_upload_that_finds_no_room_leaves_nothing_and_goes_through_once_there_is_some(
+    daemon: OnSmallDisk, disk: Path
+) -> None:
+    rows = b"".join(b'{"text": "row %d"}\n' % number for number in range(100_000))
+    fill(disk, leave=LEAST + MIB)  # less than the file is
+    assert len(rows) > MIB
+    status, answer = upload(daemon, rows)
+    assert (status, answer["error"]["code"]) == (507, "disk_full")
+    assert [each for each in (disk / "datasets").rglob("*") if each.is_file()] == []
+    relieve(disk)
+    assert upload(daemon, rows)[0] == 201
+    daemon.is_sound()
+
+
+def upload(daemon: Daemon, rows: bytes) -> tuple[int, Any]:
+    connection = UnixConnection(daemon.socket, 30)
+    try:
+        connection.request("POST", "/v1/datasets?name=colours", body=rows)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
 
 
 def test_a_daemon_killed_on_the_full_disk_starts_there_again_and_records_what_ended_meanwhile(
