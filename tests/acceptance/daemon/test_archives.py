@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tests.acceptance.daemon.process import eventually, running
 from tests.acceptance.daemon.test_backups import check, finetune
 
 
+@pytest.mark.timeout(300)
 def test_a_job_that_runs_loses_no_step_and_the_daemon_starts_again_on_a_sealed_log() -> None:
     with running() as daemon:
         ended = daemon.submit(steps=3, register_as="kept")
-        daemon.wait_for(ended)
+        daemon.wait_for(ended, timeout=90)
         shown = daemon.job(ended)
         live = daemon.submit(steps=40, step_seconds=0.1)
         eventually(lambda: len(daemon.steps(live)) >= 2, what="some steps")
@@ -21,7 +23,7 @@ def test_a_job_that_runs_loses_no_step_and_the_daemon_starts_again_on_a_sealed_l
         assert live in report["held_back_by"]
         daemon.kill()
         daemon.start()
-        assert daemon.wait_for(live)["state"] == "succeeded"
+        assert daemon.wait_for(live, timeout=90)["state"] == "succeeded"
         assert daemon.steps(live) == list(range(1, 41))
         assert daemon.job(ended) == shown
         assert [model["id"] for model in daemon.ok("GET", "/v1/models")["data"]] == ["kept"]

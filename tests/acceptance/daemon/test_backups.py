@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.acceptance.daemon.process import Daemon, eventually, running
 
 
@@ -40,11 +41,12 @@ def kill_attempts(daemon: Daemon) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.timeout(300)
 def test_a_backup_made_under_load_is_restored_elsewhere_and_the_queue_goes_on(tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     with running() as daemon:
         ended = daemon.submit(steps=2, register_as="kept")
-        daemon.wait_for(ended)
+        daemon.wait_for(ended, timeout=90)
         live = daemon.submit(steps=400, step_seconds=0.02, checkpoint_every=2)
         eventually(lambda: daemon.job(live)["checkpoints"], what="a checkpoint")
         stop = threading.Event()
@@ -78,31 +80,32 @@ def test_a_backup_made_under_load_is_restored_elsewhere_and_the_queue_goes_on(tm
         assert [model["id"] for model in other.ok("GET", "/v1/models")["data"]] == ["kept"]
         assert other.ok("POST", "/v1/log/rebuild")["equal"]
         other.ok("POST", f"/v1/jobs/{live}/cancel")
-        assert other.wait_for(live)["state"] == "cancelled"
+        assert other.wait_for(live, timeout=90)["state"] == "cancelled"
         queued = [
             job for job in other.ok("GET", "/v1/jobs?limit=1000")["data"] if job["id"] not in {ended, live}
         ]
         for job in queued[-2:]:
-            assert other.wait_for(job["id"])["state"] == "succeeded"
-        assert other.wait_for(other.submit(steps=1, priority=9))["state"] == "succeeded"
+            assert other.wait_for(job["id"], timeout=120)["state"] == "succeeded"
+        assert other.wait_for(other.submit(steps=1, priority=9), timeout=90)["state"] == "succeeded"
 
 
+@pytest.mark.timeout(300)
 def test_an_older_log_in_the_same_directory_sets_aside_what_it_does_not_know_and_deletes_nothing(
     tmp_path: Path,
 ) -> None:
     backup = tmp_path / "backup"
     with running() as daemon:
         before = daemon.submit(steps=2)
-        daemon.wait_for(before)
+        daemon.wait_for(before, timeout=90)
         going_on = daemon.submit(steps=25, step_seconds=0.1, checkpoint_every=5)
-        daemon.wait_for(going_on, "running")
+        daemon.wait_for(going_on, "running", timeout=90)
         finetune(daemon, "backup", str(backup))
         eventually(lambda: len(daemon.steps(going_on)) >= 3, what="some steps")
         later = daemon.submit(steps=500, step_seconds=0.1, priority=9)
         refused = finetune(daemon, "restore", str(backup), "--log-only", code=4)
         assert refused["error"]["code"] == "daemon_running"
-        daemon.wait_for(going_on)
-        daemon.wait_for(later, "running")  # a trainer that the restored log will not know
+        daemon.wait_for(going_on, timeout=90)
+        daemon.wait_for(later, "running", timeout=90)  # a trainer that the restored log will not know
         daemon.stop()
         kept = {
             path for path in (daemon.state / "jobs").rglob("*") if path.is_file() and "tmp" not in path.parts
@@ -115,7 +118,7 @@ def test_an_older_log_in_the_same_directory_sets_aside_what_it_does_not_know_and
         daemon.start()
         assert daemon.job(before)["state"] == "succeeded"
         assert daemon.request("GET", f"/v1/jobs/{later}")[0] == 404
-        ended = daemon.wait_for(going_on)
+        ended = daemon.wait_for(going_on, timeout=90)
         assert (ended["state"], ended["attempt"]) == (
             "succeeded",
             1,
@@ -129,11 +132,11 @@ def test_an_older_log_in_the_same_directory_sets_aside_what_it_does_not_know_and
         assert check(daemon, "projections")["verdict"] == "ok"
 
         waiting = daemon.submit(steps=1)
-        daemon.wait_for(waiting, "queued")
+        daemon.wait_for(waiting, "queued", timeout=90)
         eventually(
             lambda: "an attempt that the log does not know" in (daemon.job(waiting)["wait_reason"] or ""),
             what="the reason for which it waits",
         )
         kill_attempts(daemon)
-        assert daemon.wait_for(waiting)["state"] == "succeeded"
+        assert daemon.wait_for(waiting, timeout=90)["state"] == "succeeded"
         assert "still runs" not in check(daemon, "bundles")["message"]
