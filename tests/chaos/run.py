@@ -8,8 +8,10 @@ machine carries them out are its own.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from functools import partial
@@ -29,6 +31,7 @@ from tests.chaos import (
 from tests.chaos.disk import enter_namespace
 from tests.chaos.report import Row, Table
 from tests.chaos.scenario import Scenario, side_by_side
+from tests.chaos.server import OPEN
 
 #: in this order; what stands together is done side by side: it waits more than it computes
 PLAN: tuple[tuple[Scenario, ...], ...] = (
@@ -43,10 +46,14 @@ PLAN: tuple[tuple[Scenario, ...], ...] = (
 SCENARIOS: tuple[Scenario, ...] = tuple(scenario for group in PLAN for scenario in group)
 
 
+SCRATCH: list[Path] = []  # what to remove, also when the run is ended
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Carry out what is asked for; print the table."""
     options = _options(arguments)
     scratch = Path(tempfile.mkdtemp(prefix="chaos-"))
+    SCRATCH.append(scratch)
     rows: list[Row] = []
 
     def carry_out(scenario: Scenario) -> Row:
@@ -72,6 +79,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if table.holds else 1
 
 
+def _leave(number: int, _frame: object) -> None:
+    """End at once, with everything that was started: threads that wait for a daemon would not hear of it."""
+    for server in tuple(OPEN):
+        server.abandon()
+    for directory in SCRATCH:
+        shutil.rmtree(directory, ignore_errors=True)
+    os._exit(128 + number)
+
+
 def say(text: str) -> None:
     """Print, at once."""
     print(text, flush=True)  # noqa: T201 - a program's output
@@ -93,5 +109,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, _leave)
     enter_namespace([sys.executable, "-m", "tests.chaos.run", *sys.argv[1:]])
     sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,12 +43,26 @@ class Server(Daemon):
         settings.write_text(f"cpu_slots = {slots}\n{SETTINGS}", encoding="utf-8")
         self.arguments += ["--config", str(settings)]
         self.starts = 0
+        OPEN.add(self)
 
     def __exit__(self, *arguments: object) -> None:
         try:
             super().__exit__(*arguments)  # type: ignore[arg-type]
         finally:
+            OPEN.discard(self)
             self._messages.cleanup()
+
+    def abandon(self) -> None:
+        """Leave nothing of it, at once: the harness itself is being ended."""
+        if self.process is not None:
+            self.process.kill()
+        while pids := self.of_attempts():
+            for pid in pids:
+                processes.kill(pid)
+            time.sleep(0.05)
+        subprocess.run(["umount", "--lazy", self.state], check=False, capture_output=True)
+        for directory in (self.state, self.messages.parent):
+            shutil.rmtree(directory, ignore_errors=True)
 
     @property
     def jobs_dir(self) -> Path:
@@ -130,6 +145,9 @@ class Server(Daemon):
         """Send the daemon a signal."""
         assert self.process is not None
         self.process.send_signal(number)
+
+
+OPEN: set[Server] = set()  # for whoever has to leave nothing behind
 
 
 def until(condition: Callable[[], object], seconds: float, what: str) -> float:
