@@ -1,0 +1,88 @@
+"""What the watchdog did about an attempt, as its job sees it."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.domain.worlds import Scene
+
+from finetuned.domain import attempt_decisions, facts, pauses
+from finetuned.domain.job import Attempt, Job
+from finetuned_sdk import bundle
+
+
+def running() -> Scene:
+    scene = Scene()
+    scene.submit("job-1")
+    scene.schedule()
+    scene.start("job-1")
+    return scene
+
+
+def intervene(scene: Scene, action: str, failure: str | None, reason: str = "no step for 600 s") -> None:
+    fact = facts.AttemptIntervened(attempt=1, action=action, failure=failure, reason=reason)
+    scene.fold(attempt_decisions.intervene(scene.world, "job-1", fact))
+
+
+def job(scene: Scene) -> Job:
+    return scene.world.jobs["job-1"]
+
+
+def attempt(scene: Scene) -> Attempt:
+    return job(scene).attempts[-1]
+
+
+def test_a_stack_dump_stops_nothing() -> None:
+    scene = running()
+    intervene(scene, "dump_stacks", "stall")
+    assert attempt(scene).stopping is None
+
+
+def test_an_attempt_that_is_being_stopped_keeps_its_first_reason_and_its_newest_step() -> None:
+    scene = running()
+    intervene(scene, "request_stop", "stall")
+    intervene(scene, "terminate", "stall", "it did not stop within 30 s: no step for 600 s")
+    assert attempt(scene).stopping == {
+        "failure": "stall", "reason": "no step for 600 s", "action": "terminate",
+    }  # fmt: skip
+    scene.end(exit_code=None, signal=9)
+    assert (attempt(scene).outcome, attempt(scene).cause) == ("stalled", "no step for 600 s")
+
+
+@pytest.mark.parametrize("action", ["terminate", "kill"])
+def test_a_pause_that_had_to_be_helped_ends_paused_and_not_failed(action: str) -> None:
+    scene = running()
+    scene.fold(pauses.pause(scene.world, "job-1", actor="a"))
+    intervene(scene, action, None, "it did not stop within 30 s: lunch")
+    assert attempt(scene).stopping is None
+    scene.end(exit_code=None, signal=9)
+    assert (scene.state(), attempt(scene).outcome, attempt(scene).failure) == ("paused", "paused", None)
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "signal", "how"), [(75, None, "exit code 75"), (None, 15, "signal 15")]
+)
+def test_an_attempt_that_somebody_else_told_to_stop_says_so_and_is_tried_again(
+    exit_code: int | None, signal: int | None, how: str
+) -> None:
+    scene = running()
+    scene.end(exit_code=exit_code, signal=signal)
+    assert (scene.state(), attempt(scene).outcome) == ("queued", "crashed")
+    assert attempt(scene).cause == (
+        f"somebody told it to stop who is neither its watchdog nor a pause nor a cancel ({how})"
+    )
+
+
+def test_the_exit_code_of_a_stopped_worker_is_the_workers() -> None:
+    assert bundle.STOPPED_EXIT_CODE == attempt_decisions.STOPPED_EXIT_CODE
+
+
+def test_a_job_that_used_up_its_time_fails_and_says_how_to_go_on() -> None:
+    scene = running()
+    intervene(scene, "request_stop", "deadline", "it ran for 60 s in all, and max_duration_s allows 60 s")
+    scene.end(exit_code=75)
+    assert scene.state() == "failed"
+    assert job(scene).error == {
+        "code": "deadline_exceeded",
+        "message": "It ran for 60 s in all, and max_duration_s allows 60 s. `finetune retry job-1 --from-checkpoint"
+        " latest` goes on with what it has, for as long again.",
+    }
