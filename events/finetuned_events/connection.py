@@ -148,7 +148,7 @@ def prepare_reader(connection: sqlite3.Connection) -> None:
 
 
 def stored_format(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the file's format version; raises NotALogError if it has none."""
+    """Return the file's format version, 0 for an empty database; raises NotALogError for another kind of file."""
     _is_new(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -167,6 +168,33 @@ async def test_an_empty_file_becomes_a_log(path: Path) -> None:
     path.touch()  # noqa: ASYNC240 - no log is open yet
     async with EventLog.open(path) as log:
         await log.append([new()])
+
+
+async def test_a_file_whose_maker_was_killed_before_its_tables_were_there_becomes_a_log(path: Path) -> None:
+    edit(path, "PRAGMA journal_mode = WAL")
+    assert path.stat().st_size  # noqa: ASYNC240 - no log is open yet
+
+    with pytest.raises(NotALogError, match="no event log"):
+        async with EventLog.open(path, read_only=True):
+            pass
+    async with EventLog.open(path) as log:
+        await log.append([new()])
+
+
+async def test_a_file_that_was_cut_off_while_it_was_made_is_begun_anew(path: Path) -> None:
+    other = path.with_name("other")
+    with closing(sqlite3.connect(other, isolation_level=None)) as raw:
+        raw.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the end
+        raw.execute("BEGIN IMMEDIATE")
+        raw.execute("CREATE TABLE things (content)")
+        raw.executemany("INSERT INTO things VALUES (?)", [(bytes(4096),)] * 50)
+        for end in ("", "-journal"):
+            shutil.copy(f"{other}{end}", f"{path}{end}")
+    assert path.stat().st_size  # noqa: ASYNC240 - no log is open yet
+
+    async with EventLog.open(path) as log:
+        await log.append([new()])
+    assert not path.with_name(f"{path.name}-journal").exists()
 
 
 async def test_a_log_that_cannot_be_durable_is_refused(path: Path) -> None:
