@@ -32,6 +32,10 @@ class Watched:
     def head(self) -> int:
         return self.log.head
 
+    @property
+    def sealed(self) -> int:
+        return self.log.sealed
+
     async def fetch(self, *query: Any) -> Any:
         return await self.log.fetch(*query)
 

@@ -37,7 +37,8 @@ SLOTS = [{"id": "cpu:0", "kind": "cpu", "name": "slot", "memory_bytes": 1}]
 async def test_every_statement_of_the_sql_file_is_named_and_runs(tmp_path: Path) -> None:
     async with open_log(tmp_path / "log") as log:
         for name, statement in queries().items():
-            if name.startswith("select"):
+            # Sealed tables are there once a log was archived: tests/acceptance/api/test_archived_log.py reads them.
+            if name.startswith("select") and '"sealed:' not in statement:
                 await log.fetch(
                     f"EXPLAIN {statement}",
                     (None,) * 5 if "?5" in statement else (None,) * statement.count("?"),
