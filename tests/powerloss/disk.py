@@ -158,6 +158,14 @@ class Disk:
             case other:
                 raise TraceError(f"{other} is not modelled: {operation}")
 
+    def settle(self) -> None:
+        """Time passes: all that was done is on disk."""
+        for node in {*self._live.values()}:
+            node.sync(self._done)
+        for naming in self._pending:
+            self._synced.update(naming.names)
+        self._pending.clear()
+
     # ---- what is left after a crash now -----------------------------------------------------------------
 
     def everything(self) -> Tree:

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,7 @@ def examine(backup: Path, verify: Verify) -> Manifest:
 def restore(backup: Path, state_dir: Path, verify: Verify) -> Manifest:
     """Fill an empty state directory. Raises ``Rejected`` if it is not empty, or the backup does not hold."""
     found = examine(backup, verify)
-    state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    _make(state_dir)
     with _alone(state_dir):
         _clear_broken_off(state_dir)
         left = sorted(path.name for path in state_dir.iterdir() if path.name != f"{LOG}.lock")
@@ -59,6 +59,8 @@ def restore(backup: Path, state_dir: Path, verify: Verify) -> Manifest:
                 raise manifest.damaged(f"{backup / file.path} changed while it was read.")
         manifest.sync_tree(incoming)
         for path in sorted(incoming.iterdir(), key=lambda each: each.name == LOG):
+            if path.name == LOG:  # a power failure must not leave it without what it names
+                sync_directory(state_dir)
             path.rename(state_dir / path.name)
         sync_directory(state_dir)
         incoming.rmdir()
@@ -69,7 +71,7 @@ def restore(backup: Path, state_dir: Path, verify: Verify) -> Manifest:
 def restore_log(backup: Path, state_dir: Path, verify: Verify) -> tuple[Manifest, Path | None]:
     """Put only the backup's log in the place of the present one; where that one lies now. Nothing is deleted."""
     found = examine(backup, verify)
-    state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    _make(state_dir)
     with _alone(state_dir):
         new = state_dir / f".{LOG}.restoring"
         new.unlink(missing_ok=True)
@@ -86,12 +88,21 @@ def _set_aside(state_dir: Path) -> Path | None:
         return None
     aside = state_dir / f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     aside.mkdir(mode=0o750)
+    sync_directory(state_dir)  # or a power failure could leave the former log in a directory without a name
     for path in reversed(
         former
     ):  # the log itself goes last: a -wal file beside another log would damage that
         path.rename(aside / path.name)
     sync_directory(aside)
+    sync_directory(state_dir)  # nor the new log with the former one's -wal
     return aside
+
+
+def _make(state_dir: Path) -> None:
+    state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    for directory in state_dir.parents:
+        with suppress(OSError):  # one that we may not read: somebody else made what is in it
+            sync_directory(directory)
 
 
 def _clear_broken_off(state_dir: Path) -> None:
