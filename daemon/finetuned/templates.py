@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from finetuned.access.path_policy import PathPolicy
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.registers import Template
+from finetuned.job_request import JobRequest, parse_request
+from finetuned.refusals import invalid
 from finetuned.secrets.scan import refuse_secrets
 from finetuned.spelling import nearest
-from finetuned.submission import JobRequest, invalid, parse_request
 from finetuned_sdk import Registry
 
 Json = Any

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from finetuned.api.doors import DOORS
 from finetuned.domain.errors import InvalidRequestError, UploadStalledError
-from finetuned.submission import invalid
+from finetuned.refusals import invalid
 
 INLINE_BYTES = 64 << 10  # of a body that is looked through on the event loop; a larger one in a thread
 MOST_LEVELS = 80  # of nesting; an event holds 100, and puts some around what was sent

@@ -18,9 +18,9 @@ from finetuned.api.parameters import At, Flag, Limit, Query
 from finetuned.domain.job import Job
 from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
+from finetuned.job_request import PRIORITY_LIMIT, JobRequest
 from finetuned.json_numbers import Integer
 from finetuned.queries.door import INLINE_JOBS
-from finetuned.submission import PRIORITY_LIMIT, JobRequest
 from finetuned.views import estimates
 
 LONGEST_WAIT_S: Final = 86_400.0  # for the checkpoint of a pause

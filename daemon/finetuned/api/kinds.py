@@ -6,7 +6,7 @@ from finetuned import views, wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
 from finetuned.domain.errors import NotFoundError
-from finetuned.submission import nearest
+from finetuned.spelling import nearest
 
 
 async def listed(call: Call) -> wire.Page[wire.Kind]:

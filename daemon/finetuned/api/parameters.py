@@ -20,7 +20,7 @@ from pydantic import (
 
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
-from finetuned.submission import nearest
+from finetuned.spelling import nearest
 
 LARGEST_PAGE = 1000
 LARGEST_SEQ = 2**53 - 1  # what JSON carries exactly

@@ -8,7 +8,7 @@ from finetuned import wire
 from finetuned.api.call import Call
 from finetuned.api.lists import listing
 from finetuned.api.parameters import LARGEST_PAGE, Limit, Name, Query, Whole
-from finetuned.submission import JobRequest
+from finetuned.job_request import JobRequest
 from finetuned.views import templates as views_templates
 
 LARGEST_VERSION = 999_999_999

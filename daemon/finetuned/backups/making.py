@@ -15,6 +15,7 @@ from finetuned.backups.manifest import File, Listed, Manifest
 from finetuned.domain.errors import Rejected, StorageFullError
 from finetuned.wire import BackupReport
 from finetuned_sdk.bundle import sync_directory
+from finetuned_sdk.manifest import manifest_path
 
 LOG: Final = "events.sqlite"
 CONFIGURATION: Final = "config.toml"
@@ -128,7 +129,7 @@ def _listed(each: Named, state_dir: Path, wanted: Collection[str]) -> Listed:
 
 def manifest_of(path: Path) -> Path | None:
     """The manifest of a model or checkpoint; ``None`` if it has none."""
-    found = contents.manifest.manifest_path(path)
+    found = manifest_path(path)
     return found if found.is_file() else None
 
 

@@ -59,7 +59,13 @@ class JobCalls(Calls):
         return job
 
     async def dry_run(
-        self, kind: str | None, params: Mapping[str, Json], *, template: str | None = None, **request: Json
+        self,
+        /,
+        kind: str | None,
+        params: Mapping[str, Json],
+        *,
+        template: str | None = None,
+        **request: Json,
     ) -> DryRun:
         """What would come of submitting a job: estimate, checks, when it would start. Nothing is recorded.
 

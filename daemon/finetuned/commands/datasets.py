@@ -26,8 +26,8 @@ from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.idempotency import Once
 from finetuned.domain.registers import Dataset, DatasetVersion, Shelf
 from finetuned.domain.world import World
+from finetuned.job_request import JobRequest
 from finetuned.patience import FATAL
-from finetuned.submission import JobRequest
 from finetuned_events import NewEvent
 
 log = logging.getLogger(__name__)

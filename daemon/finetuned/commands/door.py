@@ -25,18 +25,11 @@ from finetuned.domain.job import Job
 from finetuned.domain.registers import Token
 from finetuned.draining import Drain, Mode
 from finetuned.estimates import dry_run, history
+from finetuned.job_request import DEFAULT_MAX_ATTEMPTS, JobRequest, Limits, Timeouts
 from finetuned.queries.door import Queries
 from finetuned.results import checkpoints
 from finetuned.secrets.scan import refuse_secrets
-from finetuned.submission import (
-    DEFAULT_MAX_ATTEMPTS,
-    JobRequest,
-    Limits,
-    Prepared,
-    Timeouts,
-    prepare,
-    require_fit,
-)
+from finetuned.submission import Prepared, prepare, require_fit
 from finetuned_events import BackupError, BackupReport, RebuildReport
 from finetuned_sdk import Host, Registry
 

@@ -12,7 +12,7 @@ from finetuned.commands.appending import Appending
 from finetuned.domain import template_decisions
 from finetuned.domain.idempotency import Once
 from finetuned.domain.registers import Template
-from finetuned.submission import JobRequest
+from finetuned.job_request import JobRequest
 from finetuned_sdk import Registry
 
 

@@ -14,7 +14,8 @@ from finetuned.domain.job import Job
 from finetuned.domain.queue import Situation
 from finetuned.domain.room import Room
 from finetuned.estimates import checks, dry_run, history
-from finetuned.submission import JobRequest, prepare, resolve
+from finetuned.job_request import JobRequest
+from finetuned.submission import prepare, resolve
 from finetuned_sdk import Device, Estimate, Host, JobKind, RefusedError, Registry
 
 GB = 1_000_000_000

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from finetuned.access.path_policy import ANYWHERE, PathPolicy
 from finetuned.domain.errors import FinetunedError, InvalidRequestError
+from finetuned.job_request import JobRequest, parse_request
 from finetuned.secrets.store import SecretStore
-from finetuned.submission import JobRequest, parse_request, resolve
+from finetuned.submission import resolve
 from finetuned_sdk import Callback, Host, JobError, Registry, fake
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from finetuned import templates
 from finetuned.domain.errors import InvalidRequestError
-from finetuned.submission import JobRequest
+from finetuned.job_request import JobRequest
 from finetuned_sdk import JobKind, Registry
 
 

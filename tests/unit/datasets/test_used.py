@@ -14,7 +14,8 @@ from finetuned.access.path_policy import PathNotAllowedError
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.registers import Dataset, DatasetVersion
-from finetuned.submission import JobRequest, resolve
+from finetuned.job_request import JobRequest
+from finetuned.submission import resolve
 from finetuned_sdk import Callback, Host, JobKind, RefusedError, Registry
 
 A, B = "a" * 64, "b" * 64
