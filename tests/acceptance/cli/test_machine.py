@@ -15,7 +15,9 @@ SYSTEM: wire.System = {
         "total_bytes": 24_000_000_000, "used_bytes": 6_000_000_000, "available_bytes": 18_000_000_000,
         "swap_total_bytes": 1_000_000_000, "swap_used_bytes": 0,
     },
-    "disk": {"path": "/state", "total_bytes": 100_000_000_000, "used_bytes": 1, "free_bytes": 90_000_000_000},
+    "disk": {
+        "path": "/state", "total_bytes": 100_000_000_000, "used_bytes": 1, "free_bytes": 90_000_000_000, "taken": None,
+    },
     "network": {"received_bytes": 1, "sent_bytes": 2},
     "driver_version": "580.1",
     "gpus": [

@@ -69,7 +69,7 @@ async def call(method: Callable[..., Any], folder: Path) -> None:
     arguments = {
         name: value(name, hints[name], folder)
         for name, each in inspect.signature(method).parameters.items()
-        if each.default is inspect.Parameter.empty
+        if each.default is each.empty and each.kind is not each.VAR_KEYWORD
     }
     try:
         if inspect.isasyncgenfunction(method):

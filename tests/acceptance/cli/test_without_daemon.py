@@ -125,7 +125,7 @@ def completed(words: str) -> list[str]:
 
 
 def test_commands_subcommands_options_and_choices_are_completed() -> None:
-    assert completed("finetune check") == ["checkpoints"]
+    assert completed("finetune artif") == ["artifacts"]
     assert "--names" in completed("finetune metrics --")
     assert completed("finetune models import") == ["import-gguf"]
     assert completed("finetune ls --state ru") == ["running"]

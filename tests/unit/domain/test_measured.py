@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tests.unit.domain.worlds import Scene
 
 from finetuned.domain import facts
 
 
-def run(scene: Scene, measured: dict[str, int], **how: object) -> None:
+def run(scene: Scene, measured: dict[str, int], **how: Any) -> None:
     scene.schedule()
     number = scene.start()
     scene.report("job-1", facts.AttemptResult(attempt=number, values={}, measured=measured))
     scene.end(**how)
 
 
-def events(scene: Scene, name: str) -> list[dict[str, object]]:
+def events(scene: Scene, name: str) -> list[Mapping[str, Any]]:
     return [event.data for event in scene.events if event.type == name]
 
 
