@@ -5,6 +5,7 @@ disk. Follows the telemetry's looks; what the runner keeps itself (memory, proce
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from functools import partial
@@ -17,10 +18,13 @@ from finetuned.attempts.oom import bytes_text
 from finetuned.attempts.ports import Alert, AttemptLog, Intervention
 from finetuned.board import Board
 from finetuned.domain.job import Attempt, Job
-from finetuned.patience import patiently
+from finetuned.patience import FATAL, patiently
 from finetuned.telemetry.telemetry import Key, Snapshot, Telemetry
 from finetuned.telemetry.thresholds import Crossings, Fill, is_high
+from finetuned_events import LogError
 from finetuned_sdk.bundle import Bundle, BundleError, read_json
+
+logger = logging.getLogger(__name__)
 
 _BLOCK = 512  # bytes: the unit of st_blocks
 
@@ -49,6 +53,7 @@ class ResourceWatch:
         self._proportional = proportional
         self._crossings = Crossings()
         self._told: set[Key] = set()  # how the limits of these are kept
+        self._waits = False  # what was seen last could not be recorded
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -78,7 +83,24 @@ class ResourceWatch:
         for (job_id, number), subject, fill in fills:
             if fill.key in crossed:
                 alert = Alert(subject=subject, message=fill.what, figures={"used": fill.used, "of": fill.of})
-                await self._log.intervened(job_id, number, alert)
+                if not await self._record((job_id, number), alert):
+                    self._crossings.forget(fill.key)  # and so it is told at the next look, if it is still so
+
+    async def _record(self, key: Key, what: Alert | Intervention) -> bool:
+        """Whether it could be: on a full disk it waits for the next look, and nothing else does."""
+        try:
+            await self._log.intervened(*key, what)
+        except FATAL:
+            raise
+        except (LogError, OSError) as error:
+            if not self._waits:
+                logger.warning(
+                    "what attempt %d of job %s takes cannot be recorded: %s", key[1], key[0], error
+                )
+            self._waits = True
+            return False
+        self._waits = False
+        return True
 
     async def _counted_once(self, attempt: Attempt, fill: Fill) -> Fill:
         """What the attempt holds against its limit, pages that its processes share counted once."""
@@ -87,13 +109,15 @@ class ResourceWatch:
         return _against_limit(fill.key, held, fill.of, "memory")
 
     async def _tell_limits(self, job: Job, attempt: Attempt) -> None:
-        self._told.add((job.id, attempt.number))
+        key = (job.id, attempt.number)
         if any(each["subject"] == "limits" and each["attempt"] == attempt.number for each in job.alerts):
-            return  # by the daemon before this one
+            self._told.add(key)  # by the daemon before this one
+            return
         means = await anyio.to_thread.run_sync(_means, self._bundle(job.id, attempt.number).limits_path)
         message = kept(job.limits, means, has_gpu=any(each.startswith("gpu:") for each in attempt.devices))
         alert = Alert(subject="limits", message=message, figures=job.limits)
-        await self._log.intervened(job.id, attempt.number, alert)
+        if await self._record(key, alert):
+            self._told.add(key)
 
     async def _disk(self, job: Job, attempt: Attempt) -> Fill:
         """What the attempt's files take; it is stopped if that is too much."""
@@ -103,8 +127,8 @@ class ResourceWatch:
         if used > limit and attempt.stopping is None:
             reason = f"its files take {bytes_text(used)}, more than its limit of {bytes_text(limit)}"
             stop = Intervention(action="request_stop", failure="limit", reason=reason)
-            await self._log.intervened(job.id, attempt.number, stop)
-            self._notice()
+            if await self._record((job.id, attempt.number), stop):
+                self._notice()
         return Fill((job.id, attempt.number, "disk"), used, limit, what)
 
 

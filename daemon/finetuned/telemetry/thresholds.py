@@ -41,6 +41,10 @@ class Crossings:
         self._high = high  # what was not looked at is gone
         return found
 
+    def forget(self, key: Hashable) -> None:
+        """Nobody could be told of it: it crosses the threshold again at the next look, if it is still above."""
+        self._high.discard(key)
+
     @property
     def high(self) -> Collection[Hashable]:
         """What is above its threshold."""

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 from tests.unit.domain.worlds import Scene
 
-from finetuned.attempts.ports import Alert, Intervention
+from finetuned.attempts.ports import Alert, Intervention, NoRoomError
 from finetuned.domain import attempt_decisions, facts
 from finetuned.domain.world import World
 from finetuned.resource_watch import ResourceWatch, fills_of, kept, size
@@ -21,6 +21,7 @@ from finetuned.telemetry.holders import Usage
 from finetuned.telemetry.host import HostReader, Memory
 from finetuned.telemetry.telemetry import Snapshot, Telemetry
 from finetuned.telemetry.thresholds import Crossings, Fill
+from finetuned_events import LogBrokenError, LogFullError
 from finetuned_sdk.bundle import Bundle, write_json
 
 GB = 10**9
@@ -54,8 +55,11 @@ class Log:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.said: list[Alert | Intervention] = []
+        self.failure: Exception | None = None
 
     async def intervened(self, job: str, attempt: int, what: Alert | Intervention) -> None:
+        if self.failure is not None:
+            raise self.failure
         self.said.append(what)
         fact: facts.Fact
         if isinstance(what, Alert):
@@ -158,6 +162,29 @@ async def test_files_near_the_limit_are_told_of_and_those_above_it_stop_the_atte
     stopping = rig.scene.world.jobs["job-1"].attempts[-1].stopping
     assert stopping is not None
     assert (stopping["failure"], "more than its limit of 1.0 MB" in stopping["reason"]) == ("limit", True)
+
+
+@pytest.mark.parametrize("rig", [{"disk": 1 << 20, "memory": 4 * GB}], indirect=True)
+@pytest.mark.parametrize("failure", [NoRoomError("the disk is full"), LogFullError("the disk is full")])
+async def test_what_finds_no_room_in_the_log_ends_nothing_and_is_told_when_there_is_some(
+    rig: Rig, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    (rig.bundle.path / "checkpoint").write_bytes(b"\1" * (1200 << 10))
+    rig.log.failure = failure
+    for _ in range(3):
+        await rig.watch.look(await rig.snapshot(available=0.5))
+    assert (rig.subjects(), rig.noticed) == ([], 0)
+    assert caplog.text.count("cannot be recorded: ") == 1
+    rig.log.failure = None
+    for _ in range(3):
+        await rig.watch.look(await rig.snapshot(available=0.5))
+    assert (rig.subjects(), rig.noticed) == (["limits", "request_stop", "memory", "disk"], 1)
+
+
+async def test_a_broken_log_ends_the_watch(rig: Rig) -> None:
+    rig.log.failure = LogBrokenError()
+    with pytest.raises(LogBrokenError):
+        await rig.watch.look(await rig.snapshot(available=0.5))
 
 
 async def test_the_watch_follows_each_look_at_the_machine(rig: Rig) -> None:
