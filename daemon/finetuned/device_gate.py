@@ -33,7 +33,7 @@ NAMED: Final = 3  # holders that are named
 UNSEEN: Final = (
     0.05  # of a GPU's memory: what is taken by nobody beyond that belongs to somebody who cannot be seen
 )
-NOT_LOOKED: Final = Hold("nobody that is known: it is being looked at")
+NOT_LOOKED: Final = Hold("nobody that is known: it is being looked at", passing=True)
 
 
 class _Look(NamedTuple):
@@ -164,7 +164,7 @@ def hold_of(gpu: Gpu, attempts: Mapping[int, Key], table: Table, marked: Marks) 
     holders = _holders(gpu, attempts, table, marked)
     left = [each for each in holders if each.key is not None and not each.live]
     if left:
-        return Hold(_named(left, table))
+        return Hold(_named(left, table), passing=True)
     free = 0 if gpu.memory_total is None else gpu.memory_total - (gpu.memory_used or 0)
     if holders:
         return Hold(f"{_named(holders, table)}; {bytes_text(free)} are free", free)

@@ -7,15 +7,17 @@ that comes back from a backoff finds its old place.
 
 A job in backoff is passed over and holds nothing. The first job that is ready but does not fit keeps the free
 devices for itself: later jobs do not slip past it, so a job that needs many devices is not starved by small ones.
-Only jobs that need no device at all pass. If it has a higher priority of its own (waiting does not count here) than
-preemptible jobs that run, enough of them are asked to leave their devices to it; they go on after it has begun.
+Only jobs that need no device at all pass. What waits for memory, for disk or for strangers to leave a device waits for
+what may never come, and keeps nobody from anything. If the first has a higher priority of its own (waiting does not
+count here) than preemptible jobs that run, enough of them are asked to leave their devices to it, where those that
+become free by themselves are too few; they go on after it has begun, or if it cannot begin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finetuned.domain.job import Job
 from finetuned.domain.room import Room, lack, memory_of, promised
@@ -39,11 +41,13 @@ class Claim:
 class Hold:
     """Why a device that no attempt holds is not free, or not whole: whose processes have its memory.
 
-    A job that needs at most ``free_bytes`` of it may have it all the same.
+    A job that needs at most ``free_bytes`` of it may have it all the same. ``passing``: it goes by itself before long,
+    as what is left of an attempt that has ended.
     """
 
     reason: str
     free_bytes: int = 0
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class Situation:
 
 
 CALM = Situation()
+
+_LEAVING = frozenset({JobState.PAUSING, JobState.CANCELLING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,26 +119,56 @@ def _plan_validations(jobs: list[Job], in_backoff: AbstractSet[str]) -> list[Cla
 
 def _plan_runs(jobs: list[Job], slots: list[Slot], situation: Situation) -> tuple[list[Claim], Job | None]:
     """The runs that may start, and the first job that is ready and does not fit."""
-    total = len(slots)
     free = sorted(slot.id for slot in slots if slot.holder is None)
     claims: list[Claim] = []
     blocked: Job | None = None
-    waiting = in_order(jobs, JobState.QUEUED)
-    queued = {job.id for job in waiting}
-    taken = promised(jobs)
-    for job in waiting:
-        if job.devices > total or job.id in situation.in_backoff or job.preempted_by in queued:
-            continue  # it cannot run here, or not yet, and must not keep others from it
-        if lack(job, situation.room, taken) is not None:
-            continue  # what it waits for may be another's for ever: it must not keep others from the devices
+    look = _look(jobs, slots, situation)
+    for job in in_order(jobs, JobState.QUEUED):
+        if look.is_behind(job) or not look.is_ready(job):
+            continue  # what it waits for may never come: it must not keep others from the devices
         usable = [device for device in free if _may_use(job, situation.holds.get(device))]
         if job.devices and (blocked is not None or job.devices > len(usable)):
             blocked = blocked or job
             continue
         claims.append(Claim(job, "run", tuple(usable[: job.devices])))
-        taken += memory_of(job)
+        look = replace(look, taken=look.taken + memory_of(job))
         free = [device for device in free if device not in usable[: job.devices]]
     return claims, blocked
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What one look at the queue goes by: ``taken`` is the memory that is promised to jobs that run.
+
+    ``preemptors`` are let go first by those that they preempted: queued jobs that could start.
+    """
+
+    slots: list[Slot]
+    situation: Situation
+    taken: int
+    preemptors: AbstractSet[str] = frozenset()
+
+    def is_ready(self, job: Job) -> bool:
+        """Whether a queued job waits at most for devices that attempts of ours hold, or what is left of such."""
+        if job.id in self.situation.in_backoff or lack(job, self.situation.room, self.taken) is not None:
+            return False
+        holds = self.situation.holds
+        return job.devices <= sum(_is_in_reach(job, holds.get(slot.id)) for slot in self.slots)
+
+    def is_behind(self, job: Job) -> bool:
+        """Whether it waits for the job that preempted it."""
+        return job.preempted_by in self.preemptors
+
+    def blocks(self, job: Job) -> bool:
+        """Whether a queued job keeps free devices for itself."""
+        return job.devices > 0 and not self.is_behind(job) and self.is_ready(job)
+
+
+def _look(jobs: list[Job], slots: list[Slot], situation: Situation) -> _Look:
+    look = _Look(slots, situation, promised(jobs))
+    queued = {job.id: job for job in jobs if job.state is JobState.QUEUED}
+    named = {job.preempted_by for job in queued.values() if job.preempted_by in queued}
+    return replace(look, preemptors={each for each in named if each and look.is_ready(queued[each])})
 
 
 def _may_use(job: Job, hold: Hold | None) -> bool:
@@ -141,10 +177,16 @@ def _may_use(job: Job, hold: Hold | None) -> bool:
     return hold is None or 0 < hold.free_bytes >= needed
 
 
+def _is_in_reach(job: Job, hold: Hold | None) -> bool:
+    """Whether the job may use a device once none of our attempts holds it, nor anything in passing."""
+    return _may_use(job, hold) or (hold is not None and hold.passing)
+
+
 def victims(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> list[tuple[Job, Job]]:
     """The running jobs that are to leave their devices, each with the job that gets them.
 
-    Only as many as are needed, of the lowest priority first, and of equals the one that began last.
+    Only as many as are needed, of the lowest priority first, and of equals the one that began last. Devices that are
+    being left are waited for: by jobs that pause or are cancelled, and by what holds them in passing.
     """
     if situation.closed is not None:
         return []
@@ -153,12 +195,12 @@ def victims(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = C
     if first is None:
         return []
     claimed = {device for claim in claims for device in claim.devices}
+    leaving = {job.id for job in live if job.state in _LEAVING}
     missing = first.devices - sum(
-        slot.holder is None and slot.id not in claimed and _may_use(first, situation.holds.get(slot.id))
+        slot.id not in claimed and _is_in_reach(first, situation.holds.get(slot.id))
+        if slot.holder is None
+        else slot.holder[0] in leaving and not slot.gone
         for slot in all_slots
-    )
-    missing -= sum(
-        job.devices for job in live if job.state is JobState.PAUSING and job.preempted_by == first.id
     )
     found: list[tuple[Job, Job]] = []
     for job in sorted(live, key=lambda each: (each.priority, -each.seq)):
@@ -186,10 +228,10 @@ def waits(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CAL
     live, all_slots = list(jobs), list(slots)
     found = {job.id: Wait(reason) for job in live if (reason := _unqueued_reason(job, situation)) is not None}
     blocked_by: Job | None = None
-    taken = promised(live)
+    look = _look(live, all_slots, situation)
     for position, job in enumerate(in_order(live, JobState.QUEUED), start=1):
-        found[job.id] = Wait(_queued_reason(job, blocked_by, all_slots, situation, taken), position)
-        if blocked_by is None and _blocks(job, all_slots, situation, taken):
+        found[job.id] = Wait(_queued_reason(job, blocked_by, look), position)
+        if blocked_by is None and look.blocks(job):
             blocked_by = job
     return found
 
@@ -202,39 +244,29 @@ def wait(job: Job, jobs: Iterable[Job], slots: Iterable[Slot], situation: Situat
     all_slots, all_jobs = list(slots), list(jobs)
     own, position = order(job), 1
     blocked_by: tuple[tuple[int, int], Job] | None = None
-    taken = promised(all_jobs)
+    look = _look(all_jobs, all_slots, situation)
     for each in all_jobs:
         if each.state is not JobState.QUEUED or (key := order(each)) >= own:
             continue
         position += 1
-        if (blocked_by is None or key < blocked_by[0]) and _blocks(each, all_slots, situation, taken):
+        if (blocked_by is None or key < blocked_by[0]) and look.blocks(each):
             blocked_by = key, each
-    first = None if blocked_by is None else blocked_by[1]
-    return Wait(_queued_reason(job, first, all_slots, situation, taken), position)
+    return Wait(_queued_reason(job, None if blocked_by is None else blocked_by[1], look), position)
 
 
-def _blocks(job: Job, slots: list[Slot], situation: Situation, taken: int) -> bool:
-    """Whether a queued job keeps free devices for itself."""
-    if lack(job, situation.room, taken) is not None:
-        return False
-    usable = sum(_may_use(job, situation.holds.get(slot.id)) for slot in slots)
-    return job.id not in situation.in_backoff and job.preempted_by is None and 0 < job.devices <= usable
-
-
-def _queued_reason(
-    job: Job, blocked_by: Job | None, slots: list[Slot], situation: Situation, taken: int
-) -> str:
+def _queued_reason(job: Job, blocked_by: Job | None, look: _Look) -> str:
+    situation = look.situation
     if situation.closed is not None:
         return situation.closed
     if job.id in situation.in_backoff:
         return f"backing off before the next attempt: {job.queued_reason}"
-    if job.preempted_by is not None:
+    if look.is_behind(job):
         return f"behind {job.preempted_by}, which preempted it"
-    if (lacking := lack(job, situation.room, taken)) is not None:
+    if (lacking := lack(job, situation.room, look.taken)) is not None:
         return lacking
     if blocked_by is not None and job.devices:
         return f"behind {blocked_by.id}, which is next"
-    return _device_reason(job, slots, situation.holds)
+    return _device_reason(job, look.slots, situation.holds)
 
 
 def _unqueued_reason(job: Job, situation: Situation) -> str | None:

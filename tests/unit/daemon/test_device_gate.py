@@ -11,10 +11,11 @@ from tests.unit.domain.worlds import end, submission
 
 from finetuned.board import Board
 from finetuned.device_gate import NOT_LOOKED, POLL_S, VALID_S, DeviceGate, hold_of
-from finetuned.domain import attempt_decisions, decisions, queue
+from finetuned.domain import attempt_decisions, decisions, facts, queue
 from finetuned.domain.attempt_decisions import Prospect
 from finetuned.domain.queue import Hold
-from finetuned.scheduler import Scheduler
+from finetuned.domain.streams import job_event
+from finetuned.scheduler import MIN_RUN_S, Scheduler
 from finetuned.store import Log, open_log
 from finetuned.telemetry.gpus import Gpu, GpuProcess, GpuReader
 from finetuned.telemetry.marks import Mark
@@ -61,14 +62,14 @@ def test_what_an_attempt_left_keeps_the_gpu_whole() -> None:
     marked = {60: Mark("job-x", 2, frozenset())}
     table = {60: process(60), 812: process(812)}
     assert hold_of(left, {}, table, marked) == Hold(
-        "pid 60 of attempt 2 of job-x, which has ended with 2.00 GB of it"
+        "pid 60 of attempt 2 of job-x, which has ended with 2.00 GB of it", passing=True
     )
 
 
 def test_a_loader_process_that_only_inherited_the_device_node_keeps_it_too() -> None:
     marked = {61: Mark("job-x", 2, frozenset({0})), 62: Mark("job-x", 2, frozenset({1}))}
     assert hold_of(gpu(), {}, {61: process(61)}, marked) == Hold(
-        "pid 61 of attempt 2 of job-x, which has ended"
+        "pid 61 of attempt 2 of job-x, which has ended", passing=True
     )
 
 
@@ -184,6 +185,28 @@ async def test_nothing_starts_on_a_gpu_before_it_was_looked_at(rig: Rig) -> None
     assert (rig.looks, rig.changes) == (1, 1)
     await rig.scheduler.step()
     assert await rig.state("job-1") == "starting"
+
+
+async def test_a_job_that_was_just_submitted_preempts_nobody_while_a_free_gpu_is_being_looked_at(
+    rig: Rig,
+) -> None:
+    slots = [{"id": each, "kind": "gpu", "name": "H200", "memory_bytes": 80 * GB} for each in (ID, "gpu:9")]
+    await rig.log.execute(lambda world: decisions.devices_detected(world, slots))
+    await rig.log.execute(
+        lambda world: decisions.submit(world, "low", submission(preemptible=True), actor="a")
+    )
+    calm = queue.Situation(holds={ID: NOT_LOOKED})
+    await rig.log.execute(lambda world: decisions.schedule(world, elapsed=frozenset(), situation=calm))
+    await rig.log.append([job_event("low", facts.AttemptStarted(attempt=1), actor="attempt:1")])
+    await rig.scheduler.step()
+    rig.clock.now += MIN_RUN_S
+    urgent = submission(priority=5)
+    await rig.log.execute(lambda world: decisions.submit(world, "urgent", urgent, actor="a"))
+    await rig.scheduler.step()
+    assert (await rig.state("low"), await rig.state("urgent")) == ("running", "queued")
+    await rig.gate.step()
+    await rig.scheduler.step()
+    assert (await rig.state("low"), await rig.state("urgent")) == ("running", "starting")
 
 
 async def test_the_next_job_waits_until_what_the_last_one_left_is_gone_and_says_for_whom(rig: Rig) -> None:

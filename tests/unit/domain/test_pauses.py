@@ -8,6 +8,7 @@ from tests.unit.domain.worlds import Scene
 from finetuned.domain import decisions, facts, pauses, queue
 from finetuned.domain.errors import Rejected
 from finetuned.domain.job import Job
+from finetuned.domain.room import Room
 
 
 def job(scene: Scene, job_id: str = "job-1") -> Job:
@@ -252,3 +253,86 @@ def test_a_device_with_foreign_processes_is_used_when_enough_of_it_is_free() -> 
     assert "pid 812 (Xorg)" in waits["job-1"].reason
     schedule(scene, queue.Situation(holds={device: queue.Hold("pid 812 (Xorg)", free_bytes=9 << 30)}))
     assert scene.state() == "starting"
+
+
+def two_running() -> Scene:
+    """Two jobs that may be preempted hold the two devices."""
+    scene = Scene(devices=2)
+    for name in ("first", "second"):
+        scene.submit(name, preemptible=True)
+    scene.schedule()
+    for name in ("first", "second"):
+        scene.start(name)
+    return scene
+
+
+BOTH = ripe(("first", 1), ("second", 1))
+
+
+def victims(scene: Scene, situation: queue.Situation = BOTH) -> list[str]:
+    found = queue.victims(scene.world.live_jobs(), scene.world.slots.values(), situation)
+    return [victim.id for victim, _by in found]
+
+
+def test_nobody_is_preempted_while_a_free_device_is_only_held_in_passing() -> None:
+    scene = two_running()
+    scene.fold(decisions.cancel(scene.world, "first", actor="uid:1"))
+    scene.end("first", exit_code=75)
+    scene.submit("urgent", priority=5)
+    for passing, expected in ((True, []), (False, ["second"])):
+        hold = queue.Hold("what an attempt left", passing=passing)
+        situation = queue.Situation(ripe=BOTH.ripe, holds={"cpu:0": hold})
+        assert victims(scene, situation) == expected
+
+
+def test_nobody_is_preempted_while_another_is_leaving_its_device_whoever_asked_for_it() -> None:
+    for leave in ("cancelled", "paused", "preempted", "preempted, then paused"):
+        scene = two_running()
+        scene.submit("urgent", priority=5)
+        assert victims(scene) == ["second"]
+        if leave == "cancelled":
+            scene.fold(decisions.cancel(scene.world, "first", actor="uid:1"))
+        if leave.startswith("preempted"):
+            schedule(scene, BOTH)
+        if leave.endswith("paused"):
+            pause(scene, "second")
+        assert victims(scene) == [], leave
+
+
+@pytest.mark.parametrize("why", ["backing off", "no memory", "too few devices", "paused"])
+def test_a_preempted_job_does_not_wait_for_one_that_cannot_start(why: str) -> None:
+    scene = two_running()
+    scene.fold(decisions.cancel(scene.world, "first", actor="uid:1"))
+    scene.end("first", exit_code=75)
+    scene.submit("urgent", priority=5, devices=2, estimate={"host_bytes": 50 * 10**9})
+    schedule(scene, BOTH)
+    scene.end("second", exit_code=75)
+    assert job(scene, "second").preempted_by == "urgent"
+    slots = list(scene.world.slots.values())
+    small = Room(memory_bytes=100 * 10**9, memory_free_bytes=9 * 10**9)
+    situation = queue.Situation(
+        in_backoff=frozenset({"urgent"} if why == "backing off" else ()),
+        room=small if why == "no memory" else None,
+    )
+    assert [each.job.id for each in queue.plan(scene.world.live_jobs(), slots)] == ["urgent"]
+    if why == "too few devices":
+        slots = slots[:1]
+    if why == "paused":
+        pause(scene, "urgent")
+    live = list(scene.world.live_jobs())
+    assert [each.job.id for each in queue.plan(live, slots, situation)] == ["second"]
+    assert queue.waits(live, slots, situation)["second"].reason == "next; about to start"
+    assert (
+        queue.wait(job(scene, "second"), live, slots, situation)
+        == queue.waits(live, slots, situation)["second"]
+    )
+
+
+def test_a_preempted_job_whose_preemptor_has_begun_says_who_holds_the_device() -> None:
+    scene = running(preemptible=True)
+    scene.submit("urgent", priority=1)
+    schedule(scene, ripe(("job-1", 1)))
+    scene.end("job-1", exit_code=75)
+    schedule(scene, ripe())
+    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values())
+    assert waits["job-1"].reason == "needs 1 device; 0 of 1 free, held by urgent"

@@ -200,3 +200,29 @@ def test_the_wait_of_one_job_is_what_all_waits_say_of_it(
     waits = queue.waits(live, slots, situation)
     for job in live:
         assert queue.wait(job, live, slots, situation) == waits.get(job.id)
+
+
+def holding(reason: str, free_gb: int = 0, *, passing: bool = False) -> dict[str, queue.Hold]:
+    return {"cpu:0": queue.Hold(reason, free_gb * 10**9, passing=passing)}
+
+
+def test_a_job_that_does_not_fit_beside_a_stranger_keeps_nobody_who_does_from_the_device() -> None:
+    scene = Scene()
+    scene.submit("large", estimate={"device_bytes": 70 * 10**9})
+    scene.submit("small", estimate={"device_bytes": 10 * 10**9})
+    live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
+    situation = queue.Situation(holds=holding("a desktop", 60))
+    assert [claim.job.id for claim in queue.plan(live, slots, situation)] == ["small"]
+    waits = queue.waits(live, slots, situation)
+    assert waits["large"].reason == "needs 1 device; 0 of 1 free, held by a desktop"
+    assert waits["small"].reason == "next; about to start"
+
+
+def test_a_device_that_is_held_in_passing_is_kept_for_the_first_that_waits_for_it() -> None:
+    scene = Scene()
+    scene.submit("first")
+    scene.submit("second")
+    live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
+    situation = queue.Situation(holds=holding("it is being looked at", passing=True))
+    assert queue.plan(live, slots, situation) == []
+    assert queue.waits(live, slots, situation)["second"].reason == "behind first, which is next"
