@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
@@ -29,18 +30,28 @@ EXIT_STATUS: Final = 100  # of a service that has drained: its unit does not sta
 Append = Callable[[Callable[[World], list[NewEvent]]], Awaitable[object]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)  # two that ask for the same are two
+class _Request:
+    mode: Mode
+    reason: str
+    wait_s: float | None
+
+
 class Drain:
     """Whether the daemon drains, and how far it is. ``changed`` is called when it begins and when it is taken back."""
 
     def __init__(self, events: Log, board: Board, *, changed: Callable[[], None] = lambda: None) -> None:
         self.changed = changed
-        self.mode: Mode | None = None
         self.done = anyio.Event()  # nothing runs any more
         self._log = events
         self._board = board
-        self._wait_s: float | None = None
-        self._reason = ""
+        self._requests: list[_Request] = []  # the newest counts
         self._begun = anyio.Event()
+
+    @property
+    def mode(self) -> Mode | None:
+        """How the daemon drains; ``None`` while it does not."""
+        return self._requests[-1].mode if self._requests else None
 
     @property
     def closed(self) -> str | None:
@@ -63,24 +74,32 @@ class Drain:
     ) -> None:
         """Start nothing new from now on; with ``pause`` have what runs save and leave within ``wait_s``.
 
-        Asked again, the newest request counts. ``append`` puts what is decided into the log.
+        Asked again, the newest request counts. ``append`` puts what is decided into the log; if it raises, or is
+        cancelled, nothing was asked.
         """
-        reason = reason or "the daemon drains"
-        self.mode, self._reason, self._wait_s = mode, reason, wait_s
+        request = _Request(mode, reason or "the daemon drains", wait_s)
+        self._requests.append(request)
         self.changed()
-        await (append or partial(self._log.execute, necessary=True))(
-            lambda world: [
-                *decisions.daemon_draining(mode, reason, actor=actor),
-                *(pauses.drain(world, actor=actor, reason=reason, wait_s=wait_s) if mode == "pause" else []),
-            ]
-        )
-        self._begun.set()
+        try:
+            await (append or partial(self._log.execute, necessary=True))(
+                lambda world: [
+                    *decisions.daemon_draining(mode, request.reason, actor=actor),
+                    *(_pauses(world, request, actor=actor) if mode == "pause" else []),
+                ]
+            )
+        except BaseException:
+            if request in self._requests:
+                self._requests.remove(request)
+            self.changed()
+            raise
+        if request in self._requests:  # it was not taken back meanwhile
+            self._begun.set()
 
     def take_back(self) -> None:
         """Go on as before; jobs that were asked to leave start again. Raises ``Rejected`` if it does not drain."""
         if self.mode is None or self.done.is_set():
             raise Rejected("not_draining", "The daemon does not drain; there is nothing to take back.")
-        self.mode = None
+        self._requests = []
         self._begun = anyio.Event()
         self.changed()
 
@@ -93,16 +112,20 @@ class Drain:
     async def _look(self) -> None:
         """One look: done, or wait for the log to say something new."""
         head = self._log.head
-        if self.mode is None:
-            return
         live = await self.live()
+        if not self._requests:
+            return
         if not live:
             self.done.set()
             return
-        if self.mode == "pause" and any(job.state in {JobState.STARTING, JobState.RUNNING} for job in live):
+        request = self._requests[-1]
+        if request.mode == "pause" and any(
+            job.state in {JobState.STARTING, JobState.RUNNING} for job in live
+        ):
             # Also what was being started at the moment of the request.
-            await self._log.execute(
-                lambda world: pauses.drain(world, actor="daemon", reason=self._reason, wait_s=self._wait_s),
-                necessary=True,
-            )
+            await self._log.execute(lambda world: _pauses(world, request, actor="daemon"), necessary=True)
         await self._log.wait(head)
+
+
+def _pauses(world: World, request: _Request, *, actor: str) -> list[NewEvent]:
+    return pauses.drain(world, actor=actor, reason=request.reason, wait_s=request.wait_s)

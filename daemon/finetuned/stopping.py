@@ -24,7 +24,8 @@ class Stop:
     """Waits for the end. ``say`` tells the service manager, ``is_shutting_down`` asks whether the system stops.
 
     While the system stops trainers cannot outlive the daemon: then SIGTERM has all jobs save a checkpoint and leave,
-    for at most ``drain_timeout_s`` seconds. Otherwise SIGTERM spares them. A second signal ends a drain at once.
+    for at most ``drain_timeout_s`` seconds. Otherwise SIGTERM spares them. A second signal ends the
+    daemon at once.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Stop:
 
     async def wait(self, signals: AsyncIterable[signal.Signals], *, parent: int | None = None) -> None:
         """Return when the daemon is to end. An ephemeral one ends with its ``parent``."""
+        leaves = False
         async with anyio.create_task_group() as waiting:
 
             async def drained() -> None:
@@ -53,12 +55,9 @@ class Stop:
             if parent is not None:
                 waiting.start_soon(_until_gone, parent, waiting.cancel_scope.cancel)
             async for number in signals:
-                if (
-                    number == signal.SIGTERM
-                    and parent is None
-                    and self._drain.mode is None
-                    and await self._is_shutting_down()
-                ):
+                may_leave = number == signal.SIGTERM and parent is None and not leaves
+                if may_leave and await self._is_shutting_down():
+                    leaves = True
                     log.info("The system stops: jobs save a checkpoint and leave")
                     waiting.start_soon(self._leave, waiting.cancel_scope.cancel)
                     continue

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import pytest
@@ -114,6 +116,54 @@ async def test_a_drain_that_is_taken_back_opens_the_queue_again(log: Log) -> Non
         drain.take_back()
 
 
+async def refused(_decide: object) -> None:
+    raise Rejected("key_reused", "The key was used for another request.")
+
+
+async def test_a_drain_that_is_refused_starts_nothing_and_changes_nothing(log: Log) -> None:
+    called: list[str | None] = []
+    drain = Drain(log, await board_of(log), changed=lambda: called.append(drain.closed))
+    with pytest.raises(Rejected):
+        await drain.begin("pause", actor="uid:0", append=refused)
+    assert (drain.mode, drain.closed) == (None, None)
+    assert called[-1] is None
+    await drain.begin("finish", actor="uid:0")
+    with pytest.raises(Rejected):
+        await drain.begin("pause", actor="uid:0", append=refused)
+    assert drain.mode == "finish"
+
+
+async def test_a_drain_whose_request_is_cancelled_before_it_is_in_the_log_leaves_the_queue_open(
+    log: Log,
+) -> None:
+    drain = Drain(log, await board_of(log))
+
+    async def never(_decide: object) -> None:
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(drain.begin, "pause", actor="uid:0", append=never))
+        await anyio.wait_all_tasks_blocked()
+        assert drain.closed is not None
+        tasks.cancel_scope.cancel()
+    assert drain.closed is None
+
+
+async def test_a_drain_that_is_taken_back_before_it_is_in_the_log_does_not_begin(log: Log) -> None:
+    drain = Drain(log, await board_of(log))
+
+    async def taken_back(_decide: object) -> None:
+        await anyio.lowlevel.checkpoint()
+        drain.take_back()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(drain.run)
+        await drain.begin("pause", actor="uid:0", append=taken_back)
+        await anyio.wait_all_tasks_blocked()
+        assert (drain.mode, drain.done.is_set()) == (None, False)
+        tasks.cancel_scope.cancel()
+
+
 async def until(log: Log, job_id: str, state: str) -> None:
     """Wait until a job is in a state."""
     while True:
@@ -179,6 +229,34 @@ async def test_while_the_system_stops_jobs_leave_first_and_the_service_manager_w
             await drain.done.wait()
     signals.close()
     assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in said)
+
+
+@pytest.mark.parametrize("mode", ["finish", "pause"])
+async def test_the_end_of_the_system_has_jobs_leave_although_a_drain_is_under_way(
+    log: Log, mode: Literal["finish", "pause"]
+) -> None:
+    await start(log, "job-1")
+    signals = Signals()
+    drain = Drain(log, await board_of(log))
+    await drain.begin(mode, actor="uid:0")
+    stop = Stop(drain, say=lambda _line: None, drain_timeout_s=60, is_shutting_down=answering(True))
+    signals.send(signal.SIGTERM)
+    ended = False
+
+    async def wait() -> None:
+        nonlocal ended
+        await stop.wait(signals)
+        ended = True
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        with anyio.fail_after(5):
+            await until(log, "job-1", "pausing")
+            await anyio.wait_all_tasks_blocked()
+            assert not ended  # it is waited for
+            await leave(log, "job-1")
+            await drain.done.wait()
+    signals.close()
 
 
 async def test_a_job_that_does_not_leave_in_time_does_not_hold_up_the_end_of_the_system(log: Log) -> None:
