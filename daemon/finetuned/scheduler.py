@@ -20,7 +20,8 @@ from finetuned.store import Log
 
 #: seconds that an attempt runs at least before it may be preempted: starting it is not to be wasted
 MIN_RUN_S = 600.0
-#: seconds between two looks at the host while a job waits for memory or disk: nothing else tells that there is some
+#: seconds between two looks at the host while nothing changes who waits and who runs: a job that waits for memory or
+#: disk is told by nothing else that there is some, and a look at each commit would cost more than all else
 ROOM_PERIOD_S = 5.0
 
 
@@ -49,6 +50,7 @@ class Scheduler:
         self._look_at_room = room
         self._room: Room | None = None
         self._lacks_room = False
+        self._room_of: tuple[int, float] | None = None  # generation and time of the newest look
         self._min_run_s = min_run_s
         self._clock = clock
         self._waiting: anyio.CancelScope | None = None
@@ -105,10 +107,16 @@ class Scheduler:
         self._planned = planned
 
     async def _note_room(self, world: World) -> None:
+        now = self._clock()
+        if self._room_of is not None:
+            generation, looked_at = self._room_of
+            if generation == world.generation and now - looked_at < ROOM_PERIOD_S:
+                return
         queued = [job for job in world.live_jobs() if job.state is JobState.QUEUED and job.estimate]
         self._room = await self._look_at_room() if queued and self._look_at_room is not None else None
         taken = promised(world.live_jobs())
         self._lacks_room = any(lack(job, self._room, taken) is not None for job in queued)
+        self._room_of = world.generation, now
 
     def _note_running(self, world: World) -> None:
         now = self._clock()
@@ -133,5 +141,7 @@ class Scheduler:
         """Seconds until something may start without an event that tells of it."""
         now = self._clock()
         ends = [*self._until.values(), *(since + self._min_run_s for since in self._running_since.values())]
-        longest = ROOM_PERIOD_S if self._lacks_room else float("inf")
-        return min(longest, *(end - now for end in ends if end > now), float("inf"))
+        soonest = min((end - now for end in ends if end > now), default=float("inf"))
+        if not self._lacks_room or self._room_of is None:
+            return soonest
+        return min(soonest, max(0.0, self._room_of[1] + ROOM_PERIOD_S - now))

@@ -9,8 +9,9 @@ import pytest
 from tests.unit.domain.worlds import end, submission
 
 from finetuned.board import Board
-from finetuned.domain import attempt_decisions, decisions, queue
+from finetuned.domain import attempt_decisions, decisions, facts, queue
 from finetuned.domain.room import Room
+from finetuned.domain.streams import job_event
 from finetuned.scheduler import ROOM_PERIOD_S, Scheduler
 from finetuned.store import Log, open_log
 from finetuned_events import LogBrokenError, LogFullError
@@ -157,19 +158,51 @@ async def test_a_job_that_lacks_memory_is_looked_after_until_there_is_some(log: 
     async def room() -> Room:
         return Room(memory_bytes=16 << 30, memory_free_bytes=free[0] << 30)
 
-    board = Board(log)
-    scheduler = Scheduler(log, board, room=room)
+    board, clock = Board(log), Clock()
+    scheduler = Scheduler(log, board, room=room, clock=clock)
     fact = submission(estimate={"host_bytes": 8 << 30})
     await log.execute(lambda world: decisions.submit(world, "job-1", fact, actor="a"))
     await scheduler.step()
     assert await state(board, "job-1") == "queued"
     assert scheduler.situation().room is not None
     assert scheduler.next_look_s() == ROOM_PERIOD_S
+    clock.now += 2.0
+    assert scheduler.next_look_s() == ROOM_PERIOD_S - 2.0
+    clock.now += ROOM_PERIOD_S
+    assert scheduler.next_look_s() == 0.0
     free[0] = 12
     await scheduler.step()
     assert await state(board, "job-1") == "starting"
     await scheduler.step()
     assert scheduler.next_look_s() == float("inf")
+
+
+async def test_the_host_is_looked_at_when_who_waits_has_changed_and_not_at_every_commit(log: Log) -> None:
+    looks = 0
+
+    async def room() -> Room:
+        nonlocal looks
+        looks += 1
+        return Room(memory_bytes=16 << 30, memory_free_bytes=1 << 30)
+
+    board, clock = Board(log), Clock()
+    scheduler = Scheduler(log, board, room=room, clock=clock)
+    await submit(log, "job-1")
+    await scheduler.step()
+    fact = submission(estimate={"host_bytes": 8 << 30})
+    await log.execute(lambda world: decisions.submit(world, "job-2", fact, actor="a"))
+    await scheduler.step()
+    assert looks == 1
+    for step in range(3):
+        await log.append([job_event("job-1", facts.JobProgress({"current_step": step}), actor="attempt:1")])
+        await scheduler.step()
+    assert looks == 1
+    await log.append([job_event("job-1", facts.AttemptStarted(attempt=1), actor="attempt:1")])
+    await scheduler.step()
+    assert looks == 2
+    clock.now += ROOM_PERIOD_S
+    await scheduler.step()
+    assert looks == 3
 
 
 async def test_the_host_is_not_looked_at_for_jobs_without_an_estimate(log: Log) -> None:
