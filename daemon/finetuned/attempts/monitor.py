@@ -40,7 +40,7 @@ class Monitor:
         self._ladder = ladder
 
     async def run(self, runner: RunnerIdentity, watch: ProcessWatch) -> None:
-        """Look again and again; returns once the attempt is to end, from whomever the order came."""
+        """Look again and again; returns once the attempt is to end, from whomever the order came, or has ended."""
         spec = await to_thread.run_sync(self._spec)
         timeouts = self._attempt.timeouts
         speaks = spec is not None and spec.protocol >= SINCE_PROTOCOL
@@ -50,10 +50,12 @@ class Monitor:
             beats_s=spec.heartbeat_s if spec is not None and speaks else None,
             spent_s=self._attempt.spent_s,
         )
-        while not self._ladder.is_ordered:
+        # Nothing is judged of the dead: what they wrote may still be on its way into the log, and how they ended is
+        # known only then.
+        while not self._ladder.is_ordered and not watch.has_ended():
             signs = await to_thread.run_sync(self._look, runner)
             finding = liveness.look(signs)
-            if finding is not None and not self._ladder.is_ordered:
+            if finding is not None and not self._ladder.is_ordered and not watch.has_ended():
                 try:
                     await self._act(finding, runner, watch, may_dump=speaks and signs.heartbeat is not None)
                 except NoRoomError as error:  # found again at the next look, if it is still so

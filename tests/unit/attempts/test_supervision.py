@@ -13,12 +13,16 @@ import anyio
 import pytest
 
 from finetuned.attempts import identity, strays, supervision, temporary
+from finetuned.attempts.ladder import Ladder
 from finetuned.attempts.launcher import LocalExecutor, runner_environment, withheld_secrets
-from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError, StopOrder
+from finetuned.attempts.liveness import Signs
+from finetuned.attempts.monitor import Monitor
+from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError, StopOrder, Timeouts
 from finetuned.attempts.runner import write_exit
 from finetuned.attempts.strays import find_strays
 from finetuned.attempts.supervision import Supervision
 from finetuned.attempts.supervisor import Supervisor, Timing
+from finetuned.attempts.tail import SpoolTail
 from finetuned.attempts.testing import MemoryAttemptLog, fake_spec
 from finetuned.attempts.watch import ProcessWatch
 from finetuned_sdk.bundle import Bundle, ExitRecord, RunnerIdentity, Spec
@@ -550,6 +554,38 @@ async def test_what_was_written_just_before_death_is_recorded(tmp_path: Path) ->
     supervisor = Supervisor(entry.attempt, Bundle(tmp_path), log, FailingExecutor(), timing=timing)
     await supervisor._ingest(LastWords(tmp_path / "spool.ndjson"))
     assert [fact.type for fact in entry.facts] == ["result"]
+
+
+@pytest.mark.parametrize("dies", ["long ago", "while it is looked at"])
+async def test_nothing_is_judged_of_an_attempt_that_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: str
+) -> None:
+    """As when the daemon was away: what it wrote is still being recorded, and its deadline is over by now."""
+    log = MemoryAttemptLog()
+    entry = log.start(fake_spec(), Timeouts(max_duration_s=0.0))
+    bundle = Bundle(tmp_path / "job-1" / "attempts" / "1")
+    bundle.create(fake_spec())
+    ladder = Ladder(entry.attempt, bundle, log)
+    monitor = Monitor(entry.attempt, bundle, log, SpoolTail(bundle.spool_path, line=0), ladder)
+    process = sleeper()
+    runner, look = identify(process), monitor._look
+
+    def kill() -> None:
+        process.kill()
+        process.wait()
+
+    def look_at_its_last_moment(runner: RunnerIdentity) -> Signs:
+        signs = look(runner)
+        kill()
+        return signs
+
+    with await ProcessWatch.on(runner) as watch:
+        if dies == "long ago":
+            kill()
+        monkeypatch.setattr(monitor, "_look", look_at_its_last_moment)
+        with anyio.fail_after(20):
+            await monitor.run(runner, watch)
+    assert (entry.interventions, ladder.is_ordered) == ([], False)
 
 
 class TestMemoryAttemptLog:
