@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -133,7 +134,7 @@ class Control:
 
 
 class Bundle:
-    """The paths and files of one attempt."""
+    """The paths and files of one attempt. Requests to its worker may be made from several threads, through one object."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -150,6 +151,7 @@ class Bundle:
         self.artifacts = self.path / "artifacts"
         self.work = self.path / "work"
         self.temporary = self.path / "tmp"
+        self._requests = threading.Lock()  # control.json is read, changed and written anew
 
     def create(self, spec: Spec) -> None:
         """Make the directory with its specification; made again without harm after a crash."""
@@ -230,15 +232,18 @@ class Bundle:
 
     def request_stop(self, reason: str, *, checkpoint: bool) -> None:
         """Ask the worker to stop at its next step boundary, after a checkpoint if one is wanted."""
-        now = self.read_control()
-        wanted = replace(now, state="stop", counter=now.counter + 1, reason=reason, checkpoint=checkpoint)
-        write_json(self.control_path, asdict(wanted))
+        with self._requests:
+            now = self.read_control()
+            wanted = replace(now, state="stop", counter=now.counter + 1, reason=reason, checkpoint=checkpoint)
+            write_json(self.control_path, asdict(wanted))
 
     def request_checkpoint(self, count: int) -> None:
         """Ask the worker for a checkpoint without a stop; ``count`` of them were asked for so far."""
-        now = self.read_control()
-        if count > now.checkpoints:
-            write_json(self.control_path, asdict(replace(now, counter=now.counter + 1, checkpoints=count)))
+        with self._requests:
+            now = self.read_control()
+            if count > now.checkpoints:
+                wanted = replace(now, counter=now.counter + 1, checkpoints=count)
+                write_json(self.control_path, asdict(wanted))
 
     def _link_runner(self, data: Mapping[str, Any]) -> bool:
         # The temporary file is named for this very thread's call: two claims may be made at once.

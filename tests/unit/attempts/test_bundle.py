@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from dataclasses import replace
@@ -132,6 +133,27 @@ def test_each_stop_request_counts_up(bundle: Bundle) -> None:
     for _ in range(3):
         bundle.request_stop("again", checkpoint=False)
     assert bundle.read_control().counter == 3
+
+
+def test_a_stop_and_a_checkpoint_that_are_asked_for_at_the_same_moment_are_both_asked_for(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, meeting = bundle.read_control, threading.Barrier(2)
+
+    def read_slowly() -> Control:
+        found = read()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(timeout=0.2)  # for the other one, if it may read at the same time
+        return found
+
+    monkeypatch.setattr(bundle, "read_control", read_slowly)
+    stop = threading.Thread(target=bundle.request_stop, args=("paused",), kwargs={"checkpoint": True})
+    save = threading.Thread(target=bundle.request_checkpoint, args=(1,))
+    for thread in (stop, save):
+        thread.start()
+    for thread in (stop, save):
+        thread.join()
+    assert read() == Control(state="stop", counter=2, reason="paused", checkpoint=True, checkpoints=1)
 
 
 def test_an_exit_record_is_read_as_it_was_written(bundle: Bundle) -> None:
