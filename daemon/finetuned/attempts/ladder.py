@@ -8,6 +8,7 @@ that had to be taken by force is recorded before it is taken.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from dataclasses import dataclass, replace
 from typing import Final
@@ -45,6 +46,8 @@ class Ladder:
         self._deaf_s = deaf_s
         self._order: StopOrder | None = None
         self._asked = anyio.Event()
+        self._asked_at: float | None = None  # when the worker was first asked to end
+        self._patient_until = math.inf  # and until when it is given for that
 
     @property
     def is_ordered(self) -> bool:
@@ -52,7 +55,11 @@ class Ladder:
         return self._order is not None
 
     def order(self, order: StopOrder) -> None:
-        """Have the attempt ended. The same order again changes nothing, nor does one that only has less patience."""
+        """Have the attempt ended. The same order again changes nothing, nor does one that only has less patience.
+
+        A later order may shorten the time that the worker has, and never prolongs it: who pauses and resumes without end
+        would keep a deaf one for ever.
+        """
         if self._order is None or replace(order, patience_s=0.0) != replace(self._order, patience_s=0.0):
             self._order = order
             self._asked.set()
@@ -68,10 +75,14 @@ class Ladder:
     async def _descend(self, order: StopOrder, watch: ProcessWatch) -> None:
         """Every step after the one before has had its time; returns when there is a new order."""
         await self._ask(order)
-        if await self._is_superseded(order.patience_s):
+        now = anyio.current_time()
+        self._asked_at = now if self._asked_at is None else self._asked_at
+        self._patient_until = min(self._patient_until, now + order.patience_s)
+        if await self._is_superseded(self._patient_until - now):
             return
         if order.patience_s > 0:
-            await self._record(order, "terminate", f"it did not stop within {order.patience_s:g} s")
+            had = self._patient_until - self._asked_at
+            await self._record(order, "terminate", f"it did not stop within {had:g} s")
         watch.signal(signal.SIGTERM)
         watch.signal(signal.SIGCONT)  # one that stands still hears nothing
         bounds = await to_thread.run_sync(self._bounds)
