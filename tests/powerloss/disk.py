@@ -39,6 +39,16 @@ class Change:
         content[self.offset : self.offset + len(self.data)] = self.data
 
 
+def content(synced: bytes, changes: Sequence[Change]) -> bytes:
+    """What a file holds if these reached the disk after what was synced."""
+    if not changes:
+        return synced
+    made = bytearray(synced)
+    for each in changes:
+        each.apply(made)
+    return bytes(made)
+
+
 @dataclass(slots=True, eq=False)
 class Node:
     """A file, a directory or a link, whatever its names are."""
@@ -56,17 +66,8 @@ class Node:
         """All changes of operations before that number are on disk."""
         done = [each for each in self.pending if each.number < before]
         if done:
-            self.synced, self.synced_to = self.content(done), done[-1].number
+            self.synced, self.synced_to = content(self.synced, done), done[-1].number
             self.pending = self.pending[len(done) :]
-
-    def content(self, changes: Sequence[Change]) -> bytes:
-        """What the file holds if these reached the disk."""
-        if not changes:
-            return self.synced
-        content = bytearray(self.synced)
-        for each in changes:
-            each.apply(content)
-        return bytes(content)
 
     def token(self, changes: Sequence[Change]) -> tuple[object, ...]:
         """Tells contents of this file from each other without looking at them."""
@@ -89,16 +90,17 @@ class Naming:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What lies at a path after the crash. ``token`` stands for its content."""
+    """What lies at a path after the crash, whatever becomes of the disk later. ``token`` stands for its content."""
 
     node: Node
+    synced: bytes
     changes: tuple[Change, ...]
     token: tuple[object, ...]
 
     @property
     def content(self) -> bytes:
         """The bytes of a file."""
-        return self.node.content(self.changes)
+        return content(self.synced, self.changes)
 
 
 Tree = dict[str, Entry]
@@ -229,7 +231,7 @@ class Disk:
             token = node.token(kept) if node.kind == "file" else (node.number,)
             if kept and all(not any(each.data) for each in kept):
                 token = (*token, "zeros")
-            yield f"{path}{name}", Entry(node, kept, token)
+            yield f"{path}{name}", Entry(node, node.synced, kept, token)
             if node.kind == "directory":
                 yield from self._walk(f"{path}{name}/", node, below, changes)
 
