@@ -232,7 +232,9 @@ def _failed(job: Job, attempt: Attempt, failure: Failure, verdict: Verdict) -> f
         return facts.JobFailed(code=attempt.error["code"], message=attempt.error["message"])
     message = verdict.cause or failure.value
     if failure is Failure.DEADLINE:
-        way_on = f"`finetune retry {job.id} --from-checkpoint latest` goes on with what it has, for as long again."
+        way_on = (
+            f"`finetune retry {job.id} --from-checkpoint latest` goes on with what it has, for as long again."
+        )
         message = f"{message[:1].upper()}{message[1:]}. {way_on}"
     return facts.JobFailed(code=failures.CODES.get(failure, failure.value), message=message)
 
@@ -288,8 +290,9 @@ def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Pr
         if each.purpose == attempt.purpose and each.outcome not in UNCOUNTED
     ]
     tries = [*earlier, attempt]
-    kinds = [each.failure for each in earlier] + [verdict.failure]
-    if failures.counted(kinds) >= job.max_attempts:
+    ends = [failures.End(each.failure, got_on=_got_on(job, each, prospect)) for each in earlier]
+    ends.append(failures.End(verdict.failure, got_on=_got_on(job, attempt, prospect)))
+    if failures.counted(ends) >= job.max_attempts:
         causes = [each.cause or "unknown" for each in earlier] + [cause]
         told = list(zip(tries, causes, strict=True))[-10:]
         listed = "; ".join(f"attempt {each.number}: {shortened(why, 300).rstrip('.')}" for each, why in told)
@@ -307,6 +310,13 @@ def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Pr
         overrides=dict(prospect.reduced or {}) if reduces else {},
     )
     return [job_event(job.id, queued, actor="supervisor")]
+
+
+def _got_on(job: Job, attempt: Attempt, prospect: Prospect) -> bool:
+    """Whether the attempt after this one goes on from another checkpoint than this one did."""
+    after = next((each for each in job.attempts if each.number > attempt.number), None)
+    next_from = prospect.resume_from or job.resume_from if after is None else after.resume_from
+    return attempt.purpose == "run" and next_from not in {None, attempt.resume_from}
 
 
 def backoff_s(tries: int, jitter: float) -> float:

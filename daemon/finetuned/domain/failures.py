@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Failure(StrEnum):
@@ -28,12 +28,21 @@ class Failure(StrEnum):
 class Rule:
     """What follows a failure. ``reduces`` halves the batch of the next attempt, where the job and its kind can.
 
-    ``spared`` attempts that end like this use up no try: they are not the job's doing.
+    ``spared`` attempts that end like this use up no try: they are not the job's doing. With ``if_it_got_on`` only those
+    are spared that left a later checkpoint than they began from.
     """
 
     retried: bool
     reduces: bool = False
     spared: int = 0
+    if_it_got_on: bool = False
+
+
+class End(NamedTuple):
+    """How an attempt ended: the kind of its failure, and whether it left a later checkpoint than it began from."""
+
+    failure: str | None
+    got_on: bool = False
 
 
 #: A resumed run does what the one before did, so a loss that diverged would diverge again, and rows that could not
@@ -44,7 +53,9 @@ RULES: Final[Mapping[Failure, Rule]] = {
     Failure.HOST_OUT_OF_MEMORY: Rule(retried=True, reduces=True),
     Failure.STALL: Rule(retried=True),
     Failure.START_TIMEOUT: Rule(retried=True),
-    Failure.LOST: Rule(retried=True),
+    # Power cuts over weeks are no reason to give up a job that gets on between them; a job that takes its host down
+    # before it gets anywhere is one, and so is one that does it this often.
+    Failure.LOST: Rule(retried=True, spared=20, if_it_got_on=True),
     Failure.DIVERGED: Rule(retried=False),
     # Each waits until there is room again, so that this many mean that the job itself fills the disk.
     Failure.DISK_FULL: Rule(retried=True, spared=20),
@@ -76,10 +87,14 @@ def of_error(code: str, *, retryable: bool) -> Failure:
     return Failure.BAD_INPUT if hopeless else found
 
 
-def counted(ends: Sequence[str | None]) -> int:
-    """How many tries are used up by attempts that ended with these kinds of failure."""
-    spared = sum(min(ends.count(failure), rule.spared) for failure, rule in RULES.items())
-    return len(ends) - spared
+def counted(ends: Sequence[End]) -> int:
+    """How many tries are used up by attempts that ended like this."""
+    return len(ends) - sum(_spared(ends, failure, rule) for failure, rule in RULES.items())
+
+
+def _spared(ends: Sequence[End], failure: Failure, rule: Rule) -> int:
+    alike = sum(end.failure == failure and (end.got_on or not rule.if_it_got_on) for end in ends)
+    return min(alike, rule.spared)
 
 
 def needs_reduction(failure: Failure) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.domain.worlds import Scene
 
 from finetuned.domain import facts, failures
-from finetuned.domain.failures import RULES, Failure
+from finetuned.domain.failures import RULES, End, Failure
 
 SPARED = RULES[Failure.DISK_FULL].spared
 
@@ -55,6 +55,7 @@ def test_a_job_that_fills_every_disk_is_given_up_in_the_end() -> None:
 
 
 def test_only_what_is_spared_is_not_counted() -> None:
-    assert failures.counted([None, "crash", "disk_full", "stall"]) == 3
-    assert failures.counted(["disk_full"] * (SPARED + 4)) == 4
+    ends = [End(None), End("crash"), End("disk_full"), End("stall"), End("lost"), End("lost", got_on=True)]
+    assert failures.counted(ends) == 4
+    assert failures.counted([End("disk_full")] * (SPARED + 4)) == 4
     assert failures.counted([]) == 0

@@ -134,6 +134,55 @@ def test_each_attempts_cause_is_told_when_the_job_is_given_up() -> None:
     assert "attempt 1: no step for 600 s; attempt 2: it was killed by signal 11" in error["message"]
 
 
+def lose(scene: Scene, step: int | None) -> None:
+    """Let the host of the job's next attempt go down; ``step`` is that of the newest checkpoint then."""
+    if scene.state() == "queued":
+        scene.schedule()
+        scene.start("job-1")
+    scene.end(
+        exit_code=None,
+        lost="the machine was restarted while it ran",
+        resume_from=None if step is None else f"/checkpoint-{step}",
+        step=step,
+    )
+
+
+def test_a_host_that_goes_down_uses_up_no_try_of_a_job_that_got_on_since_the_last_time() -> None:
+    scene = running(max_attempts=2)
+    for power_cut in range(1, 6):
+        lose(scene, 100 * power_cut)
+        assert scene.state() == "queued"
+    assert job(scene).resume_from == "/checkpoint-500"
+
+
+@pytest.mark.parametrize("step", [None, 100])
+def test_a_host_that_goes_down_before_the_job_gets_anywhere_uses_up_a_try(step: int | None) -> None:
+    scene = running(max_attempts=2, resume_from=None if step is None else f"/checkpoint-{step}")
+    lose(scene, step)
+    assert scene.state() == "queued"
+    lose(scene, step)
+    assert scene.state() == "failed"
+
+
+def test_a_crash_counts_although_the_job_got_on() -> None:
+    scene = running(max_attempts=2)
+    lose(scene, 100)
+    for step, state in ((200, "queued"), (300, "failed")):
+        scene.schedule()
+        scene.start("job-1")
+        scene.end(exit_code=1, resume_from=f"/checkpoint-{step}", step=step)
+        assert scene.state() == state
+
+
+def test_a_job_that_takes_its_host_down_again_and_again_is_given_up_in_the_end() -> None:
+    scene = running(max_attempts=2)
+    for power_cut in range(1, RULES[Failure.LOST].spared + 2):
+        lose(scene, power_cut)
+        assert scene.state() == "queued"
+    lose(scene, 1_000)
+    assert scene.state() == "failed"
+
+
 def test_nothing_is_recorded_of_an_attempt_that_has_ended() -> None:
     scene = running()
     scene.end(exit_code=1)
