@@ -27,7 +27,9 @@ BEGIN, END = "<!-- recorded by docs/assets/walk.py -->", "<!-- end of the record
 FINETUNE = (sys.executable, "-m", "finetuned.cli.main")
 ROWS = Path(process.__file__).parent / "data" / "orders-train.jsonl"
 PATIENCE_S = 300.0
-STEPS = 24
+STEPS = 60
+#: small ones, so that there is something to see
+STEP = ("per_device_train_batch_size=1", "gradient_accumulation_steps=1", "max_length=128", "save_steps=20")
 WIDTH = 100
 
 
@@ -66,7 +68,7 @@ class Walk:
         self.start()
         self.say("models", "import-gguf", model_file, "--name", "smollm2", "--watch")
         command = ["run", "sft", "--model", "smollm2", "--data", str(ROWS), "--name", "walk"]
-        command += ["--param", f"max_steps={STEPS}", "--param", "save_steps=6", "--json"]
+        command += [word for each in (f"max_steps={STEPS}", *STEP) for word in ("--param", each)] + ["--json"]
         job = json.loads(self.say(*command).splitlines()[-1])["id"]
         watched = self.state / "watched"
         with watched.open("wb") as output:
