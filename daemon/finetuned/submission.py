@@ -125,6 +125,7 @@ def prepare(
         preemptible=request.preemptible,
         reduces_batch=request.reduces_batch,
         ignores_estimate=request.ignores_estimate,
+        overrides=dict(retry_of.overrides) if retry_of is not None and request.reduces_batch else {},
     )
     foretold = Estimate() if estimate is None else estimate
     return Prepared(

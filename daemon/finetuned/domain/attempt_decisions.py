@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from finetuned.domain import facts, failures
+from finetuned.domain import facts, failures, tries
 from finetuned.domain.failures import Failure
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
@@ -17,11 +17,8 @@ from finetuned_events import NewEvent
 Json = Any
 Events = list[NewEvent]
 
-BACKOFF_FIRST_S = 5.0
-BACKOFF_LONGEST_S = 300.0
 SIGTERM = 15
 STOPPED_EXIT_CODE = 75  # of a worker that saw SIGTERM or a request, and stopped; as in finetuned_sdk.bundle
-UNCOUNTED = frozenset({"paused", "cancelled", "succeeded"})  # outcomes that use up no try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,7 +214,7 @@ def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospe
     if failure is not None and not _may_try_again(job, failure, prospect):
         return [on_job(_failed(job, attempt, failure, verdict))]
     if job.state is JobState.PAUSING:
-        return [on_job(_left(job, prospect))]
+        return [on_job(_left(job, verdict, prospect))]
     return _again_or_give_up(job, attempt, verdict, prospect)
 
 
@@ -239,17 +236,28 @@ def _failed(job: Job, attempt: Attempt, failure: Failure, verdict: Verdict) -> f
     return facts.JobFailed(code=failures.CODES.get(failure, failure.value), message=message)
 
 
-def _left(job: Job, prospect: Prospect) -> facts.JobPaused | facts.JobQueued:
+def _left(job: Job, verdict: Verdict, prospect: Prospect) -> facts.JobPaused | facts.JobQueued:
     """What a pause ends in: the job waits to be resumed, or goes on by itself when it may."""
     repeated = _repeated(job, prospect)
     if job.pause_then == "paused":
-        return facts.JobPaused(resume_from=prospect.resume_from, repeated_steps=repeated)
+        return facts.JobPaused(
+            resume_from=prospect.resume_from,
+            repeated_steps=repeated,
+            overrides=_overrides(job, verdict, prospect),
+        )
     return facts.JobQueued(
         reason=job.pause_reason or "it left its devices",
         resume_from=prospect.resume_from,
         repeated_steps=repeated,
+        overrides=_overrides(job, verdict, prospect),
         preempted_by=job.preempted_by,
     )
+
+
+def _overrides(job: Job, verdict: Verdict, prospect: Prospect) -> dict[str, Json]:
+    """Parameters that differ from now on: an attempt that ran out of memory is followed by a smaller one."""
+    reduces = verdict.failure is not None and failures.RULES[verdict.failure].reduces and job.reduces_batch
+    return dict(prospect.reduced or {}) if reduces else {}
 
 
 def _repeated(job: Job, prospect: Prospect) -> int | None:
@@ -284,42 +292,22 @@ def _measured(job: Job, attempt: Attempt, end: End) -> dict[str, Json]:
 
 def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect) -> Events:
     cause = verdict.cause or "unknown"
-    earlier = [
-        each
-        for each in job.attempts[:-1]
-        if each.purpose == attempt.purpose and each.outcome not in UNCOUNTED
-    ]
-    tries = [*earlier, attempt]
-    ends = [failures.End(each.failure, got_on=_got_on(job, each, prospect)) for each in earlier]
-    ends.append(failures.End(verdict.failure, got_on=_got_on(job, attempt, prospect)))
-    if failures.counted(ends) >= job.max_attempts:
-        causes = [each.cause or "unknown" for each in earlier] + [cause]
-        told = list(zip(tries, causes, strict=True))[-10:]
-        listed = "; ".join(f"attempt {each.number}: {shortened(why, 300).rstrip('.')}" for each, why in told)
-        plural = "attempt" if len(tries) == 1 else "attempts"
-        message = f"Gave up after {len(tries)} {plural}: {listed}. `finetune logs {job.id}` shows its output."
+    tried = tries.with_newest(job, replace(attempt, failure=verdict.failure, cause=cause))
+    if tries.are_used_up(job, tried, next_from=prospect.resume_from or job.resume_from):
+        told = (
+            f"attempt {each.number}: {shortened(each.cause or 'unknown', 300).rstrip('.')}"
+            for each in tried[-10:]
+        )
+        plural = "attempt" if len(tried) == 1 else "attempts"
+        message = f"Gave up after {len(tried)} {plural}: {'; '.join(told)}. `finetune logs {job.id}` shows its output."
         return [job_event(job.id, facts.JobFailed(code="gave_up", message=message), actor="supervisor")]
     if attempt.purpose == "validate":
         return []  # still validating: the scheduler starts its next attempt
-    reduces = verdict.failure is not None and failures.RULES[verdict.failure].reduces and job.reduces_batch
     queued = facts.JobQueued(
         reason=f"attempt {attempt.number} ended: {shortened(cause, 300)}",
-        delay_s=backoff_s(len(tries), prospect.jitter),
+        delay_s=tries.backoff_s(len(tried), prospect.jitter),
         resume_from=prospect.resume_from,
         repeated_steps=_repeated(job, prospect),
-        overrides=dict(prospect.reduced or {}) if reduces else {},
+        overrides=_overrides(job, verdict, prospect),
     )
     return [job_event(job.id, queued, actor="supervisor")]
-
-
-def _got_on(job: Job, attempt: Attempt, prospect: Prospect) -> bool:
-    """Whether the attempt after this one goes on from another checkpoint than this one did."""
-    after = next((each for each in job.attempts if each.number > attempt.number), None)
-    next_from = prospect.resume_from or job.resume_from if after is None else after.resume_from
-    return attempt.purpose == "run" and next_from not in {None, attempt.resume_from}
-
-
-def backoff_s(tries: int, jitter: float) -> float:
-    """Seconds before try ``tries + 1``: doubled each time, capped, spread over the upper half by ``jitter``."""
-    longest = min(BACKOFF_FIRST_S * 2.0 ** (tries - 1), BACKOFF_LONGEST_S)
-    return round(longest * (0.5 + 0.5 * jitter), 3)

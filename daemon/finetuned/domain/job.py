@@ -227,6 +227,7 @@ def _evolve_state(job: Job, fact: facts.Fact, at: int) -> Job:
                 phase=None,
                 resume_from=fact.resume_from or job.resume_from,
                 repeated_steps=fact.repeated_steps,
+                overrides={**job.overrides, **fact.overrides},
             )
         case facts.JobSucceeded():
             return replace(job, finished_at=at, result=fact.result, phase=None)

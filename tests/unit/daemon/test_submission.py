@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
+from tests.unit.domain.worlds import submission
 
 from finetuned.access.path_policy import ANYWHERE, PathPolicy
 from finetuned.domain.errors import FinetunedError, InvalidRequestError
+from finetuned.domain.job import submitted
 from finetuned.job_request import JobRequest, parse_request
 from finetuned.secrets.store import SecretStore
 from finetuned.submission import resolve
@@ -250,3 +253,16 @@ def test_a_secret_whose_file_others_can_read_is_refused_with_the_remedy(
     error = refused({"secrets": {"HF_TOKEN": "secret:hf"}}, registry, secrets=store)
     assert (error.stable_code, error.param, error.status) == ("secret_unsafe", "secrets.HF_TOKEN", 503)
     assert error.message == f"{store.directory / 'hf'} can be read by others; chmod 600 it."
+
+
+@pytest.mark.parametrize("reduces", [True, False])
+def test_a_retry_begins_with_the_smaller_batch_that_the_job_before_had_come_to(
+    registry: Registry, *, reduces: bool
+) -> None:
+    before = submitted("job-1", submission(), seq=1, at=1, actor="a")
+    before = replace(before, overrides={"batch": 2})
+    request = JobRequest(kind="fake", params={"steps": 5}, reduces_batch=reduces)
+    fact = resolve(request, registry, HOST, retry_of=before)
+    assert fact.overrides == ({"batch": 2} if reduces else {})
+    assert fact.params == {"steps": 5}
+    assert submitted("job-2", fact, seq=2, at=2, actor="a").overrides == fact.overrides

@@ -6,7 +6,7 @@ import re
 
 from tests.unit.docs import pages
 
-from finetuned.domain import attempt_decisions
+from finetuned.domain import tries
 
 CRASHES = (pages.DOCS / "explanation" / "what-a-crash-costs.md").read_text("utf-8")
 FENCING = (pages.DOCS / "explanation" / "how-fencing-works.md").read_text("utf-8")
@@ -24,10 +24,8 @@ def test_each_figure_of_what_a_crash_costs_is_one_of_the_benchmarks() -> None:
 
 
 def test_the_pauses_before_another_try_are_those_of_the_code() -> None:
-    first, second = (
-        (attempt_decisions.backoff_s(tries, 0.0), attempt_decisions.backoff_s(tries, 1.0)) for tries in (1, 2)
-    )
-    longest = attempt_decisions.BACKOFF_LONGEST_S / 60
+    first, second = ((tries.backoff_s(done, 0.0), tries.backoff_s(done, 1.0)) for done in (1, 2))
+    longest = tries.BACKOFF_LONGEST_S / 60
     assert f"after {first[0]:g} to {first[1]:g} s, then {second[0]:g} to {second[1]:g} s" in CRASHES
     assert f"up to {longest:g} minutes" in CRASHES
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tests.unit.domain.worlds import Scene, end
 
-from finetuned.domain import attempt_decisions, decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts, tries
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.states import JobState
 
@@ -350,9 +350,9 @@ def test_devices_are_recorded_only_when_they_changed_and_a_held_one_never_vanish
 
 
 def test_the_backoff_doubles_up_to_its_cap() -> None:
-    assert [attempt_decisions.backoff_s(tries, 1.0) for tries in (1, 2, 3)] == [5.0, 10.0, 20.0]
-    assert attempt_decisions.backoff_s(30, 1.0) == attempt_decisions.BACKOFF_LONGEST_S
-    assert attempt_decisions.backoff_s(1, 0.0) == 2.5
+    assert [tries.backoff_s(done, 1.0) for done in (1, 2, 3)] == [5.0, 10.0, 20.0]
+    assert tries.backoff_s(30, 1.0) == tries.BACKOFF_LONGEST_S
+    assert tries.backoff_s(1, 0.0) == 2.5
 
 
 def test_an_end_whose_consequences_cannot_be_recorded_frees_the_devices_and_fails_the_job() -> None:

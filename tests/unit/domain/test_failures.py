@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import attempt_decisions, facts
+from finetuned.domain import attempt_decisions, facts, pauses
 from finetuned.domain.failures import RULES, Failure, of_error
 from finetuned.domain.job import Job
 
@@ -132,6 +132,22 @@ def test_each_attempts_cause_is_told_when_the_job_is_given_up() -> None:
     assert error is not None
     assert error["code"] == "gave_up"
     assert "attempt 1: no step for 600 s; attempt 2: it was killed by signal 11" in error["message"]
+
+
+@pytest.mark.parametrize(("then", "state"), [("paused", "paused"), ("queued", "queued")])
+def test_a_job_that_runs_out_of_memory_while_it_pauses_goes_on_with_half_the_batch(
+    then: str, state: str
+) -> None:
+    scene = running()
+    scene.fold(pauses.pause(scene.world, "job-1", actor="uid:1"))
+    if then == "queued":
+        scene.fold(pauses.resume(scene.world, "job-1", actor="uid:1"))
+    fail(scene, "out_of_memory", retryable=False, reduced={"batch": 2})
+    assert scene.state() == state
+    if state == "paused":
+        scene.fold(pauses.resume(scene.world, "job-1", actor="uid:1"))
+    scene.schedule()
+    assert job(scene).attempts[-1].overrides == {"batch": 2}
 
 
 def lose(scene: Scene, step: int | None) -> None:

@@ -36,6 +36,9 @@ class JobSubmitted(Fact):
     preemptible: bool = False  #: whether a job of higher priority may take its devices
     reduces_batch: bool = True  #: whether an attempt after one without memory halves its batches
     ignores_estimate: bool = False  #: whether it starts though the estimate says that it does not fit
+    overrides: dict[str, Json] = field(
+        default_factory=dict
+    )  #: parameters that differ, as those of the job that it repeats did
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,9 @@ class JobPaused(Fact):
     type: ClassVar[str] = "job.paused"
     resume_from: str | None = None
     repeated_steps: int | None = None  #: steps done after that checkpoint, which are done again
+    overrides: dict[str, Json] = field(
+        default_factory=dict
+    )  #: parameters that differ from the job's from now on
 
 
 @dataclass(frozen=True, kw_only=True)
