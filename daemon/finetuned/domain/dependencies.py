@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from finetuned.domain import facts
-from finetuned.domain.errors import Rejected
+from finetuned.domain.errors import FilesRemovedError, Rejected
+from finetuned.domain.job import Job
 from finetuned.domain.world import World
 
 
@@ -41,7 +42,7 @@ def require_free(world: World, job_id: str) -> None:
 def require(world: World, fact: facts.JobSubmitted) -> None:
     """Reject a job that needs what went since its request was read: a model, or the job whose checkpoint it takes.
 
-    Raises ``NotFoundError`` for that job.
+    Raises ``NotFoundError`` for that job, and ``FilesRemovedError`` if its files were removed.
     """
     paths = {model.path for model in world.models.values()}
     for param, path in fact.models.items():
@@ -52,7 +53,17 @@ def require(world: World, fact: facts.JobSubmitted) -> None:
                 param=f"params.{param}",
             )
     if fact.retry_of is not None and fact.resume_from is not None:
-        world.job(fact.retry_of)
+        require_files(world.job(fact.retry_of))
+
+
+def require_files(job: Job) -> None:
+    """Raise ``FilesRemovedError`` if the job's files were removed."""
+    gone = job.files_removed
+    if gone is not None:
+        raise FilesRemovedError(
+            f"The files of job {job.id} were removed: {gone['reason']}. Its events are there (`finetune show {job.id}`);"
+            f" `finetune retry {job.id}` makes such files again."
+        )
 
 
 def _is_of(path: str, job_id: str) -> bool:

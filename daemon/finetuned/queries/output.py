@@ -13,13 +13,13 @@ import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 
+from finetuned.domain import dependencies
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
 from finetuned.looking import Check, always, few
 from finetuned.output import search as log_search
 from finetuned.output.files import JobOutput, OutputGapError, Position
 from finetuned.output.search import COUNTED_BYTES, Count, Cursor, SearchPage, Wanted
-from finetuned.results import removed
 
 POLL_S = 0.25  # how often output that is followed is looked at
 KEPT_COUNTS = 256  # attempts whose counts go on where they stood
@@ -121,7 +121,7 @@ class OutputQueries:
 
     async def _checked(self, job_id: str, attempt: int | None) -> Job:
         job = await self.job(job_id)
-        removed.require_files(job)
+        dependencies.require_files(job)
         numbers = [each.number for each in job.attempts]
         if attempt is not None and attempt not in numbers:
             listed = ", ".join(str(number) for number in numbers) or "none yet"

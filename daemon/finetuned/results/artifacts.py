@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finetuned.access.server_paths import open_by_steps
+from finetuned.domain import dependencies
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Job
-from finetuned.results import removed
 from finetuned.results.archive import Layout, Member, Piece
 from finetuned_sdk.manifest import NAME, Entry
 
@@ -83,7 +83,7 @@ def find(job: Job, name: str, attempt: int | None) -> dict[str, Any]:
     """
     for each in reversed(job.artifacts):
         if each["name"] == name and attempt in {None, each["attempt"]}:
-            removed.require_files(job)
+            dependencies.require_files(job)
             return each
     listed = ", ".join(sorted({each["name"] for each in job.artifacts})) or "none yet"
     where = "" if attempt is None else f" of attempt {attempt}"

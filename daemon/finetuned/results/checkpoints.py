@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from finetuned.domain import dependencies
 from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Job
 from finetuned.looking import Check, always
-from finetuned.results import removed
 from finetuned_sdk import checkpoints, manifest
 from finetuned_sdk.manifest import ManifestError
 
@@ -88,7 +88,7 @@ def find(job: Job, wanted: str) -> Found:
 
     Of several of one step the newest whole one counts. Raises ``NotFoundError`` or ``FilesRemovedError``.
     """
-    removed.require_files(job)
+    dependencies.require_files(job)
     if not job.checkpoints:
         raise NotFoundError(
             f"Job {job.id} has no checkpoint; leave `from_checkpoint` out.", param="from_checkpoint"

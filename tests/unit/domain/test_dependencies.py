@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.unit.domain.worlds import Scene, submission
 
-from finetuned.domain import decisions, facts
-from finetuned.domain.errors import NotFoundError, Rejected
+from finetuned.domain import decisions, facts, retention
+from finetuned.domain.errors import FilesRemovedError, NotFoundError, Rejected
 
 PATH = "/state/jobs/job-1/attempts/1/artifacts/model"
 
@@ -71,4 +71,16 @@ def test_a_retry_is_not_accepted_when_the_job_whose_checkpoint_it_takes_was_dele
         decisions.submit(
             scene.world, "job-2", submission(retry_of="job-1", resume_from="/c/checkpoint-4"), actor="a"
         )
+    assert decisions.submit(scene.world, "job-2", submission(retry_of="job-1"), actor="a")
+
+
+def test_a_retry_is_not_accepted_when_the_files_whose_checkpoint_it_takes_were_removed_since() -> None:
+    scene = Scene()
+    scene.submit()
+    scene.fold(decisions.cancel(scene.world, "job-1", actor="a"))
+    again = submission(retry_of="job-1", resume_from="/state/jobs/job-1/attempts/1/checkpoints/checkpoint-4")
+    assert decisions.submit(scene.world, "job-2", again, actor="a")
+    scene.fold(retention.remove_files(scene.world, "job-1", reason="it was old", size=1, actor="retention"))
+    with pytest.raises(FilesRemovedError, match="it was old"):
+        decisions.submit(scene.world, "job-2", again, actor="a")
     assert decisions.submit(scene.world, "job-2", submission(retry_of="job-1"), actor="a")
