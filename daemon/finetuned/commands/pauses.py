@@ -74,6 +74,7 @@ class PauseCommands:
                 checkpoint=None if found is None else found.path,
                 repeated_steps=None if found is None else _repeated(job, found.step),
                 rewinds=named,
+                attempts=None if found is None else len(job.attempts),
             ),
             subject=f"job/{job_id}",
             actor=actor,

@@ -57,11 +57,13 @@ def resume(
     checkpoint: str | None = None,
     repeated_steps: int | None = None,
     rewinds: bool = True,
+    attempts: int | None = None,
 ) -> Events:
     """Let a paused job go on: from ``checkpoint`` if there is one, else from what it paused with.
 
     With ``rewinds`` somebody named it: later ones do not count any more. One that is still pausing goes on by itself
-    afterwards. Rejected for any other.
+    afterwards. Rejected for any other, and for one that had more than ``attempts`` meanwhile: the checkpoint may not be
+    its newest any more.
     """
     job = world.job(job_id)
     rewinds = rewinds and checkpoint is not None
@@ -72,6 +74,12 @@ def resume(
         return [job_event(job_id, wanted, actor=actor)]
     if job.state is not JobState.PAUSED:
         raise not_paused(job)
+    if attempts is not None and len(job.attempts) != attempts:
+        raise Rejected(
+            "job_changed",
+            f"Job {job_id} was resumed and paused again while its checkpoints were read; `finetune resume {job_id}`"
+            " looks for its newest again.",
+        )
     queued = facts.JobQueued(
         reason="resumed",
         resume_from=checkpoint or job.resume_from,

@@ -143,6 +143,21 @@ def test_a_pause_that_cannot_be_is_refused_with_the_reason(state: str, code: str
     assert refused.value.stable_code == code
 
 
+def test_a_checkpoint_that_was_looked_for_before_the_job_ran_again_is_refused() -> None:
+    scene = running()
+    pause(scene)
+    scene.end(exit_code=75, resume_from="/checkpoint-10", step=10)
+    resume(scene)
+    scene.schedule()
+    scene.start("job-1")
+    pause(scene)
+    scene.end(exit_code=75, resume_from="/checkpoint-20", step=20)
+    with pytest.raises(Rejected, match="looks for its newest again") as refused:
+        pauses.resume(scene.world, "job-1", actor="uid:1", checkpoint="/checkpoint-10", attempts=1)
+    assert refused.value.stable_code == "job_changed"
+    assert pauses.resume(scene.world, "job-1", actor="uid:1", checkpoint="/checkpoint-20", attempts=2)
+
+
 def test_only_a_paused_job_is_resumed() -> None:
     with pytest.raises(Rejected, match="only a paused job can be resumed"):
         resume(running())
