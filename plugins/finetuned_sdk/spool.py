@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -192,9 +192,10 @@ class SpoolWriter:
             self._write_backlog()
             return not self._backlog
 
-    def close(self) -> None:
-        """Write what waits, however long the disk stays full, and make it last."""
+    def close(self, *, waiting: Callable[[], None] = lambda: None) -> None:
+        """Write what waits, however long the disk stays full, and make it last. ``waiting`` is called before each retry."""
         while not self.flush():
+            waiting()
             time.sleep(RETRY_INTERVAL)
         with contextlib.suppress(OSError):
             os.fsync(self._descriptor)

@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(bundle, spool, pulse, values, done)
     finally:
-        pulse.note(phase=phases.SAVING)  # facts may have to wait for room on the disk
-        spool.close()
+        pulse.note(phase=phases.SAVING)
+        spool.close(waiting=pulse.note)  # for room on the disk, however long: that is no stall
         done.set()
         pulse.close()
 

@@ -14,7 +14,7 @@ import pytest
 
 import finetuned_sdk
 from finetuned.attempts.testing import fake_spec
-from finetuned_sdk import JobError, RefusedError, worker_progress
+from finetuned_sdk import JobError, RefusedError, heartbeat, phases, worker_progress
 from finetuned_sdk.bundle import RUNNER_VARIABLE, STOPPED_EXIT_CODE, Bundle
 from finetuned_sdk.context import CallbackSpec
 from finetuned_sdk.fake import FAKE, FakeParams, finetuned_register
@@ -127,6 +127,44 @@ def test_a_report_that_waits_is_written_while_the_work_is_busy_elsewhere(
     )
     try:
         until(lambda: [f.data["current_step"] for f in facts(bundle) if f.type == "progress"] == [1, 3])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_worker_that_waits_for_room_for_its_result_says_that_it_does_not_hang(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """Or the watchdog would have it killed after ``saving_s``, and its work done again."""
+    module = tmp_path / "full.py"
+    module.write_text(
+        "import errno, os\n"
+        "def run(ctx, params):\n"
+        "    write = os.write\n"
+        "    def full(descriptor, data):\n"
+        "        if not os.path.exists('room'):\n"
+        "            raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "        return write(descriptor, data)\n"
+        "    os.write = full\n"
+    )
+    bundle.create(fake_spec(entry="full:run", heartbeat_s=0.05))
+
+    def saving_since() -> float | None:
+        beat = heartbeat.read(bundle.heartbeat_path)
+        return None if beat is None or beat.phase != phases.SAVING else beat.step_at
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "finetuned_sdk.worker", str(bundle.path)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+    )
+    try:
+        until(saving_since)
+        began = saving_since()
+        until(lambda: saving_since() != began)
+        (tmp_path / "room").touch()
+        assert process.wait(20) == 0
+        assert reported(bundle, "result")
     finally:
         process.kill()
         process.wait()
