@@ -64,6 +64,7 @@ class Group:
     def __init__(self, path: Path, home: Path) -> None:
         self.path = path
         self._home = home  # where the runner itself stays
+        self._has_runner = False  # which could not go back there
 
     @classmethod
     def create(cls, name: str, home: Path | None, *, memory: float | None, cpu: float | None) -> Group:
@@ -106,11 +107,14 @@ class Group:
             try:
                 _write(self._home / "cgroup.procs", "0")
             except OSError:  # it stays, and must not be killed together with the rest
+                self._has_runner = True
                 with contextlib.suppress(OSError):
                     _write(self.path / "memory.oom.group", "0")
 
     def kill(self) -> None:
-        """Kill all that is in it at once; a kernel before 5.14 cannot."""
+        """Kill all that is in it at once; a kernel before 5.14 cannot, and it is not done while the runner is in it."""
+        if self._has_runner:
+            return
         with contextlib.suppress(OSError):
             _write(self.path / "cgroup.kill", "1")
 

@@ -39,7 +39,10 @@ def below(root: int) -> list[int]:
 
 
 def proportional(pids: Iterable[int]) -> int:
-    """What processes hold together, each shared page counted once between those that share it. Takes milliseconds."""
+    """What processes hold together, each shared page counted once between those that share it. Takes milliseconds.
+
+    Pages of mapped files do not count: the kernel takes them back when it needs them.
+    """
     return sum(map(_proportional, pids))
 
 
@@ -59,9 +62,14 @@ def _resident(pid: int) -> int:
 
 def _proportional(pid: int) -> int:
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines():
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) * 1024
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()[1:]
+        held = {
+            name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(b":") for line in lines)
+        }
+        if b"Pss_Anon" in held:
+            return held[b"Pss_Anon"] + held.get(b"Pss_Shmem", 0)
+        if b"Pss" in held:  # a kernel before 5.4 does not tell them apart
+            return held[b"Pss"]
     return _resident(pid)
 
 

@@ -107,6 +107,8 @@ def test_a_runner_that_cannot_go_back_is_not_killed_with_its_attempt(home: Path,
     with kept.confined():
         kernel.refused.add("cgroup.procs")
     assert kernel.written["attempt-job-1-1-01234567/memory.oom.group"] == "0"
+    kept.kill()
+    assert "attempt-job-1-1-01234567/cgroup.kill" not in kernel.written
 
 
 def test_a_group_that_cannot_be_joined_is_removed_and_the_limit_watched(home: Path, kernel: Kernel) -> None:
@@ -207,6 +209,22 @@ def test_the_memory_of_all_below_a_process_is_seen() -> None:
     assert 0 < found.available < found.total
     assert memory.proportional([os.getpid(), *pids]) > 1 << 20
     assert memory.proportional([2**22 + 1]) == 0  # nobody
+
+
+@pytest.mark.parametrize(
+    ("rollup", "held"),
+    [
+        ("Rss: 999 kB\nPss: 300 kB\nPss_Anon: 5 kB\nPss_File: 288 kB\nPss_Shmem: 7 kB\nShared_Clean: 1 kB\n", 12),
+        ("Rss: 999 kB\nPss: 300 kB\nShared_Clean: 1 kB\n", 300),
+    ],
+    ids=["all but the pages of mapped files", "an old kernel, which does not tell them apart"],
+)  # fmt: skip
+def test_what_the_kernel_can_take_back_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rollup: str, held: int
+) -> None:
+    monkeypatch.setattr(memory, "Path", lambda path: tmp_path / Path(path).name)
+    (tmp_path / "smaps_rollup").write_text(f"55e-7ff ---p 00000000 00:00 0    [rollup]\n{rollup}")
+    assert memory.proportional([1]) == held * 1024
 
 
 # ---- kills by the kernel ---------------------------------------------------------------------------------
