@@ -64,6 +64,17 @@ class AttemptSettings:
     interpreter: str = sys.executable
 
 
+_Attempt = tuple[str, int]  # job and number
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    """The newest whole checkpoint and its step, among those that the job might go on from when it was looked for."""
+
+    choice: tuple[int, str | None]
+    found: tuple[Path, int] | None
+
+
 class DaemonAttemptLog:
     """The supervisor's port, over the daemon's log. ``jitter`` gives numbers from 0 to 1."""
 
@@ -83,6 +94,7 @@ class DaemonAttemptLog:
         self._settings = settings
         self._jobs_dir = jobs_dir
         self._jitter = jitter
+        self._newest: dict[_Attempt, _Newest] = {}  # of attempts whose ends could not be recorded yet
 
     async def live(self) -> list[LiveAttempt]:
         """The attempts whose end has not been proven."""
@@ -175,6 +187,7 @@ class DaemonAttemptLog:
         except UNRECORDABLE as error:
             why = str(error)
             await self._execute(lambda world: attempt_decisions.ended_unusably(world, job, attempt, end, why))
+        self._newest.pop((job, attempt), None)
 
     async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
         """Record what the watchdog did or saw."""
@@ -195,13 +208,22 @@ class DaemonAttemptLog:
         verdict = attempt_decisions.judge(job, attempt, end)
         if verdict.outcome == "succeeded":
             return Prospect()
-        newest = await anyio.to_thread.run_sync(newest_checkpoint, self._jobs_dir, job)
+        newest = await self._newest_checkpoint(job, attempt)
         return Prospect(
             resume_from=None if newest is None else str(newest[0]),
             step=None if newest is None else newest[1],
             reduced=self._reduced(job, attempt, verdict.failure),
             jitter=self._jitter(),
         )
+
+    async def _newest_checkpoint(self, job: Job, attempt: Attempt) -> tuple[Path, int] | None:
+        """Read through once, also if the end finds no room in the log and is tried again and again."""
+        key, choice = (job.id, attempt.number), (job.rewound_at, job.resume_from)
+        known = self._newest.get(key)
+        if known is None or known.choice != choice:
+            found = await anyio.to_thread.run_sync(newest_checkpoint, self._jobs_dir, job)
+            known = self._newest[key] = _Newest(choice, found)
+        return known.found
 
     def _reduced(self, job: Job, attempt: Attempt, failure: Failure | None) -> Mapping[str, Any] | None:
         """Parameters that take half the memory, after an attempt that ran out of it."""

@@ -10,15 +10,16 @@ import anyio
 import pytest
 from tests.unit.domain.worlds import submission
 
+from finetuned import attempt_log
 from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
 from finetuned.attempts.launcher import LocalExecutor
-from finetuned.attempts.ports import Ending, Intervention, SpecUnavailableError, StopOrder
+from finetuned.attempts.ports import Ending, Intervention, NoRoomError, SpecUnavailableError, StopOrder
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board
 from finetuned.domain import decisions, facts
 from finetuned.secrets.store import SecretStore
 from finetuned.store import Log, open_log
-from finetuned_events import NewEvent
+from finetuned_events import LogFullError, NewEvent
 from finetuned_sdk import JobKind, Registry, checkpoints, fake
 from finetuned_sdk.bundle import RunnerIdentity
 from finetuned_sdk.spool import BadLine, Fact
@@ -134,6 +135,33 @@ async def test_a_job_goes_on_from_a_checkpoint_of_which_the_log_has_not_heard(de
     await desk.say(("hello", {}))
     await desk.port.ended(JOB, 1, Ending(signal=9))
     assert (await desk.board.world()).jobs[JOB].resume_from == str(saved)
+
+
+async def test_an_end_that_finds_no_room_again_and_again_has_its_checkpoint_read_through_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    execute, saved = desk.log.execute, Path("/somewhere/checkpoint-7")
+
+    def newest(_jobs_dir: Path, job: Any) -> tuple[Path, int]:
+        looked.append(job.id)
+        return saved, 7
+
+    async def full(*_args: Any, **_kwargs: Any) -> Any:
+        raise LogFullError("the disk is full")
+
+    await desk.start()
+    await desk.say(("hello", {}))
+    monkeypatch.setattr(attempt_log, "newest_checkpoint", newest)
+    monkeypatch.setattr(desk.log, "execute", full)
+    for _ in range(5):
+        with pytest.raises(NoRoomError):
+            await desk.port.ended(JOB, 1, Ending(signal=9))
+    monkeypatch.setattr(desk.log, "execute", execute)
+    await desk.port.ended(JOB, 1, Ending(signal=9))
+    assert looked == [JOB]
+    assert (await desk.board.world()).jobs[JOB].resume_from == str(saved)
+    assert desk.port._newest == {}
 
 
 async def test_the_runner_is_recorded_once_and_the_live_attempt_is_told_with_its_cursor(desk: Desk) -> None:
