@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from finetuned.domain import facts
 from finetuned.domain.errors import FilesRemovedError, Rejected
 from finetuned.domain.job import Job
@@ -39,6 +37,24 @@ def require_free(world: World, job_id: str) -> None:
         )
 
 
+def needed(world: World) -> frozenset[str]:
+    """The ids of all jobs that :func:`require_free` rejects, in one look at the world; other names are among them."""
+    names: set[str] = set()
+    for live in world.live_jobs():
+        if live.retry_of is not None and live.resume_from:
+            names.add(live.retry_of)
+        for path in (*live.models.values(), live.resume_from or ""):
+            names.update(path.split("/"))
+    for dataset in world.datasets.values():
+        for version in dataset.versions:
+            names.update(version.path.split("/"))
+    for model in world.models.values():
+        names.update(model.path.split("/"))
+        if model.job is not None:
+            names.add(model.job)
+    return frozenset(names)
+
+
 def require(world: World, fact: facts.JobSubmitted) -> None:
     """Reject a job that needs what went since its request was read: a model, or the job whose checkpoint it takes.
 
@@ -68,4 +84,4 @@ def require_files(job: Job) -> None:
 
 def _is_of(path: str, job_id: str) -> bool:
     """Whether a path lies in the directory of a job: it has the job's id for its name."""
-    return job_id in PurePosixPath(path).parts
+    return f"/{job_id}/" in f"/{path}/"

@@ -62,15 +62,6 @@ def due(kept: Iterable[Kept], policy: Policy, *, now: int, needed: int = 0) -> I
         yield Due(each, reason)
 
 
-def is_needed(world: World, job_id: str) -> bool:
-    """Whether a model, a dataset or a live job needs the files of a job."""
-    try:
-        dependencies.require_free(world, job_id)
-    except Rejected:
-        return True
-    return False
-
-
 def remove_files(world: World, job_id: str, *, reason: str, size: int, actor: str) -> list[NewEvent]:
     """Have the files of an ended job removed; its events stay. Twice changes nothing.
 

@@ -12,7 +12,7 @@ import anyio
 
 from finetuned.board import Board
 from finetuned.commands.storage import StorageCommands
-from finetuned.domain import retention
+from finetuned.domain import dependencies, retention
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.retention import Policy
 from finetuned.patience import patiently
@@ -51,8 +51,8 @@ class Keeper:
         taken = await self.inventory.look()
         if self.policy.keeps_all:
             return
-        world = await self.board.world()
-        free = [each for each in taken.ended if not retention.is_needed(world, each.job)]
+        stays = dependencies.needed(await self.board.world())
+        free = [each for each in taken.ended if each.job not in stays]
         needed = taken.ended_jobs - sum(each.bytes for each in free)
         for due in retention.due(free, self.policy, now=self.now(), needed=needed):
             try:

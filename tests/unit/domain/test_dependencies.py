@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.domain.worlds import Scene, submission
 
-from finetuned.domain import decisions, facts, retention
+from finetuned.domain import decisions, dependencies, facts, retention
 from finetuned.domain.errors import FilesRemovedError, NotFoundError, Rejected
 
 PATH = "/state/jobs/job-1/attempts/1/artifacts/model"
@@ -28,11 +28,13 @@ def test_a_job_whose_model_a_live_job_is_made_from_stays_when_the_model_has_lost
     scene = scene_with_model()
     scene.submit("job-2", models={"model": PATH})
     scene.fold(decisions.delete_model(scene.world, "base1", actor="a"))
+    assert "job-1" in dependencies.needed(scene.world)
     with pytest.raises(Rejected) as told:
         decisions.delete(scene.world, "job-1", actor="a")
     assert told.value.stable_code == "job_in_use"
     assert "finetune cancel job-2" in told.value.message
     scene.fold(decisions.cancel(scene.world, "job-2", actor="a"))
+    assert "job-1" not in dependencies.needed(scene.world)
     assert decisions.delete(scene.world, "job-1", actor="a")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import dataset_decisions, decisions, facts, retention
+from finetuned.domain import dataset_decisions, decisions, dependencies, facts, retention
 from finetuned.domain.errors import Rejected
 from finetuned.domain.retention import DAY_US, Kept, Policy
 from finetuned.domain.states import JobState
@@ -98,19 +99,46 @@ def test_files_that_a_dataset_names_stay_until_the_dataset_goes() -> None:
         name="rows", version="a" * 64, path=path, bytes=1, format="jsonl", source="path", rows=1
     )
     scene.fold(dataset_decisions.register(scene.world, fact, actor="a"))
-    assert retention.is_needed(scene.world, "job-1")
+    assert "job-1" in dependencies.needed(scene.world)
     for removal in (remove, lambda each: decisions.delete(each.world, "job-1", actor="a")):
         with pytest.raises(Rejected, match="finetune datasets rm rows") as told:
             removal(scene)
         assert told.value.stable_code == "dataset_in_use"
     scene.fold(dataset_decisions.delete(scene.world, "rows", None, actor="a"))
-    assert not retention.is_needed(scene.world, "job-1")
+    assert "job-1" not in dependencies.needed(scene.world)
     assert remove(scene) == ["job.files_removed"]
 
 
 def test_files_that_a_live_job_goes_on_from_stay() -> None:
     scene = ended()
     scene.submit("job-2", resume_from="/state/jobs/job-1/attempts/1/checkpoints/checkpoint-4")
-    assert retention.is_needed(scene.world, "job-1")
+    assert "job-1" in dependencies.needed(scene.world)
     with pytest.raises(Rejected):
         remove(scene)
+
+
+def rejects(scene: Scene, job: str) -> bool:
+    try:
+        dependencies.require_free(scene.world, job)
+    except Rejected:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "request_of_another",
+    [
+        {"resume_from": "/state/jobs/job-1/attempts/1/checkpoints/checkpoint-4"},
+        {"resume_from": "/elsewhere/checkpoint-4", "retry_of": "job-1"},
+        {"resume_from": "/state/jobs/job-10/attempts/1/checkpoints/checkpoint-4"},
+        {},
+    ],
+)
+def test_one_look_at_the_world_finds_the_jobs_whose_removal_is_rejected(
+    request_of_another: dict[str, Any],
+) -> None:
+    scene = ended()
+    scene.submit("job-2", **request_of_another)
+    found = dependencies.needed(scene.world)
+    for job in ("job-1", "job-10", "job-2"):
+        assert (job in found) == rejects(scene, job), job
