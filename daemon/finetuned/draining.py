@@ -100,7 +100,8 @@ class Drain:
         if self.mode is None or self.done.is_set():
             raise Rejected("not_draining", "The daemon does not drain; there is nothing to take back.")
         self._requests = []
-        self._begun = anyio.Event()
+        if self._begun.is_set():  # else it is being waited for
+            self._begun = anyio.Event()
         self.changed()
 
     async def run(self) -> None:

@@ -149,7 +149,9 @@ async def test_a_drain_whose_request_is_cancelled_before_it_is_in_the_log_leaves
     assert drain.closed is None
 
 
-async def test_a_drain_that_is_taken_back_before_it_is_in_the_log_does_not_begin(log: Log) -> None:
+async def test_a_drain_that_is_taken_back_before_it_is_in_the_log_begins_only_when_asked_again(
+    log: Log,
+) -> None:
     drain = Drain(log, await board_of(log))
 
     async def taken_back(_decide: object) -> None:
@@ -158,10 +160,13 @@ async def test_a_drain_that_is_taken_back_before_it_is_in_the_log_does_not_begin
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(drain.run)
+        await anyio.wait_all_tasks_blocked()
         await drain.begin("pause", actor="uid:0", append=taken_back)
         await anyio.wait_all_tasks_blocked()
         assert (drain.mode, drain.done.is_set()) == (None, False)
-        tasks.cancel_scope.cancel()
+        await drain.begin("finish", actor="uid:0")
+        with anyio.fail_after(5):
+            await drain.done.wait()
 
 
 async def until(log: Log, job_id: str, state: str) -> None:
