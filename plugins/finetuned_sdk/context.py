@@ -146,9 +146,9 @@ class WorkerContext(Protocol):
     def phase(self, name: str) -> None:
         """Say what the worker is doing; any name will do, those of ``finetuned_sdk.phases`` have limits of their own.
 
-        Until the first step is reported all but ``evaluating`` and ``saving`` is the start, and under the job's
-        ``start_s``. After that an attempt that reports no step for ``stall_s`` seconds is taken to be stuck, so enter
-        ``evaluating`` and ``saving`` (``evaluation_s``, ``saving_s``) for what takes longer, and come back.
+        Until the first step is reported all but ``evaluating`` and ``saving`` is the start, which may show no sign of
+        work for the job's ``start_s``. After that an attempt that reports no step for ``stall_s`` seconds is taken to be
+        stuck, so enter ``evaluating`` and ``saving`` (``evaluation_s``, ``saving_s``) for what takes longer, and come back.
         """
 
     def advancing(self) -> None:

@@ -31,8 +31,7 @@ _OWN_LIMITS: Final[dict[str | None, Limit]] = {EVALUATING: "evaluation_s", SAVIN
 def limit_of(phase: str | None, step: int | None) -> Limit:
     """Which time-out an attempt is under, given the phase and the step of its heartbeat.
 
-    ``evaluation_s``, ``saving_s`` and ``stall_s`` count from ``step_at``. ``start_s`` counts from the launch; if an
-    evaluation or a save came before the first step, from the end of that.
+    Each counts from ``step_at``: a start may take as long as it wants while it shows signs of work.
     """
     own = _OWN_LIMITS.get(phase)
     if own is not None:

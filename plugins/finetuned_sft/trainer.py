@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import datasets
 import torch
@@ -22,6 +24,8 @@ from finetuned_sft.params import Resolved, SFTParams, intervals, resolve, total_
 from finetuned_sft.prepared import prepare
 from finetuned_sft.reporting import Reporter, ResumableEarlyStopping
 from finetuned_sft.validation import detect_format, refuse_remote_code
+
+Row = TypeVar("Row")
 
 
 def train(ctx: WorkerContext, params: SFTParams) -> None:
@@ -45,12 +49,22 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
         trained_data.require_those_of(ctx.resume_from, data)
     tokenizer = load_tokenizer(base, params)
     train_dataset = load_rows(
-        ctx.dataset_path("dataset"), params.dataset_split, ctx.work_dir / "train.arrow", params, tokenizer
+        ctx.dataset_path("dataset"),
+        params.dataset_split,
+        ctx.work_dir / "train.arrow",
+        params,
+        tokenizer,
+        ctx.advancing,
     )
     eval_dataset = None
     if params.eval_dataset is not None:
         eval_dataset = load_rows(
-            ctx.dataset_path("eval_dataset"), "test", ctx.work_dir / "eval.arrow", params, tokenizer
+            ctx.dataset_path("eval_dataset"),
+            "test",
+            ctx.work_dir / "eval.arrow",
+            params,
+            tokenizer,
+            ctx.advancing,
         )
     elif params.eval_split > 0:
         parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
@@ -183,13 +197,25 @@ def publish(
 
 
 def load_rows(
-    path: str, split: str, file: Path, params: SFTParams, tokenizer: tokenization.Tokenizer
+    path: str,
+    split: str,
+    file: Path,
+    params: SFTParams,
+    tokenizer: tokenization.Tokenizer,
+    advancing: Callable[[], None],
 ) -> datasets.Dataset:
-    """Tokenized and masked rows in ``file``, ready for the trainer."""
+    """Tokenized and masked rows in ``file``, ready for the trainer; ``advancing`` is called for each."""
     form = params.dataset_format or detect_format(path, split)
     rule = tokenization.loss_rule(params, form, tokenizer)
-    rows = tokenization.tokenized_rows(path, split, rule, tokenizer)
+    rows = _telling(advancing, tokenization.tokenized_rows(path, split, rule, tokenizer))
     return prepare(rows, file, source=path, max_length=params.max_length)
+
+
+def _telling(advancing: Callable[[], None], rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows; a large dataset takes hours, and the watchdog is to see that it gets on."""
+    for row in rows:
+        advancing()
+        yield row
 
 
 def sft_config(

@@ -77,7 +77,6 @@ class Liveness:
         self._watched = 0.0  # seconds of looking
         self._sign_at = 0.0  # of that clock: when there was a sign of work
         self._beat_at = 0.0  # and when the newest beat was seen
-        self._starting_s = 0.0  # seconds without a first step
         self._told_silence = False
         self._dumped_at: float | None = None
 
@@ -99,10 +98,6 @@ class Liveness:
             self._sign_at = self._watched
         if _beat(signs) != _beat(last):
             self._beat_at, self._told_silence = self._watched, False
-        if self._validates or self._limit(signs)[0] in {"evaluation_s", "saving_s"}:
-            self._starting_s = 0.0
-        else:
-            self._starting_s += passed
 
     def _limit(self, signs: Signs) -> tuple[phases.Limit, float | None]:
         """Which time-out the attempt is under, and its seconds; ``None`` if nothing is too long.
@@ -157,12 +152,11 @@ class Liveness:
         name, limit = self._limit(signs)
         if limit is None:
             return None
-        if name == "start_s":
-            if self._starting_s < limit:
-                return None
-            return _Stuck("start_timeout", f"no first step within {limit:g} s of its start{where}", limit)
         if silent < limit or self._claims_work(signs, limit):
             return None
+        if name == "start_s":
+            reason = f"no first step, and no sign of work for {silent:.0f} s{where}"
+            return _Stuck("start_timeout", reason, limit)
         return _Stuck("stall", f"no step for {silent:.0f} s{where}", limit)
 
     def _claims_work(self, signs: Signs, limit: float) -> bool:

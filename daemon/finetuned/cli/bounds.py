@@ -48,7 +48,7 @@ def size(context: click.Context, parameter: click.Parameter, value: str | None) 
 #: option -> (field of `timeouts`, what it means)
 TIMEOUTS: Final[Mapping[str, tuple[str, str]]] = {
     "max_duration": ("max_duration_s", "All its attempts together may run so long; then it fails."),
-    "start_timeout": ("start_s", "From an attempt's launch to its first step."),
+    "start_timeout": ("start_s", "Without a sign of work before the first step."),
     "stall_timeout": ("stall_s", "Between two steps."),
     "evaluation_timeout": ("evaluation_s", "In an evaluation."),
     "saving_timeout": ("saving_s", "While it saves."),

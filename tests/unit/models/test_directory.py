@@ -85,6 +85,25 @@ def test_an_imported_model_is_an_artifact_and_registered(tmp_path: Path) -> None
     assert ctx.results["model"] == "mine"
 
 
+def test_a_large_file_gives_a_sign_of_work_with_each_block_and_a_stop_is_heeded_between_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_model(tmp_path / "m")
+    monkeypatch.setattr(copier, "BLOCK", 4)
+    ctx = RecordingContext(tmp_path / "state")
+    signs: list[int] = []
+
+    def advancing() -> None:
+        signs.append(1)
+        if len(signs) == 3:
+            ctx.request_stop("cancel", checkpoint=False)
+
+    monkeypatch.setattr(ctx, "advancing", advancing)
+    copier.import_model(ctx, ImportModelParams(path=str(model), name="mine"))
+    assert len(signs) == 3
+    assert ctx.of_type("model") == []
+
+
 def test_a_stop_request_ends_the_copy_without_registering(tmp_path: Path) -> None:
     model = write_model(tmp_path / "m")
     ctx = RecordingContext(tmp_path / "state")
