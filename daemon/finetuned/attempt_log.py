@@ -9,13 +9,13 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from finetuned import attempt_reports
 from finetuned.attempts.liveness import beat_interval
 from finetuned.attempts.ports import (
     Alert,
@@ -36,7 +36,6 @@ from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
 from finetuned.machine import devices
-from finetuned.secrets.scan import without_tokens
 from finetuned.secrets.store import SecretStore
 from finetuned.store import Log
 from finetuned_events import InvalidEventError, LogFullError, ProjectionError
@@ -138,7 +137,7 @@ class DaemonAttemptLog:
         A line that the log or the fold refuses is recorded as rejected: it must not hold up those behind it. On a full
         disk telemetry waits in its spool, until the attempt's end is to be recorded after it.
         """
-        reports = [_reported(line, attempt) for line in lines]
+        reports = [attempt_reports.reported(line, attempt) for line in lines]
         necessary = last or any(isinstance(line, BadLine) or line.type not in DROPPABLE for line in lines)
         try:
             await self._record(job, attempt, reports, necessary=necessary)
@@ -151,7 +150,9 @@ class DaemonAttemptLog:
             await self._record(job, attempt, [report], necessary=True)
         except UNRECORDABLE as error:
             reason = attempt_decisions.shortened(f"{report.fact.type}: {error}")
-            await self._record(job, attempt, [_rejected(attempt, report.line, reason)], necessary=True)
+            await self._record(
+                job, attempt, [attempt_reports.rejected(attempt, report.line, reason)], necessary=True
+            )
 
     async def _record(
         self, job: str, attempt: int, reports: Sequence[attempt_decisions.Reported], *, necessary: bool
@@ -336,62 +337,3 @@ def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, 
         limits=job.limits,
         heartbeat_s=beat_interval(_timeouts(job)),
     )
-
-
-def _reported(line: SpoolFact | BadLine, attempt: int) -> attempt_decisions.Reported:
-    if isinstance(line, BadLine):
-        return _rejected(attempt, line.line, line.reason)
-    try:
-        data = without_tokens(line.data) if line.type in TOLD else line.data
-        return attempt_decisions.Reported(line=line.line, fact=_fact(line.type, data, attempt))
-    except (KeyError, ValidationError) as error:
-        return _rejected(
-            attempt, line.line, attempt_decisions.shortened(f"the {line.type} does not fit: {error}")
-        )
-
-
-def _rejected(attempt: int, line: int, reason: str) -> attempt_decisions.Reported:
-    return attempt_decisions.Reported(
-        line=line, fact=facts.AttemptLineRejected(attempt=attempt, line=line, reason=without_tokens(reason))
-    )
-
-
-#: reports whose texts may come from anywhere, an exception's message above all: what looks like a token is masked
-TOLD = frozenset({"advice", "error", "phase", "result"})
-
-#: what a worker may report, and the fact that becomes of it
-REPORTS: Mapping[str, type[facts.Fact]] = {
-    "hello": facts.AttemptStarted,
-    "phase": facts.JobPhase,
-    "progress": facts.JobProgress,
-    "advice": facts.JobAdvice,
-    "audit": facts.DatasetAudited,
-    "evaluation": facts.EvaluationRecorded,
-    "checkpoint": facts.CheckpointSaved,
-    "checkpoint_discarded": facts.CheckpointDiscarded,
-    "artifact": facts.ArtifactPublished,
-    "model": facts.AttemptModel,
-    "result": facts.AttemptResult,
-    "error": facts.AttemptError,
-}
-
-
-@cache
-def _adapter(kind: str) -> TypeAdapter[facts.Fact]:
-    return TypeAdapter(REPORTS[kind])
-
-
-def _fact(kind: str, data: Mapping[str, Any], attempt: int) -> facts.Fact:
-    """The domain's fact behind a worker's, its types checked: plugins may say anything.
-
-    Raises ``KeyError`` for an unknown kind and ``ValidationError`` if fields do not fit.
-    """
-    fact = REPORTS[kind]
-    fields: dict[str, Any] = {"figures": dict(data)} if kind == "progress" else dict(data)
-    if kind == "hello":
-        fields = {"hello": fields}
-    elif kind == "error":  # it may carry details for which the event has no field
-        fields = {key: fields[key] for key in ("code", "message", "retryable") if key in fields}
-    if "attempt" in fact.__dataclass_fields__:
-        fields["attempt"] = attempt
-    return _adapter(kind).validate_python(fields)

@@ -230,7 +230,7 @@ async def test_a_secret_that_cannot_be_read_any_more_fails_the_job_at_its_first_
 
 
 def test_every_fact_that_a_worker_can_report_is_an_event_of_the_domain() -> None:
-    from finetuned.attempt_log import REPORTS
+    from finetuned.attempt_reports import REPORTS
     from finetuned_sdk.spool import FACT_TYPES
 
     assert set(REPORTS) == FACT_TYPES
