@@ -55,14 +55,22 @@ class Ladder:
         return self._order is not None
 
     def order(self, order: StopOrder) -> None:
-        """Have the attempt ended. The same order again changes nothing, nor does one that only has less patience.
+        """Have the attempt ended. The same order again changes nothing.
 
         A later order may shorten the time that the worker has, and never prolongs it: who pauses and resumes without end
-        would keep a deaf one for ever.
+        would keep a deaf one for ever. Once its time is over, one that only has less patience changes nothing.
         """
-        if self._order is None or replace(order, patience_s=0.0) != replace(self._order, patience_s=0.0):
+        if self._order is None or self._differs(order) or self._is_shorter(order):
             self._order = order
             self._asked.set()
+
+    def _differs(self, order: StopOrder) -> bool:
+        return self._order is None or replace(order, patience_s=self._order.patience_s) != self._order
+
+    def _is_shorter(self, order: StopOrder) -> bool:
+        """Whether the worker still has time, and would have less."""
+        now = anyio.current_time()
+        return now < self._patient_until and now + order.patience_s < self._patient_until < math.inf
 
     async def run(self, watch: ProcessWatch) -> None:
         """Carry out what is ordered, until cancelled: the process of ``watch``, the runner, has ended then."""

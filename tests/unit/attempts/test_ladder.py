@@ -66,3 +66,32 @@ async def test_an_order_after_another_gives_the_worker_no_more_time(
     told = [each for each in rig.entry.interventions if isinstance(each, Intervention)]
     assert {each.action for each in told} == {"terminate"}
     assert "did not stop within 3600 s" not in repr(told)
+
+
+async def test_the_same_order_with_less_patience_takes_the_time_that_was_left(rig: Rig) -> None:
+    """As of somebody who pauses again and does not want to wait so long any more."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.ladder.run, rig.watch)
+        with anyio.fail_after(20):
+            rig.ladder.order(StopOrder(reason="a pause", checkpoint=True, patience_s=HOUR))
+            await rig.asked("a pause")
+            await anyio.wait_all_tasks_blocked()
+            rig.ladder.order(StopOrder(reason="a pause", checkpoint=True, patience_s=0.05))
+            await rig.watch.terminated.wait()
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_same_order_again_changes_nothing(rig: Rig) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rig.ladder.run, rig.watch)
+        with anyio.fail_after(20):
+            order = StopOrder(reason="a pause", checkpoint=True, patience_s=HOUR)
+            rig.ladder.order(order)
+            await rig.asked("a pause")
+            counter = rig.bundle.read_control().counter
+            for _ in range(3):
+                rig.ladder.order(order)
+                await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert rig.bundle.read_control().counter == counter
+    assert not rig.watch.terminated.is_set()
