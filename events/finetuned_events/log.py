@@ -95,6 +95,7 @@ class EventLog(Generic[S]):
         self._upcasters = upcasters
         self._read_only = read_only
         self._seals: tuple[Seal, ...] = ()
+        self._rewriting = anyio.Lock()  # held by an archiving, which deletes what is replayed, or a replay
         self._ring = Ring(head)
         self._changed = asyncio.Event()
         self._closed = False
@@ -374,12 +375,18 @@ class EventLog(Generic[S]):
         return verify.Anchor(rows[0][0], rows[0][1]) if rows else verify.Anchor(0, bytes(32))
 
     async def verify(self, anchors: Iterable[verify.Anchor] = ()) -> verify.VerifyReport:
-        """Check the whole file: the hash chain, gaps, versions, SQLite's structure, and the given anchors."""
+        """Check the whole file: the hash chain, gaps, versions, SQLite's structure, and the given anchors.
+
+        The log may be appended to and archived meanwhile, by another process too.
+        """
         known = {anchor.seq: anchor.hash for anchor in anchors if anchor.seq}
         return await self._aside(lambda read: verify.verify(read, known))
 
     async def rebuild(self) -> rebuild.RebuildReport:
-        """Replay the log into shadow tables, compare them with the live ones, and swap in what differs."""
+        """Replay the log into shadow tables, compare them with the live ones, and swap in what differs.
+
+        It waits for an archiving that is under way, as that waits for this.
+        """
         self._check_writable()
 
         def swap(committer: Committer[S]) -> rebuild.RebuildReport:
@@ -388,9 +395,10 @@ class EventLog(Generic[S]):
                 committer.reload()
             return report
 
-        with closing(self._scratch()) as scratch:
-            await self._aside(scratch.catch_up)
-            return await self._exclusively(swap)
+        async with self._rewriting:
+            with closing(self._scratch()) as scratch:
+                await self._aside(scratch.catch_up)
+                return await self._exclusively(swap)
 
     async def differing(self) -> list[str]:
         """Return the projected tables that are not what a replay gives, and change nothing; for a log read only too."""
@@ -411,15 +419,20 @@ class EventLog(Generic[S]):
 
         The file, `archives/events-FIRST-LAST.jsonl.gz` beside the log unless `destination` says otherwise, is on disk
         and checked before the log is sealed in one transaction; only then the events are deleted, piece by piece
-        (`sweep` ends that after a kill). Raises ArchiveError, with the log as it was, for positions before the newest
-        seal or not before the head, for a state that can only be replayed, and if a replay of what is left would not
-        give the projections.
+        (`sweep` ends that after a kill). One is made at a time. Raises ArchiveError, with the log as it was, for
+        positions before the newest seal or not before the head, for a state that can only be replayed, and if a replay
+        of what is left would not give the projections.
         """
         self._check_writable()
         if isinstance(self._model, Replayed):
             raise ArchiveError(
                 "This log's state is replayed from all events at each start: archive none of them."
             )
+        async with self._rewriting:
+            return await self._archive(upto, destination)
+
+    async def _archive(self, upto: int, destination: Path | None) -> ArchiveFile:
+        await self._find_seals()  # who was cancelled while it was sealed does not know of it
         if not self.sealed < upto < self._head:
             raise ArchiveError(
                 f"Positions {self.sealed + 1} to {self._head - 1} can be archived up to, not {upto}: name one of them."

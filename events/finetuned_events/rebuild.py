@@ -175,11 +175,13 @@ class Scratch(Generic[S]):
     def seal(self, live: sqlite3.Connection, file: archive.ArchiveFile, again: Scratch[S]) -> None:
         """Seal `live` at the archive's head with the copies made here, in one transaction.
 
-        Before it is committed, `again`, which began with the copies, must give the live tables: else ArchiveError.
+        Before it is committed, `again`, which began with the copies, must give the live tables, and the archive must
+        follow on the newest seal: else ArchiveError.
         """
         with self._at_work():
             live.execute("BEGIN IMMEDIATE")
             try:
+                _require_following(live, file)
                 self._write_copies(live)
                 seals.insert(live, file)
                 again.confirm(live)
@@ -264,6 +266,16 @@ class Scratch(Generic[S]):
 
         tables = orjson.dumps(projection.tables).decode()
         live.execute(QUERIES["replace_projection"], (projection.name, projection.version, head, tables))
+
+
+def _require_following(live: sqlite3.Connection, file: archive.ArchiveFile) -> None:
+    newest = seals.newest(live)
+    sealed = newest.head.seq if newest else 0
+    if sealed != file.previous.seq:
+        raise ArchiveError(
+            f"Nothing was archived: the log was sealed at event {sealed} meanwhile, {file.path} follows on"
+            f" {file.previous.seq}. Give the command again."
+        )
 
 
 def _fill(source: sqlite3.Connection, table: str, target: sqlite3.Connection, name: str) -> None:

@@ -41,22 +41,39 @@ class VerifyReport:
 def verify(connection: sqlite3.Connection, anchors: Mapping[int, bytes]) -> VerifyReport:
     """Recompute the hash chain and check positions, versions, times, the kinds and SQLite's own structure.
 
+    The log may go on meanwhile: it is read in pages, and its end is looked at as it is at one moment.
+
     Where the beginning of the log was archived, the chain is followed from the newest seal on, and anchors before it
     are passed over: those are for the archives.
     Without an anchor from elsewhere, a chain that somebody computed anew from an edited row onwards is sound.
     """
-    seal = _seal(connection)
-    scan = _Scan(anchors, seal)
-    while rows := connection.execute(QUERIES["select_raw_events"], (scan.seq, _PAGE)).fetchall():
-        for row in rows:
-            scan.check(row)
-        if len(scan.problems) >= _MOST:
-            break
-    else:
-        scan.finish()
-        scan.problems += _structure(connection, scan.seq, seal[0])
+    scan = None
+    while scan is None:  # an archive that is made meanwhile takes the beginning away: start anew behind it
+        scan = _scanned(connection, anchors)
+    if not scan.is_enough:
+        checked = [str(line) for (line,) in connection.execute("PRAGMA integrity_check")]
+        scan.problems += [f"SQLite: {line}." for line in checked if line != "ok"]
 
     return VerifyReport(Anchor(scan.seq, scan.hash), scan.events, tuple(scan.problems[:_MOST]))
+
+
+def _scanned(connection: sqlite3.Connection, anchors: Mapping[int, bytes]) -> _Scan | None:
+    """Look through what is behind the newest seal; None if there is a newer one by now."""
+    seal = _seal(connection)
+    scan = _Scan(anchors, seal)
+    scan.read(connection)
+    connection.execute("BEGIN")  # or what is appended between two looks seems to be cut off
+    try:
+        if _seal(connection) != seal:
+            return None
+        scan.read(connection)
+        if not scan.is_enough:
+            scan.finish()
+            scan.problems += _structure(connection, scan.seq, seal[0])
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    return scan
 
 
 def _seal(connection: sqlite3.Connection) -> tuple[int, bytes, int]:
@@ -76,6 +93,19 @@ class _Scan:
         self._anchors = {seq: anchored for seq, anchored in anchors.items() if seq > self.seq}
         if anchors.get(self.seq, self.hash) != self.hash:
             self.problems.append(f"The seal at event {self.seq} does not have the hash that was anchored.")
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether there are so many problems that the rest is not looked at."""
+        return len(self.problems) >= _MOST
+
+    def read(self, connection: sqlite3.Connection) -> None:
+        """Check all pages up to the end."""
+        while not self.is_enough and (
+            rows := connection.execute(QUERIES["select_raw_events"], (self.seq, _PAGE)).fetchall()
+        ):
+            for row in rows:
+                self.check(row)
 
     def check(self, row: tuple[Any, ...]) -> None:
         *fields, data, stored = row
@@ -124,10 +154,8 @@ def _structure(connection: sqlite3.Connection, head: int, seal: int) -> list[str
     if used > head:
         problems.append(f"Events {head + 1} to {used} were cut off the end.")
 
-    problems += [
+    return problems + [
         f"Projection {name!r} is folded up to {position}, beyond the head."
         for name, _, position, _ in connection.execute(QUERIES["select_projections"])
         if position > head
     ]
-    checked = [str(line) for (line,) in connection.execute("PRAGMA integrity_check")]
-    return problems + [f"SQLite: {line}." for line in checked if line != "ok"]

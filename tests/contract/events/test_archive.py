@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import sqlite3
+import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,9 @@ from finetuned_events import (
     Replayed,
     Upcasters,
     archive,
+    codec,
     connection,
+    verify,
 )
 
 
@@ -40,6 +44,10 @@ def archived(path: Path) -> list[Event]:
 def rows_of(path: Path) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(path)) as raw:
         return raw.execute("SELECT seq, hash FROM events ORDER BY seq").fetchall()
+
+
+class Newer(CountsProjection):
+    version = 2
 
 
 async def test_the_archive_holds_what_the_log_held_and_the_log_goes_on(
@@ -90,9 +98,6 @@ async def test_archives_follow_on_each_other_and_a_new_projection_is_folded_from
         first, second = await log.archive(10), await log.archive(20)
         assert second.previous == first.head
 
-    class Newer(CountsProjection):
-        version = 2
-
     newer: dict[str, Any] = {"model": CountsModel(), "projections": [Newer()]}
     async with EventLog.open(path, **newer) as log:
         assert (await log.rebuild()).equal
@@ -109,9 +114,6 @@ async def test_without_its_archive_a_log_is_not_folded_anew_and_says_which_file_
     async with EventLog.open(path, **counts) as log:
         await fill(log)
         file = await log.archive(20, tmp_path / "elsewhere.gz")
-
-    class Newer(CountsProjection):
-        version = 2
 
     newer: dict[str, Any] = {"model": CountsModel(), "projections": [Newer()]}
     away = file.path.rename(tmp_path / "away.gz")
@@ -285,3 +287,119 @@ async def test_what_is_not_swept_yet_is_not_given_out(path: Path, counts: dict[s
         assert (await log.verify()).ok
         assert await log.sweep() == 1
     assert rows_of(path) == before
+
+
+async def test_two_that_archive_at_once_do_it_one_after_the_other(path: Path, counts: dict[str, Any]) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        first, second = await asyncio.gather(log.archive(10), log.archive(20))
+        assert second.previous == first.head
+        assert [seal.head.seq for seal in log.seals] == [10, 20]
+        assert (await log.verify()).ok
+    async with EventLog.open(path, model=CountsModel(), projections=[Newer()]) as log:  # out of the archives
+        assert await log.fetch("SELECT sum(count) FROM counts") == [(30,)]
+
+
+async def test_an_archive_that_does_not_follow_on_the_newest_seal_is_refused_and_the_log_is_as_it_was(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing() -> int:
+        return 0
+
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        monkeypatch.setattr(log, "sweep", nothing)
+        await log.archive(10)
+        seals, log._seals = log._seals, ()
+        monkeypatch.setattr(log, "_find_seals", nothing)
+        with pytest.raises(ArchiveError, match=r"sealed at event 10 meanwhile.*Give the command again"):
+            await log.archive(20)
+        monkeypatch.undo()
+        await log._find_seals()
+        assert log._seals == seals
+        assert (await log.archive(20)).previous.seq == 10
+        assert (await log.rebuild()).equal
+
+
+async def test_after_one_that_was_cancelled_when_it_was_sealed_already_the_next_follows_on_it(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        exclusively = log._exclusively
+
+        async def cancelled(run: Any) -> None:
+            await exclusively(run)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(log, "_exclusively", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await log.archive(10)
+        monkeypatch.undo()
+        assert (await log.archive(20)).previous.seq == 10
+        assert (await log.verify()).ok
+        assert len(rows_of(path)) == 10
+
+
+async def test_a_check_during_which_the_log_is_archived_finds_nothing_wrong(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, loop = verify._Scan.check, asyncio.get_running_loop()
+
+    def archived_meanwhile(self: Any, row: tuple[Any, ...]) -> None:
+        check(self, row)
+        if row[0] == 5:
+            asyncio.run_coroutine_threadsafe(log.archive(20), loop).result()
+
+    monkeypatch.setattr(verify, "_PAGE", 5)
+    monkeypatch.setattr(verify._Scan, "check", archived_meanwhile)
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        report = await log.verify()
+        assert log.sealed == 20
+    assert (report.problems, report.events, report.head.seq) == ((), 10, 30)
+
+
+async def test_a_check_at_whose_end_something_is_appended_finds_nothing_wrong(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, loop = verify._Scan.finish, asyncio.get_running_loop()
+
+    def appended_meanwhile(self: Any) -> None:
+        asyncio.run_coroutine_threadsafe(log.append([new("job/1")]), loop).result()
+        finish(self)
+
+    monkeypatch.setattr(verify._Scan, "finish", appended_meanwhile)
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        report = await log.verify()
+        assert log.head == 31
+    assert (report.problems, report.head.seq) == ((), 30)
+
+
+async def test_a_replay_that_began_before_an_archiving_folds_all_events(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages, begun, go_on = codec.pages, threading.Event(), threading.Event()
+
+    def slow(*args: Any, **kwargs: Any) -> Iterator[list[Event]]:
+        for page in pages(*args, **kwargs):
+            yield page
+            if not begun.is_set():
+                begun.set()
+                go_on.wait(30)
+
+    monkeypatch.setattr(codec, "_PAGE", 5)
+    monkeypatch.setattr(codec, "pages", slow)
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        rebuilding = asyncio.create_task(log.rebuild())
+        await asyncio.to_thread(begun.wait, 30)
+        archiving = asyncio.create_task(log.archive(20))
+        while not (archiving.done() or log._rewriting.statistics().tasks_waiting):  # noqa: ASYNC110 - no event for it
+            await asyncio.sleep(0)
+        go_on.set()
+        assert (await rebuilding).equal
+        assert (await archiving).events == 20
+        assert (await log.rebuild()).equal
+        assert await log.fetch("SELECT sum(count) FROM counts") == [(30,)]
