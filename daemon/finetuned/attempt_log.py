@@ -6,7 +6,6 @@ This is the supervisor's only way into the log; it implements :class:`finetuned.
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 import anyio.to_thread
 from pydantic import ValidationError
 
-from finetuned import attempt_reports
-from finetuned.attempts.liveness import beat_interval
+from finetuned import attempt_orders, attempt_reports
+from finetuned.attempt_orders import AttemptSettings
 from finetuned.attempts.ports import (
     Alert,
     Ending,
@@ -24,43 +23,25 @@ from finetuned.attempts.ports import (
     LiveAttempt,
     NoRoomError,
     SpecUnavailableError,
-    StopOrder,
-    Timeouts,
 )
 from finetuned.board import Board
-from finetuned.domain import attempt_decisions, facts, pauses
+from finetuned.domain import attempt_decisions, facts
 from finetuned.domain.attempt_decisions import Prospect
 from finetuned.domain.errors import FinetunedError
 from finetuned.domain.failures import RULES, Failure
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
-from finetuned.machine import devices
 from finetuned.secrets.store import SecretStore
 from finetuned.store import Log
 from finetuned_events import InvalidEventError, LogFullError, ProjectionError
-from finetuned_sdk import JobKind, Registry, checkpoints
+from finetuned_sdk import Registry, checkpoints
 from finetuned_sdk.bundle import RunnerIdentity, Spec
-from finetuned_sdk.context import CallbackSpec
 from finetuned_sdk.spool import DROPPABLE, BadLine
 from finetuned_sdk.spool import Fact as SpoolFact
 
 #: the log or the fold refused an event: the same again will be refused again
 UNRECORDABLE = (InvalidEventError, ProjectionError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptSettings:
-    """What the operator's configuration says about attempts. ``grace_s``: seconds between SIGTERM and SIGKILL.
-
-    ``output_files`` of ``output_file_bytes`` are kept of what an attempt prints.
-    """
-
-    allow_remote_code: bool
-    grace_s: float
-    output_file_bytes: int = 10_000_000
-    output_files: int = 7
-    interpreter: str = sys.executable
 
 
 _Attempt = tuple[str, int]  # job and number
@@ -98,7 +79,11 @@ class DaemonAttemptLog:
     async def live(self) -> list[LiveAttempt]:
         """The attempts whose end has not been proven."""
         world = await self._board.world()
-        return [_live(job, attempt) for job in world.live_jobs() if (attempt := job.live_attempt) is not None]
+        return [
+            attempt_orders.live(job, attempt)
+            for job in world.live_jobs()
+            if (attempt := job.live_attempt) is not None
+        ]
 
     async def known(self) -> dict[str, int]:
         """For each live job the number of its newest attempt, or -1."""
@@ -116,7 +101,7 @@ class DaemonAttemptLog:
             raise SpecUnavailableError(
                 f"The plugin of the job kind {found[0].kind!r} is not loaded; install or unblock it"
             )
-        return _spec(found[0], found[1], kind, self._settings, slots=len(world.slots))
+        return attempt_orders.spec(found[0], found[1], kind, self._settings, slots=len(world.slots))
 
     async def launched(self, job: str, attempt: int, runner: RunnerIdentity) -> None:
         """Record who runs the attempt."""
@@ -262,41 +247,6 @@ def newest_checkpoint(jobs_dir: Path, job: Job) -> tuple[Path, int] | None:
     return None if newest is None else (newest, checkpoints.step_of(newest))
 
 
-def _live(job: Job, attempt: Attempt) -> LiveAttempt:
-    return LiveAttempt(
-        job=job.id,
-        number=attempt.number,
-        purpose=attempt.purpose,
-        line=attempt.line,
-        stop=_stop_order(job, attempt),
-        checkpoints=attempt.checkpoint_requests,
-        timeouts=_timeouts(job),
-        spent_s=sum(each.wall_s for each in job.runs[:-1]),
-        limits=job.limits,
-    )
-
-
-def _timeouts(job: Job) -> Timeouts:
-    known = Timeouts.__dataclass_fields__
-    return Timeouts(**{name: each for name, each in job.timeouts.items() if name in known})  # type: ignore[arg-type]
-
-
-def _stop_order(job: Job, attempt: Attempt) -> StopOrder | None:
-    if job.state is JobState.CANCELLING:
-        return StopOrder(reason=job.cancel_reason or "cancelled")
-    if attempt.stopping is not None:
-        was_told = attempt.stopping["action"] != "request_stop"  # by SIGTERM: no more patience
-        return StopOrder(
-            reason=attempt.stopping["reason"],
-            checkpoint=True,
-            patience_s=0.0 if was_told else pauses.wait_of(job),
-            failure=attempt.stopping["failure"],
-        )
-    if job.state is JobState.PAUSING:
-        return StopOrder(reason=job.pause_reason or "paused", checkpoint=True, patience_s=job.pause_wait_s)
-    return None
-
-
 def _watched(attempt: int, what: Intervention | Alert) -> facts.AttemptIntervened | facts.AttemptAlert:
     if isinstance(what, Intervention):
         return facts.AttemptIntervened(
@@ -304,36 +254,4 @@ def _watched(attempt: int, what: Intervention | Alert) -> facts.AttemptIntervene
         )
     return facts.AttemptAlert(
         attempt=attempt, subject=what.subject, message=what.message, figures=dict(what.figures)
-    )
-
-
-def _spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, *, slots: int) -> Spec:
-    entry = kind.entry if attempt.purpose == "run" else kind.validator
-    if entry is None:
-        raise SpecUnavailableError(
-            f"The job kind {kind.name!r} has no validator any more; submit the job again"
-        )
-    return Spec(
-        job=job.id,
-        attempt=attempt.number,
-        purpose=attempt.purpose,
-        kind=job.kind,
-        entry=entry,
-        params={**job.params, **attempt.overrides},
-        params_model=f"{kind.params.__module__}:{kind.params.__qualname__}",
-        models=job.models,
-        datasets=job.datasets,
-        callbacks=tuple(CallbackSpec(**callback) for callback in job.callbacks),
-        resume_from=attempt.resume_from,
-        devices=tuple(attempt.devices),
-        allow_remote_code=settings.allow_remote_code,
-        metadata={"kind": job.kind, "name": job.name, "params": job.params, "retry_of": job.retry_of},
-        interpreter=settings.interpreter,
-        environment=devices.environment(attempt.devices, slots=slots),
-        secrets=job.secrets,
-        grace_s=settings.grace_s,
-        output_file_bytes=settings.output_file_bytes,
-        output_files=settings.output_files,
-        limits=job.limits,
-        heartbeat_s=beat_interval(_timeouts(job)),
     )

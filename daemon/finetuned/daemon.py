@@ -23,7 +23,8 @@ from finetuned import __version__, draining, followers, plugins, watchdog
 from finetuned.access.path_policy import PathPolicy
 from finetuned.api.app import Doors, build
 from finetuned.api.server import serve
-from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
+from finetuned.attempt_log import DaemonAttemptLog, read_secrets
+from finetuned.attempt_orders import AttemptSettings
 from finetuned.attempts.launcher import LocalExecutor, withheld_secrets
 from finetuned.attempts.supervision import Supervision
 from finetuned.board import Board

@@ -11,7 +11,8 @@ import pytest
 from tests.unit.domain.worlds import submission
 
 from finetuned import attempt_log
-from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog, read_secrets
+from finetuned.attempt_log import DaemonAttemptLog, read_secrets
+from finetuned.attempt_orders import AttemptSettings
 from finetuned.attempts.launcher import LocalExecutor
 from finetuned.attempts.ports import Ending, Intervention, NoRoomError, SpecUnavailableError, StopOrder
 from finetuned.attempts.supervision import Supervision

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tests.unit.domain.worlds import submission
 
-from finetuned.attempt_log import AttemptSettings, DaemonAttemptLog
+from finetuned.attempt_log import DaemonAttemptLog
+from finetuned.attempt_orders import AttemptSettings
 from finetuned.attempts.ports import Alert, Ending, NoRoomError
 from finetuned.board import Board
 from finetuned.domain import decisions
