@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.chaos.server import Server
+
 BLOCK = 1 << 16
 
 
@@ -29,6 +31,7 @@ class Disk:
 
     def __init__(self, place: Path, megabytes: int = 64) -> None:
         self.fills = 0
+        self.refused = 0
         self._place = place
         self._filler = place / ".filler"
         self._megabytes = megabytes
@@ -63,6 +66,11 @@ class Disk:
                     file.write(b"\0" * size)
                 except OSError:
                     size //= 2
+
+    def ask(self, server: Server) -> None:
+        """Ask for a job while there is no room, which is to be refused."""
+        status, answer = server.request("POST", "/v1/jobs", {"kind": "quick", "params": {"steps": 1}})
+        self.refused += status == 507 and answer["error"]["code"] == "disk_full"
 
     def free(self) -> None:
         """Give the room back."""

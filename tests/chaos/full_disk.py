@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 
 from tests.chaos.disk import Disk
 from tests.chaos.load import Request
-from tests.chaos.report import Figure, Row, none_of
+from tests.chaos.report import Figure, Row, all_of, none_of, some
 from tests.chaos.scenario import Scenario, Task
-from tests.chaos.world import World, details, figures
+from tests.chaos.server import until
+from tests.chaos.world import Event, World, details, figures
 
 FULL_S = (0.2, 1.5)  # how long it is full
 FREE_S = (0.5, 1.5)  # and how long it is not
+MET_S = 30.0  # the first time it stays full until an attempt has met it
 
 
 MEGABYTES = 128
@@ -27,21 +31,21 @@ def run(task: Task) -> Row:
         daemon = world.server.process
         assert daemon is not None
         world.watch(2)
-        with world.load(2, make=_writing_job):
-            for _ in range(task.amount):
+        with world.load(2, make=writing_job):
+            for fill in range(task.amount):
                 time.sleep(world.chance.uniform(*FREE_S))
+                if not fill:
+                    until(lambda: any(map(world.server.steps, world.history.submitted())), MET_S, "a step")
                 disk.fill()
+                disk.ask(world.server)
                 time.sleep(world.chance.uniform(*FULL_S))
+                if not fill:
+                    with suppress(TimeoutError):  # the figure tells of it
+                        until(lambda: met(world.server.events()), MET_S, "an attempt to meet the full disk")
                 disk.free()
         by_itself = daemon.poll() is None
         found = world.reckon()
         world.server.kill()
-    ends = [event["data"] for event in found.events if event["type"] == "job.failed"]
-    full = sum(
-        event["data"].get("failure") == "disk_full"
-        for event in found.events
-        if event["type"] == "attempt.ended"
-    )
     refused = sum(status == 507 for each in world.history.operations for status, _ in each.answers)
     row = Row(
         NAME,
@@ -49,16 +53,23 @@ def run(task: Task) -> Row:
     )
     row.figures = [
         none_of("manual steps", 0 if by_itself else 1),
-        Figure("requests refused for want of room", refused),
-        Figure("attempts that met the full disk, and were tried again", full),
-        none_of("jobs failed", ends),
+        Figure("requests of clients refused for want of room", refused),
+        all_of("jobs asked for on the full disk, and refused", disk.refused, disk.fills),
+        some("attempts that met the full disk, and were tried again", met(found.events)),
+        none_of("jobs failed", found.failed),
         *figures([found]),
     ]
-    row.details = [*details([found]), *(f"failed: {end['code']}: {end['message'][:300]}" for end in ends)]
+    row.details = [*found.failed, *details([found])]
     return row
 
 
-def _writing_job(chance: random.Random) -> Request:
+def met(events: Sequence[Event]) -> int:
+    """How many attempts ended of the full disk."""
+    ends = [event["data"] for event in events if event["type"] == "attempt.ended"]
+    return sum(end.get("failure") == "disk_full" for end in ends)
+
+
+def writing_job(chance: random.Random) -> Request:
     """A job that saves at each step, and so is likely to meet the full disk."""
     params = {
         "steps": chance.randint(5, 25),

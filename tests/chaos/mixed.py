@@ -12,14 +12,17 @@ from contextlib import ExitStack
 from tests.chaos import processes
 from tests.chaos.clock import Clock
 from tests.chaos.disk import Disk
+from tests.chaos.full_disk import met, writing_job
 from tests.chaos.load import Request, short_job
-from tests.chaos.report import Figure, Row, none_of
+from tests.chaos.report import Figure, Row, all_of, none_of, some
 from tests.chaos.scenario import Scenario, Task
 from tests.chaos.tiny import Tiny
-from tests.chaos.world import World, details, figures
+from tests.chaos.world import Reckoning, World, details, figures
 
 #: hours; keys of repeated requests are kept for a day of wall clock, so that two steps together stay below one
 CLOCK_H = (-11, 11)
+WRITING, REAL = 0.2, 0.1  # shares of the jobs
+LONG_S = 120  # in so long a time some attempt meets one of the full disks
 
 
 class Trouble:
@@ -81,6 +84,7 @@ class Trouble:
         if self._disk is None:
             return False
         self._disk.fill()
+        self._disk.ask(self._world.server)
         time.sleep(self._chance.uniform(0.1, 1))
         self._disk.free()
         return True
@@ -133,19 +137,36 @@ def run(task: Task) -> Row:
     timed = [
         data for data in watched if data["failure"] is not None
     ]  # without one it is a cancellation's kill
+    unspent = [each for each in found.failed if " failed: gave_up: " not in each]  # trainers are killed here
     row = Row(NAME, f"everything at once for {task.amount} s: " + _listed(trouble.done))
     row.figures = [
         Figure("cuts of clients", sum(each.cuts for each in world.watchers)),
         none_of("time-outs that the clock's steps set off", timed),
+        *_of_disk(task, disk, found),
+        none_of("jobs failed that had tries left", unspent),
         *figures([found]),
     ]
-    row.details = [*notes, *map(str, timed), *details([found])]
+    row.details = [*notes, *map(str, timed), *unspent, *details([found])]
     return row
 
 
+def _of_disk(task: Task, disk: Disk | None, found: Reckoning) -> list[Figure]:
+    """That the disk was found full, if it was filled."""
+    if disk is None or not disk.fills:
+        return []
+    what, count = "attempts that met the full disk, and were tried again", met(found.events)
+    return [
+        all_of("jobs asked for on the full disk, and refused", disk.refused, disk.fills),
+        some(what, count) if task.amount >= LONG_S else Figure(what, count),
+    ]
+
+
 def _job(chance: random.Random, tiny: Tiny) -> Request:
-    """A real training now and then."""
-    if chance.random() < 0.1:
+    """A real training now and then, and now and then a job that saves at each step."""
+    what = chance.random()
+    if what < WRITING:
+        return writing_job(chance)
+    if what > 1 - REAL:
         return "sft", tiny.params(max_steps=8, save_steps=2, dataloader_num_workers=chance.randint(0, 1)), {}
     return short_job(chance)
 

@@ -38,6 +38,11 @@ def all_of(what: str, count: int, total: int) -> Figure:
     return Figure(f"of {total:,} {what}", count, count == total > 0)
 
 
+def some(what: str, count: int) -> Figure:
+    """A figure that must not be zero."""
+    return Figure(what, count, count > 0)
+
+
 def below(what: str, value: float, limit: float) -> Figure:
     """A figure that has to stay below a limit."""
     return Figure(what, round(value, 3), value < limit)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 READY_S = 60.0  # generous: the machine is busy on purpose
 #: little patience, and only the disk's last mebibytes kept free: its whole is small
 SETTINGS = "cancel_grace_s = 1\nmin_free_disk_bytes = 4194304\n"
-SETTLED = frozenset({"succeeded", "failed", "cancelled", "paused"})
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class DaemonDiedError(Exception):
@@ -128,12 +128,15 @@ class Server(Daemon):
                 return found
 
     def settle(self, seconds: float) -> list[dict[str, Any]]:
-        """Wait until every job has ended or is paused; those that did not within the time."""
+        """Resume what is paused, and wait until every job has ended; those that did not within the time."""
         deadline = time.monotonic() + seconds
         while True:
-            restless = [job for job in self.jobs() if job["state"] not in SETTLED]
+            restless = [job for job in self.jobs() if job["state"] not in ENDED]
             if not restless or time.monotonic() > deadline:
                 return restless
+            for job in restless:
+                if job["state"] == "paused":  # what cannot be resumed stays, and is told of
+                    self.request("POST", f"/v1/jobs/{job['id']}/resume", {})
             time.sleep(0.2)
 
     def of_attempts(self) -> list[int]:

@@ -15,13 +15,18 @@ from typing import Any
 import pytest
 from tests.chaos import run
 from tests.chaos.clock import Clock
+from tests.chaos.full_disk import met
 from tests.chaos.history import FAILED, OK, History, Operation
 from tests.chaos.processes import TwinWatch, marked
-from tests.chaos.report import Row, Table, all_of, below, none_of
+from tests.chaos.report import Row, Table, all_of, below, none_of, some
 from tests.chaos.scenario import Scenario
-from tests.chaos.trainer_kills import half_made
+from tests.chaos.server import Server
+from tests.chaos.survivors import died, figures_of, lived_over
+from tests.chaos.trainer_kills import half_made, newest_whole, wrongly_resumed
 from tests.chaos.watcher import Body, Watcher, compare
 from tests.chaos.world import overlapping
+
+from finetuned_sdk import manifest
 
 
 def event(seq: int, kind: str, stream: str = "job/job-a", **data: Any) -> dict[str, Any]:
@@ -143,6 +148,88 @@ def test_a_checkpoint_counts_as_half_made_until_its_manifest_is_there(tmp_path: 
     assert half_made(tmp_path, "checkpoint-1") == "between its move and its manifest"
     (moved / "manifest.json").touch()
     assert half_made(tmp_path, "checkpoint-1") is None
+
+
+def whole(attempts: Path, number: int, step: int) -> Path:
+    path = attempts / str(number) / "checkpoints" / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "weights").write_bytes(b"0" * step)
+    manifest.seal(path)
+    return path
+
+
+def test_a_trainer_that_goes_on_from_any_but_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+    assert newest_whole(tmp_path) is None
+    older, newest, damaged = whole(tmp_path, 1, 9), whole(tmp_path, 2, 10), whole(tmp_path, 2, 11)
+    (damaged / "weights").write_bytes(b"1" * 11)
+    (tmp_path / "2" / "checkpoints" / "checkpoint-12").mkdir()
+    assert newest_whole(tmp_path) == newest
+    assert wrongly_resumed(str(newest), newest) is None
+    for other in (str(older), str(damaged), None):
+        assert wrongly_resumed(other, newest)
+    assert wrongly_resumed(None, None)
+    (newest / "weights").unlink()
+    assert wrongly_resumed(str(newest), newest)
+
+
+def attempts_over_a_restart(outcome: str, **params: Any) -> list[dict[str, Any]]:
+    """A job's attempt that tells of a step before and after its daemon starts anew, and then ends."""
+    return [
+        event(1, "job.submitted", params=params),
+        event(2, "daemon.started", "daemon"),
+        event(3, "attempt.started", attempt=1),
+        event(4, "job.progress", current_step=1),
+        event(5, "daemon.started", "daemon"),
+        event(6, "job.progress", current_step=2),
+        event(7, "attempt.ended", attempt=1, outcome=outcome, cause="it is gone"),
+    ]
+
+
+def test_an_attempt_lives_over_a_kill_only_if_it_tells_of_a_step_afterwards_and_does_not_die() -> None:
+    log = attempts_over_a_restart("cancelled")
+    assert lived_over(log) == 1
+    assert lived_over([each for each in log if each["seq"] != 6]) == 0
+    assert lived_over([each for each in log if each["seq"] != 5]) == 0
+    assert lived_over(attempts_over_a_restart("lost")) == 0
+    assert not figures_of([[]])[0].holds
+
+
+@pytest.mark.parametrize("outcome", ["lost", "crashed"])
+def test_a_healthy_attempt_that_dies_is_found_and_one_that_was_told_to_crash_is_none(outcome: str) -> None:
+    assert died(attempts_over_a_restart(outcome))
+    assert not died(attempts_over_a_restart(outcome, crash_at=2))
+    assert not died(attempts_over_a_restart("cancelled"))
+    never_up = [each for each in attempts_over_a_restart(outcome) if each["type"] != "attempt.started"]
+    assert not died(never_up)
+
+
+class Paused(Server):
+    """A server whose one job is paused, and goes on or does not when it is asked to."""
+
+    def __init__(self, *, obeys: bool) -> None:
+        super().__init__(environment={})
+        self._state, self._obeys = "paused", obeys
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return [{"id": "job-a", "state": self._state, "wait_reason": None}]
+
+    def request(self, method: str, path: str, body: object = None, timeout: float = 60) -> tuple[int, Any]:
+        assert (method, path, body, timeout) == ("POST", "/v1/jobs/job-a/resume", {}, 60)
+        self._state = "succeeded" if self._obeys else "paused"
+        return 200, {}
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_a_paused_job_that_does_not_go_on_when_it_is_resumed_is_found(obeys: bool) -> None:
+    with Paused(obeys=obeys) as server:
+        assert bool(server.settle(0.5)) != obeys
+
+
+def test_attempts_that_met_a_full_disk_are_counted_and_none_does_not_hold() -> None:
+    ended = event(1, "attempt.ended", attempt=1, outcome="crashed", failure="disk_full")
+    assert met([ended, event(2, "attempt.ended", attempt=2, outcome="crashed", failure="crash")]) == 1
+    assert not some("attempts", met([])).holds
+    assert some("attempts", met([ended])).holds
 
 
 def test_a_stepped_clock_moves_the_wall_clock_and_no_other(tmp_path: Path) -> None:

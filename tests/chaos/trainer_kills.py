@@ -23,10 +23,10 @@ from tests.chaos.world import World, details, figures
 from finetuned_sdk import manifest
 from finetuned_sdk.errors import JobError
 
-KILLS_OF_A_JOB = (
-    2,
-    4,
-)  # of few kills in all, of many: the backoff doubles with each, but other jobs run meanwhile
+#: of few kills in all, of many: the backoff doubles with each, but other jobs run meanwhile; and each job costs a
+#: validation and a last run beside those that are killed
+KILLS_OF_A_JOB = (2, 6)
+STEPS = 40  # a save each: enough for the checkpoints that are let through before all kills of a job
 MANY = 20
 SAVE_S = 0.08  # a checkpoint of the tiny model takes about so long; where in it the kill falls is chance
 LATE = 0.4  # the share that is to be killed between a checkpoint's move and its manifest
@@ -48,7 +48,7 @@ class Killer:
         self._wanted = kills
         self._of_a_job = of_a_job
         self._tried: dict[str, int] = {}  # attempts of each job that were, or are being, killed
-        self._killed: dict[str, set[int]] = {}
+        self._killed: dict[str, dict[int, Path | None]] = {}  # by attempt: what the next one is to go on from
         self._starting: dict[str, Event] = {}
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -58,8 +58,9 @@ class Killer:
         job, data = event["stream"].removeprefix("job/"), event["data"]
         if event["type"] == "attempt.starting":
             self._starting[job] = data
-            if data["attempt"] - 1 in self._killed.get(job, ()):
-                self._look_at(job, data)
+            before = data["attempt"] - 1
+            if before in (killed := self._killed.get(job, {})):
+                self._look_at(job, data, killed[before])
         elif event["type"] == "attempt.started" and self._may_kill(job):
             args = (job, data["attempt"], data["hello"]["pid"], self._world.fork())
             thread = threading.Thread(target=self._kill, args=args)
@@ -81,16 +82,13 @@ class Killer:
         self._tried[job] = tried + 1
         return True
 
-    def _look_at(self, job: str, data: Event) -> None:
-        """Whether the attempt after a kill goes on from a checkpoint of which every byte holds."""
-        try:
-            manifest.verify(Path(data["resume_from"] or "nothing"))
-        except JobError as error:
-            self.problems.append(
-                f"{job}: attempt {data['attempt']} goes on from {data['resume_from']}: {error}"
-            )
-        else:
+    def _look_at(self, job: str, data: Event, wanted: Path | None) -> None:
+        """Whether the attempt after a kill goes on from the newest checkpoint of which every byte held then."""
+        wrong = wrongly_resumed(data["resume_from"], wanted)
+        if wrong is None:
             self.resumed += 1
+        else:
+            self.problems.append(f"{job}: attempt {data['attempt']} {wrong}")
 
     def _kill(self, job: str, attempt: int, pid: int, chance: random.Random) -> None:
         bundle = self._world.server.jobs_dir / job / "attempts" / str(attempt)
@@ -110,9 +108,7 @@ class Killer:
                             continue
                         late -= 1
                         pause_s = 0.0 if path.parent == home else chance.uniform(0, SAVE_S)
-                        if self._stop_within(bundle, path.name, pid, pause_s):
-                            with self._lock:
-                                self._killed.setdefault(job, set()).add(attempt)
+                        if self._stop_within(job, attempt, path.name, pid, pause_s):
                             return
         except OSError as error:
             self.problems.append(f"{job}: attempt {attempt}: {error}")
@@ -120,17 +116,19 @@ class Killer:
             f"{job}: attempt {attempt} ended before it was caught in the middle of a checkpoint"
         )
 
-    def _stop_within(self, bundle: Path, name: str, pid: int, pause_s: float) -> bool:
+    def _stop_within(self, job: str, attempt: int, name: str, pid: int, pause_s: float) -> bool:
         """Stop the trainer somewhere in its checkpoint; kill it if that is half made, else let it go on."""
+        attempts = self._world.server.jobs_dir / job / "attempts"
         time.sleep(pause_s)
         processes.kill(pid, signal.SIGSTOP)
         until(lambda: processes.state(pid) in {"T", "Z", ""}, STOPPED_S, f"process {pid} to stop")
-        found = half_made(bundle, name)
+        found = half_made(attempts / str(attempt), name)
         if found is None:
             processes.kill(pid, signal.SIGCONT)
             return False
         with self._lock:
             self.kills[found] += 1
+            self._killed.setdefault(job, {})[attempt] = newest_whole(attempts)
         processes.kill(pid)
         return True
 
@@ -145,6 +143,35 @@ def half_made(bundle: Path, name: str) -> str | None:
     return None
 
 
+def newest_whole(attempts: Path) -> Path | None:
+    """The checkpoint of the highest step, over a job's attempts, of which every byte holds; ``None`` without one."""
+    found = [
+        path
+        for path in attempts.glob("*/checkpoints/checkpoint-*")
+        if path.name.partition("-")[2].isdecimal()
+    ]
+    for path in sorted(found, key=lambda each: int(each.name.partition("-")[2]), reverse=True):
+        try:
+            manifest.verify(path)
+        except JobError:
+            continue
+        return path
+    return None
+
+
+def wrongly_resumed(resume_from: str | None, wanted: Path | None) -> str | None:
+    """What is wrong with where an attempt goes on, if the newest whole checkpoint at the kill was ``wanted``."""
+    if wanted is None:
+        return "follows a kill before which nothing was saved whole"
+    if resume_from is None or Path(resume_from) != wanted:
+        return f"goes on from {resume_from}, the newest whole checkpoint at the kill was {wanted}"
+    try:
+        manifest.verify(wanted)
+    except JobError as error:
+        return f"goes on from {wanted}: {error}"
+    return None
+
+
 def run(task: Task) -> Row:
     """Kill as many trainers as the task says, each in the middle of a checkpoint."""
     tiny = Tiny(task.scratch)
@@ -152,7 +179,7 @@ def run(task: Task) -> Row:
     count = -(-task.amount // of_a_job)
     with World(task, slots=CORES) as world:
         server = world.server.start()
-        request = {"kind": "sft", "params": tiny.params(), "max_attempts": of_a_job + 4}
+        request = {"kind": "sft", "params": tiny.params(max_steps=STEPS), "max_attempts": of_a_job + 4}
         straight = str(server.ok("POST", "/v1/jobs", {**request, "priority": 10})["id"])
         jobs = [str(server.ok("POST", "/v1/jobs", request)["id"]) for _ in range(count)]
         killer, last = Killer(world, straight, task.amount, of_a_job=of_a_job), 0
@@ -174,7 +201,7 @@ def run(task: Task) -> Row:
     row.figures = [
         *(Figure(f"killed {where}", number) for where, number in sorted(killer.kills.items())),
         Figure("kills wanted", task.amount, kills == task.amount),
-        all_of("kills after which a complete checkpoint was resumed from", killer.resumed, kills),
+        all_of("kills after which the newest whole checkpoint was resumed from", killer.resumed, kills),
         all_of("jobs whose final weights equal the straight run's, bit by bit", len(equal), count),
         none_of("problems", killer.problems),
         *figures([found]),

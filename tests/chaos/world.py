@@ -87,6 +87,11 @@ class World:
         found.missed, found.repeated, found.different, seen = compare(self.watchers, events, head)
         found.details += seen
         found.watchers = len(self.watchers)
+        found.failed = [
+            f"{event['stream']} failed: {event['data']['code']}: {event['data']['message'][:300]}"
+            for event in events
+            if event["type"] == "job.failed"
+        ]
         found.gaps = len(events[-1:]) and events[-1]["seq"] - len(events)
         found.overlaps = overlapping(events)
         found.history, wrong = self.history.figures(events)
@@ -113,6 +118,7 @@ class Reckoning:
     drift: list[str] = field(default_factory=list)
     unsound: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)  # whether that is wrong is for the scenario to say
     history: list[Figure] = field(default_factory=list)
     watchers: int = 0
     missed: int = 0
