@@ -55,6 +55,6 @@ async def backup(call: Call, body: BackupRequest) -> wire.BackupReport:
 
 async def archive(call: Call, body: ArchiveRequest) -> wire.ArchiveReport:
     """Move the beginning of the log, up to what live jobs need, into a compressed file."""
-    upto = await call.queries.position(body.upto)
+    upto = await call.queries.position(body.upto, param="upto")
     done = await call.commands.archives.archive(upto, None if body.path is None else Path(body.path))
     return {**views.archive(done.file), "held_back_by": done.held_back_by}

@@ -81,7 +81,7 @@ def rebuild(*, state_dir: Path | None, as_json: bool) -> None:
     "--upto",
     required=True,
     metavar="SEQ|TIME|AGE",
-    help="The last event to archive: a position, an RFC 3339 time, or an age such as 90d or 12h.",
+    help="The last event to archive: a position, an RFC 3339 time, or an age such as 90d, 12h, 30min or 10s.",
 )
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @json_option(shape=ArchiveReport)
@@ -122,15 +122,25 @@ def backup(*, path: Path, state_dir: Path | None, as_json: bool) -> None:
         console.say(f"{report['path']}: {units.size(report['bytes'])}, up to event {report['head']['seq']}.")
 
 
-AGE = re.compile(r"([0-9]{1,5})([dh])")
+AGE = re.compile(r"([0-9]{1,5})(d|h|min|s)")
+LENGTHS = {
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "min": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+}
 
 
 def _moment(upto: str) -> str:
-    """An age as the time that it means; what else there is goes to the daemon as it stands."""
-    if (age := AGE.fullmatch(upto)) is None:
-        return upto
-    length = timedelta(days=int(age[1])) if age[2] == "d" else timedelta(hours=int(age[1]))
-    return (datetime.now(UTC) - length).isoformat()
+    """An age as the time that it means; a position or a time goes to the daemon as it stands."""
+    if age := AGE.fullmatch(upto):
+        return (datetime.now(UTC) - int(age[1]) * LENGTHS[age[2]]).isoformat()
+    if not re.match(r"[0-9]+$|[0-9]{4}-", upto):
+        raise click.BadParameter(
+            f"{upto[:40]!r} is no position, no time such as 2026-01-31T12:00:00Z, and no age such as 90d, 12h, 30min or 10s",
+            param_hint="--upto",
+        )
+    return upto
 
 
 async def _archives(daemon: Client) -> list[Archive]:

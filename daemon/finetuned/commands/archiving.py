@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import anyio
 
 from finetuned.board import Board
 from finetuned.domain.errors import InvalidRequestError, Rejected
@@ -43,27 +45,38 @@ class Archived:
 
 @dataclass(slots=True)
 class ArchiveCommands:
-    """Seals the log behind events that nothing alive needs."""
+    """Seals the log behind events that nothing alive needs, one archive at a time.
+
+    ``check_room`` raises ``StorageFullError``: an archive takes room, and gives none back.
+    """
 
     log: Log
     board: Board
+    check_room: Callable[[], Awaitable[None]]
+    _one: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
     async def archive(self, upto: int, destination: Path | None = None) -> Archived:
         """Archive the events up to ``upto``, or up to the first of a job that has not ended, if that comes before.
 
-        Raises ``Rejected`` if that leaves nothing, ``InvalidRequestError`` if the file cannot be written.
+        Raises ``Rejected`` if that leaves nothing, ``StorageFullError`` if there is too little room to begin,
+        ``InvalidRequestError`` if the file cannot be written.
         """
         if destination is not None and not destination.is_absolute():
             raise InvalidRequestError(
                 f"path must be absolute (the daemon's directory is not yours); got {str(destination)!r}.",
                 param="path",
             )
+        async with self._one:
+            return await self._archive(upto, destination)
+
+    async def _archive(self, upto: int, destination: Path | None) -> Archived:
         limit, reason = await self._limit(upto)
         if limit <= self.log.sealed:
             why = f": {reason}" if reason else f"; events up to {self.log.sealed} are archived already"
             raise Rejected(
                 "nothing_to_archive", f"Nothing can be archived{why}. Name a later position, or wait."
             )
+        await self.check_room()
         try:
             file = await self.log.archive(limit, destination)
         except ArchiveError as error:

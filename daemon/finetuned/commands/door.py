@@ -70,7 +70,7 @@ class Commands:
         self.templates = TemplateCommands(self.appending, self.registry, self.paths)
         self.pauses = PauseCommands(self.appending, self.queries)
         self.drain = Drain(self.appending.log, self.appending.board)
-        self.archives = ArchiveCommands(self.appending.log, self.appending.board)
+        self.archives = ArchiveCommands(self.appending.log, self.appending.board, self.check_room)
 
     async def submit(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None

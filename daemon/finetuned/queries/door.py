@@ -81,9 +81,9 @@ class Queries:
         self.reading = Reading(self.log, self.jobs_dir)
         self.past = Past(self.log)
 
-    async def position(self, at: str) -> int:
+    async def position(self, at: str, *, param: str = "at") -> int:
         """The position of a moment: a position itself, or an RFC 3339 time. Raises ``InvalidRequestError``."""
-        return await moments.position(self.log, at)
+        return await moments.position(self.log, at, param=param)
 
     @property
     def datasets(self) -> DatasetQueries:

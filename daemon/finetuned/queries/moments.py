@@ -10,16 +10,16 @@ from finetuned.store import Log, queries
 LARGEST_SEQ = 2**63 - 1
 
 
-async def position(log: Log, at: str) -> int:
+async def position(log: Log, at: str, *, param: str = "at") -> int:
     """The position of the newest event up to a moment: a position itself, or an RFC 3339 time.
 
-    Raises ``InvalidRequestError`` for what is neither, ``ArchivedError`` for one before the log's newest seal.
+    ``param`` is what the request calls it. Raises ``InvalidRequestError`` for what is neither, ``ArchivedError`` for one before the log's newest seal.
     """
     if at.isascii() and at.isdigit() and len(at) <= 19 and int(at) <= LARGEST_SEQ:
         found = min(int(at), log.head)
         is_archived = found < log.sealed
     else:
-        moment = microseconds(at)
+        moment = microseconds(at, param=param)
         is_archived = bool(log.seals) and moment < log.seals[-1].at
         rows = await log.fetch(queries()["select_position"], (moment,))
         found = int(rows[0][0])
@@ -27,12 +27,12 @@ async def position(log: Log, at: str) -> int:
         raise ArchivedError(
             f"What was before event {log.sealed} is in an archive ({log.seals[-1].file.name}); ask for {log.sealed} or a"
             " later one.",
-            param="at",
+            param=param,
         )
     return found
 
 
-def microseconds(at: str) -> int:
+def microseconds(at: str, *, param: str = "at") -> int:
     """An RFC 3339 time as microseconds since the epoch. Raises ``InvalidRequestError``."""
     try:
         # A plus that was not encoded arrives as a space.
@@ -42,8 +42,8 @@ def microseconds(at: str) -> int:
         moment, whole = None, 0
     if moment is None or moment.tzinfo is None:
         raise InvalidRequestError(
-            "at must be a position of the log (a whole number) or a time with its offset, such as"
+            f"{param} must be a position of the log (a whole number) or a time with its offset, such as"
             f" 2026-01-31T12:00:00Z; got {at[:40]!r}.",
-            param="at",
+            param=param,
         )
     return min(max(whole, 0), LARGEST_SEQ)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 from tests.acceptance.api.test_event_stream import stream
@@ -14,6 +15,7 @@ from tests.acceptance.api.test_time_travel import get, submit
 from finetuned.cli import offline
 from finetuned.commands.archiving import FOLLOWED
 from finetuned.domain import facts
+from finetuned.domain.errors import Rejected
 from finetuned.followers import DatasetRemover, FileRemover
 from finetuned_events import EventLog
 
@@ -199,6 +201,46 @@ async def test_an_archive_that_cannot_be_written_is_refused_and_nothing_is_lost(
     assert (response.status, error["code"], house.log.sealed) == (400, "archive_failed", 0)
     response = await client.post("/v1/log/archive", json={"upto": "3", "path": "relative.gz"})
     assert response.status == 400
+
+
+async def test_an_archive_is_refused_before_anything_is_written_while_there_is_too_little_room(
+    house: Any, client: Any, state_dir: Path
+) -> None:
+    await ended_job(house)
+    await seen_by_followers(house)
+    house.disk_is_full = True
+    response = await client.post("/v1/log/archive", json={"upto": "3"})
+    assert (response.status, (await response.json())["error"]["code"]) == (507, "disk_full")
+    assert not await anyio.Path(state_dir / "archives").exists()
+    house.disk_is_full = False
+    assert (await archived(house, client, 3))["last"] == 3
+
+
+async def test_what_is_no_moment_is_refused_by_the_name_that_the_request_has_for_it(client: Any) -> None:
+    response = await client.post("/v1/log/archive", json={"upto": "soon"})
+    error = (await response.json())["error"]
+    assert (response.status, error["code"], error["param"]) == (400, "invalid_request", "upto")
+    assert error["message"].startswith("upto must be a position of the log")
+
+
+async def test_of_two_that_archive_at_once_the_later_finds_what_the_earlier_left(
+    house: Any, client: Any
+) -> None:
+    await ended_job(house)
+    await seen_by_followers(house)
+    outcomes: list[object] = []
+
+    async def archive(upto: int) -> None:
+        try:
+            outcomes.append((await house.commands.archives.archive(upto)).file.events)
+        except Rejected as refused:
+            outcomes.append(refused.stable_code)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(archive, 5)
+        group.start_soon(archive, 3)
+    assert outcomes in ([5, "nothing_to_archive"], [3, 2])
+    assert (await (await client.post("/v1/log/verify")).json())["ok"]
 
 
 @pytest.mark.parametrize("whose", ["ours", "another's", "damaged"])

@@ -14,6 +14,8 @@ import pytest
 from tests.acceptance.daemon.process import Daemon, eventually, running
 from tests.unit.docs import pages
 
+from finetuned_events import archive
+
 PAGE = pages.DOCS / "how-to" / "back-up-and-restore.md"
 BACK_UP, CHECK, RESTORE = pages.blocks(PAGE, "sh")
 
@@ -70,19 +72,24 @@ def test_on_an_empty_machine_results_come_back_and_a_job_that_ran_goes_on(
 ) -> None:
     ended = daemon.submit(steps=2, register_as="kept")
     daemon.wait_for(ended)
-    live = daemon.submit(steps=120, step_seconds=0.1, checkpoint_every=5)  # longer than a busy machine backs up
+    archived = Path(daemon.ok("POST", "/v1/log/archive", {"upto": "5"})["path"])
+    live = daemon.submit(
+        steps=120, step_seconds=0.1, checkpoint_every=5
+    )  # longer than a busy machine backs up
     eventually(lambda: daemon.job(live)["checkpoints"], what="a checkpoint")
     do(BACK_UP, daemon, backup)
     daemon.kill()
     for pid in daemon.attempt_processes():
         os.kill(pid, signal.SIGKILL)
-    for name in ("jobs", "datasets"):
+    for name in ("jobs", "datasets", "archives"):
         shutil.rmtree(daemon.state / name)
 
     do(RESTORE, daemon, backup)
     daemon.start()
     (model,) = daemon.ok("GET", "/v1/models")["data"]
     assert Path(model["path"], "weights.bin").is_file()
+    assert [each["path"] for each in daemon.ok("GET", "/v1/log")["archives"]] == [str(archived)]
+    assert archive.check(archived).head.seq == 5
     job = daemon.wait_for(live, timeout=60)
     assert job["state"] == "succeeded"
     assert [each["outcome"] for each in job["attempts"]][1:] == ["lost", "succeeded"]

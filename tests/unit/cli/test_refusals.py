@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
-from finetuned.cli import metrics, offline, results, service
+from finetuned.cli import log, metrics, offline, results, service
 from finetuned.demo import walk
 from finetuned.domain.errors import FinetunedError
 from finetuned.service import releases
@@ -84,3 +85,24 @@ def test_a_service_in_use_is_neither_installed_again_nor_removed(
     code, exit_code, message = refused(lambda: uninstall(purge=False, **asked))
     assert (code, exit_code) == ("jobs_running", 4)
     assert "finetune stop-workers" in message
+
+
+@pytest.mark.parametrize("upto", ["90", "2026-01-31", "2026-01-31T12:00:00Z"])
+def test_a_position_and_a_time_go_to_the_daemon_as_they_stand(upto: str) -> None:
+    assert log._moment(upto) == upto
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"), [("0s", 0), ("90s", 90), ("30min", 1800), ("12h", 43_200), ("2d", 172_800)]
+)
+def test_an_age_is_the_time_that_it_means(age: str, seconds: int) -> None:
+    before = datetime.now(UTC)
+    meant = datetime.fromisoformat(log._moment(age)) + timedelta(seconds=seconds)
+    assert before <= meant <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("upto", ["soon", "3w", "5m", "-1", ""])
+def test_what_is_no_moment_of_the_log_is_refused_with_all_that_are(upto: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"no age such as 90d, 12h, 30min or 10s") as told:
+        log._moment(upto)
+    assert told.value.param_hint == "--upto"
