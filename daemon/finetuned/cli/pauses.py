@@ -30,7 +30,8 @@ SAVED = ("checkpoint.saved", "job.queued", "job.paused", *ENDS)
     "wait_s",
     callback=seconds,
     metavar="DURATION",
-    help="How long its checkpoint is waited for, before it is stopped without one. Default: as the job has it, 30 s.",
+    help="How long its checkpoint is waited for, before it is stopped without one; for a job that pauses already, only"
+    " less. Default: as the job has it, 30 s.",
 )
 @click.option("--reason", help="Why; it is kept in the log.")
 @click.option("--detach", is_flag=True, help="Do not stay until it is paused.")

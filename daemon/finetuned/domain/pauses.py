@@ -21,13 +21,19 @@ _HAS_PROCESS: Final = frozenset({JobState.STARTING, JobState.RUNNING})
 def pause(
     world: World, job_id: str, *, actor: str, reason: str | None = None, wait_s: float | None = None
 ) -> Events:
-    """Ask a job to save a checkpoint and leave its devices. Asking twice changes nothing.
+    """Ask a job to save a checkpoint and leave its devices. Asking twice changes nothing, asking for less ``wait_s`` does.
 
+    More is not given to one that pauses already: who asks again and again would have it hold its devices for ever.
     Rejected for a job that has ended, is being cancelled, or whose data are still being checked.
     """
     job = world.job(job_id)
-    if job.state is JobState.PAUSED or (job.state is JobState.PAUSING and job.pause_then == "paused"):
+    if job.state is JobState.PAUSED:
         return []
+    if job.state is JobState.PAUSING and job.pause_then == "paused":
+        if wait_s is None or wait_s >= job.pause_wait_s:
+            return []
+        sooner = facts.JobPauseRequested(reason=reason or job.pause_reason, wait_s=wait_s)
+        return [job_event(job_id, sooner, actor=actor)]
     _require_pausable(job)
     wanted = facts.JobPauseRequested(reason=reason, wait_s=wait_of(job) if wait_s is None else wait_s)
     events = [job_event(job_id, wanted, actor=actor)]

@@ -58,6 +58,17 @@ def test_pausing_twice_is_pausing_once() -> None:
     assert pauses.pause(scene.world, "job-1", actor="uid:2") == []
 
 
+def test_who_pauses_again_can_have_less_patience_and_not_more() -> None:
+    scene = running()
+    scene.fold(pauses.pause(scene.world, "job-1", actor="uid:1", reason="lunch", wait_s=300))
+    for patience_s in (None, 300, 600):
+        assert pauses.pause(scene.world, "job-1", actor="uid:2", wait_s=patience_s) == []
+    scene.fold(pauses.pause(scene.world, "job-1", actor="uid:2", wait_s=10))
+    assert (job(scene).pause_wait_s, job(scene).pause_reason, scene.state()) == (10, "lunch", "pausing")
+    assert job(scene).pause_then == "paused"
+    assert pauses.pause(scene.world, "job-1", actor="uid:2", wait_s=10) == []
+
+
 def test_the_steps_that_a_pause_costs_are_told() -> None:
     scene = running()
     scene.report("job-1", facts.JobProgress({"current_step": 17}))
