@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,7 @@ from finetuned_sdk.manifest import manifest_path
 LOG: Final = "events.sqlite"
 CONFIGURATION: Final = "config.toml"
 SPARE: Final = 64 << 20  # bytes that a backup leaves free
+REMOVED: Final = "it was removed meanwhile"
 PARTS: Final = {
     "models": "model",
     "datasets": "dataset",
@@ -39,7 +42,7 @@ def make(
     """Write a backup of ``state_dir`` to the new directory ``destination``; a daemon may run on it meanwhile.
 
     The log comes first: a file is on disk before the event that names it, so what the copied log names is there,
-    unless it was removed in between. Raises ``Rejected`` or ``StorageFullError`` with nothing left behind.
+    unless it was removed in between: then the manifest says so. Raises ``Rejected`` or ``StorageFullError`` with nothing left behind.
     """
     if destination.exists() or destination.is_symlink():
         raise Rejected("backup_exists", f"{destination} exists already; name a new directory.")
@@ -84,13 +87,19 @@ def _fill(
     found = [*contents.archived(root / LOG), *contents.named(world)]
     _check_room(found, wanted, state_dir, root)
     for each in found:
-        listed.append(_listed(each, state_dir, wanted))
-        if listed[-1].included:
-            new = [
-                path for path in contents.files(each.path) if str(path.relative_to(state_dir)) not in copied
-            ]
-            files += _copied(new, state_dir, root)
-            copied |= {file.path for file in files}
+        present = contents.files(each.path)
+        line = _listed(each, present, state_dir, wanted)
+        if line.included:
+            new = [path for path in present if path.relative_to(state_dir).as_posix() not in copied]
+            more = _copied(new, state_dir, root)
+            if len(more) < len(new) or contents.files(each.path) != present:
+                line = replace(line, included=False, reason=REMOVED)
+                for file in more:
+                    (root / file.path).unlink()
+            else:
+                files += more
+                copied |= {file.path for file in more}
+        listed.append(line)
     return Manifest(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         release=__version__,
@@ -112,8 +121,7 @@ def _copied(paths: Iterable[Path], state_dir: Path, root: Path) -> list[File]:
     return files
 
 
-def _listed(each: Named, state_dir: Path, wanted: Collection[str]) -> Listed:
-    files = contents.files(each.path)
+def _listed(each: Named, files: Sequence[Path], state_dir: Path, wanted: Collection[str]) -> Listed:
     reason = None
     if not files:
         reason = "it is not there"
@@ -122,8 +130,12 @@ def _listed(each: Named, state_dir: Path, wanted: Collection[str]) -> Listed:
     elif each.what not in wanted:
         reason = f"--include {each.what}s was not given"
     sealed = manifest_of(each.path)
-    digest = each.sha256 or (manifest.measure(sealed)[1] if sealed is not None else None)
-    size = sum(path.stat().st_size for path in files)
+    digest, size = each.sha256, 0
+    try:
+        digest = digest or (manifest.measure(sealed)[1] if sealed is not None else None)
+        size = sum(path.stat().st_size for path in files)
+    except FileNotFoundError:
+        reason = REMOVED
     return Listed(each.what, each.name, str(each.path), size, digest, reason is None, reason)
 
 
@@ -134,12 +146,12 @@ def manifest_of(path: Path) -> Path | None:
 
 
 def _check_room(found: Iterable[Named], wanted: Collection[str], state_dir: Path, root: Path) -> None:
-    needed = sum(
-        path.stat().st_size
-        for each in found
-        if each.what in wanted and each.path.is_relative_to(state_dir)
-        for path in contents.files(each.path)
-    )
+    needed = 0
+    for each in found:
+        if each.what in wanted and each.path.is_relative_to(state_dir):
+            for path in contents.files(each.path):
+                with suppress(FileNotFoundError):  # removed since
+                    needed += path.stat().st_size
     free = shutil.disk_usage(root).free
     if needed + SPARE > free:
         raise StorageFullError(

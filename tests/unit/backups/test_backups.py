@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import anyio
@@ -105,6 +106,43 @@ def test_what_lies_outside_or_is_gone_is_listed_with_the_reason(state: State, tm
     made = back_up(state, tmp_path / "backup", "models")
     (model,) = (each for each in made.listed if each.what == "model")
     assert (model.included, model.reason) == (False, "it is not there")
+
+
+@pytest.mark.parametrize("moment", ["listed", "first", "last"])
+def test_what_is_removed_while_it_is_copied_is_not_said_to_be_included(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    copy, measure = manifest.copy, manifest.measure
+
+    def remove() -> None:
+        shutil.rmtree(state.model, ignore_errors=True)
+
+    def measured_and_gone(path: Path) -> tuple[int, str]:
+        if path.is_relative_to(state.model):
+            remove()
+        return measure(path)
+
+    def copied_and_gone(source: Path, root: Path, path: str) -> manifest.File:
+        if not source.is_relative_to(state.model):
+            return copy(source, root, path)
+        if moment == "first":
+            remove()
+        done = copy(source, root, path)
+        if moment == "last":
+            remove()
+        return done
+
+    if moment == "listed":
+        monkeypatch.setattr(manifest, "measure", measured_and_gone)
+    else:
+        monkeypatch.setattr(manifest, "copy", copied_and_gone)
+    made = back_up(state, tmp_path / "backup", "models", "datasets")
+    told = {each.what: (each.included, each.reason) for each in made.listed}
+    assert told["model"] == (False, "it was removed meanwhile")
+    assert told["dataset"] == (True, None)
+    assert restoring.examine(tmp_path / "backup", verify) == made
+    assert set(files(tmp_path / "backup")) == {"manifest.json", *(file.path for file in made.files)}
+    assert not any("artifacts" in path for path in files(tmp_path / "backup"))
 
 
 def test_a_backup_does_not_replace_anything(state: State, tmp_path: Path) -> None:
