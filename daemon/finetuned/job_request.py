@@ -29,7 +29,9 @@ class Timeouts(BaseModel):
     heartbeat_s: Seconds | None = Field(
         default=None, description="without a sign of life of its process, before an alert tells it (30)"
     )
-    start_s: Seconds | None = Field(default=None, description="without a sign of work before its first step (1800)")
+    start_s: Seconds | None = Field(
+        default=None, description="without a sign of work before its first step (1800)"
+    )
     stall_s: Seconds | None = Field(default=None, description="between two steps (600)")
     evaluation_s: Seconds | None = Field(default=None, description="in an evaluation (3600)")
     saving_s: Seconds | None = Field(default=None, description="while it saves (1800)")

@@ -58,7 +58,7 @@ def verify(*, archived: Path | None, state_dir: Path | None, as_json: bool) -> i
             console.say(str(problem))
         what = "log" if archived is None else "archive"
         console.note(
-            f"The {what} was changed or damaged. Keep the file, and go back to a copy that verifies."
+            f"The {what} was changed or damaged. Keep the file, and go back to a backup that verifies."
         )
     return 0 if report["ok"] else 1
 

@@ -57,7 +57,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "tokens": ("tokens", "Make, list and revoke access tokens."),
     "secrets": ("secrets", "Store, list and remove secrets that jobs can name."),
     "log": ("log", "Verify, rebuild, archive or back up the event log."),
-    "backup": ("backup", "Copy the log and what live jobs need into a new DIRECTORY, and list models and datasets."),
+    "backup": (
+        "backup",
+        "Copy the log and what live jobs need into a new DIRECTORY, and list models and datasets.",
+    ),
     "restore": (
         "backup",
         "Put a backup of `finetune backup` back into an empty state directory, while no daemon runs there.",

@@ -89,7 +89,9 @@ def json_option(
     )
 
 
-def watch_option(help_text: str, *, shape: object = Job | Event) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def watch_option(
+    help_text: str, *, shape: object = Job | Event
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """``--watch`` for a command that submits a job, and the ``--json`` that goes with it."""
     as_json = json_option(
         "Print JSON: the job; with --watch its events and the ended job, one a line.",

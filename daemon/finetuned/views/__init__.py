@@ -111,7 +111,9 @@ def job(each: Job, wait: Wait | None) -> wire.Job:
 
 def _removed(each: Job) -> wire.FilesRemoved | None:
     gone = each.files_removed
-    return None if gone is None else {"at": time(gone["at"]), "reason": gone["reason"], "bytes": gone["bytes"]}
+    return (
+        None if gone is None else {"at": time(gone["at"]), "reason": gone["reason"], "bytes": gone["bytes"]}
+    )
 
 
 def _error(each: Job) -> wire.JobError | None:
