@@ -16,6 +16,8 @@ NAME: Final = "manifest.json"
 FORMAT: Final = 1
 CHUNK: Final = 1 << 20  # bytes
 
+Owner = tuple[int, int]  # user and group
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -111,8 +113,11 @@ def measure(path: Path) -> tuple[int, str]:
     return size, total.hexdigest()
 
 
-def copy(source: Path, root: Path, path: str) -> File:
-    """Copy a regular file to ``path`` below ``root``, synced, and say what it was. Raises ``OSError``."""
+def copy(source: Path, root: Path, path: str, *, owner: Owner | None = None) -> File:
+    """Copy a regular file to ``path`` below ``root``, synced, and say what it was. Raises ``OSError``.
+
+    It belongs to ``owner``, or else to whom the process runs as.
+    """
     target = root / path
     target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     size, total = 0, sha256()
@@ -124,6 +129,8 @@ def copy(source: Path, root: Path, path: str) -> File:
             total.update(chunk)
             new.write(chunk)
         new.flush()
+        if owner is not None:
+            os.fchown(new.fileno(), *owner)
         os.fsync(new.fileno())
     return File(path, size, total.hexdigest())
 

@@ -253,6 +253,30 @@ def test_the_former_log_is_set_aside_with_all_its_files(state: State, tmp_path: 
     assert verify(state.path)["head"] == found.head
 
 
+def owners(root: Path) -> set[tuple[int, int]]:
+    found = [path.lstat() for path in (root, *root.rglob("*"))]
+    return {(each.st_uid, each.st_gid) for each in found}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@pytest.mark.parametrize("exists", [True, False])
+def test_what_root_restores_belongs_to_whom_the_state_directory_does(
+    state: State, tmp_path: Path, *, exists: bool
+) -> None:
+    home, daemon = tmp_path / "home", (4242, 4343)
+    new = home / "deep" / "new"
+    (new if exists else home).mkdir(parents=True)
+    os.chown(new if exists else home, *daemon)
+    back_up(state, tmp_path / "backup", "models", "datasets", "checkpoints")
+    restoring.restore(tmp_path / "backup", new, verify)
+    assert owners(new) == {daemon}
+    if not exists:
+        assert owners(home) == {daemon}
+    _, aside = restoring.restore_log(tmp_path / "backup", new, verify)
+    assert owners(new) == {daemon}
+    assert aside is not None
+
+
 class Killed(BaseException):
     pass
 
