@@ -166,6 +166,7 @@ class DaemonAttemptLog:
             oom_evidence=ending.oom_evidence,
             usage=dict(ending.usage),
             refused=ending.refused,
+            asked=ending.asked,
         )
         prospect = await self._prospect(job, end)
         try:

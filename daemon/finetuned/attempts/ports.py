@@ -86,7 +86,7 @@ class Ending:
 
     ``lost`` says why when nothing proves how it ended; ``problem`` names what spoils a success: a manifest
     that does not hold, or a worker that could not be started. ``refused`` is the code of what kept it from
-    starting, which ``lost`` tells, if another try cannot mend that.
+    starting, which ``lost`` tells, if another try cannot mend that. ``asked`` is why its bundle asked it to stop.
     """
 
     exit_code: int | None = None
@@ -97,6 +97,7 @@ class Ending:
     oom_evidence: str | None = None
     usage: Mapping[str, float] = field(default_factory=dict)
     refused: str | None = None
+    asked: str | None = None
 
 
 class SpecUnavailableError(Exception):

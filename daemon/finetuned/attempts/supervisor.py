@@ -269,7 +269,16 @@ class Supervisor:
             oom_killed=record.oom_killed,
             oom_evidence=record.oom_evidence,
             usage=self._usage(record.usage),
+            asked=await to_thread.run_sync(self._stop_asked_for),
         )
+
+    def _stop_asked_for(self) -> str | None:
+        """Why the worker was asked to stop, by this daemon or by an earlier one; ``None`` if it was not."""
+        try:
+            control = self._bundle.read_control()
+        except (BundleError, OSError):  # it only explains the end
+            return None
+        return control.reason if control.state == "stop" else None
 
     def _usage(self, usage: Mapping[str, float]) -> dict[str, float]:
         return {**usage, **({"skipped_progress": self._tail.skipped} if self._tail.skipped else {})}

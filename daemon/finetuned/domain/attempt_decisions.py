@@ -34,7 +34,7 @@ class End:
     """The proven end of an attempt. ``lost`` says why nothing tells how it ended; ``problem`` spoils a success.
 
     ``refused`` is the code of what kept it from starting, which ``lost`` tells, if another try cannot mend that.
-    ``oom_evidence`` says by what ``oom_killed`` is known.
+    ``oom_evidence`` says by what ``oom_killed`` is known. ``asked`` is why its bundle asked it to stop.
     """
 
     exit_code: int | None
@@ -45,6 +45,12 @@ class End:
     usage: Mapping[str, float]
     refused: str | None = None
     oom_evidence: str | None = None
+    asked: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ended as one does that was told to stop."""
+        return self.exit_code == STOPPED_EXIT_CODE or self.signal == SIGTERM
 
 
 def live_attempt(world: World, job_id: str, number: int) -> tuple[Job, Attempt] | None:
@@ -178,6 +184,8 @@ def judge(job: Job, attempt: Attempt, end: End) -> Verdict:
         return Verdict("paused", job.pause_reason)
     if end.lost is not None:
         return Verdict("lost", end.lost, Failure.LOST)
+    if end.asked is not None and end.stopped and not end.oom_killed:  # the log is older than what was asked
+        return Verdict("paused", f"it was asked to stop before this log was put back: {end.asked}")
     return Verdict("crashed", _crash(attempt, end), _failure_of_crash(end))
 
 
@@ -186,7 +194,7 @@ def _crash(attempt: Attempt, end: End) -> str | None:
         return end.problem
     if end.oom_killed:
         return end.oom_evidence or "the kernel's out-of-memory killer ended it"
-    if end.exit_code == STOPPED_EXIT_CODE or end.signal == SIGTERM:
+    if end.stopped:
         how = f"signal {end.signal}" if end.exit_code is None else f"exit code {end.exit_code}"
         return f"somebody told it to stop who is neither its watchdog nor a pause nor a cancel ({how})"
     if end.signal is not None:
@@ -215,6 +223,8 @@ def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospe
         return [on_job(_failed(job, attempt, failure, verdict))]
     if job.state is JobState.PAUSING:
         return [on_job(_left(job, verdict, prospect))]
+    if verdict.outcome == "paused":  # it uses up no try, and waits for nothing
+        return [] if attempt.purpose == "validate" else [on_job(_queued(job, attempt, verdict, prospect))]
     return _again_or_give_up(job, attempt, verdict, prospect)
 
 
@@ -303,11 +313,18 @@ def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Pr
         return [job_event(job.id, facts.JobFailed(code="gave_up", message=message), actor="supervisor")]
     if attempt.purpose == "validate":
         return []  # still validating: the scheduler starts its next attempt
-    queued = facts.JobQueued(
-        reason=f"attempt {attempt.number} ended: {shortened(cause, 300)}",
-        delay_s=tries.backoff_s(len(tried), prospect.jitter),
+    delay_s = tries.backoff_s(len(tried), prospect.jitter)
+    return [job_event(job.id, _queued(job, attempt, verdict, prospect, delay_s), actor="supervisor")]
+
+
+def _queued(
+    job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect, delay_s: float = 0.0
+) -> facts.JobQueued:
+    """That another attempt follows this one."""
+    return facts.JobQueued(
+        reason=f"attempt {attempt.number} ended: {shortened(verdict.cause or 'unknown', 300)}",
+        delay_s=delay_s,
         resume_from=prospect.resume_from,
         repeated_steps=_repeated(job, prospect),
         overrides=_overrides(job, verdict, prospect),
     )
-    return [job_event(job.id, queued, actor="supervisor")]

@@ -103,6 +103,15 @@ async def test_a_finished_worker_leaves_no_child_behind(house: House) -> None:
     assert house.log.alive_at_end == []
 
 
+async def test_an_attempt_that_an_earlier_daemon_asked_to_stop_says_why(house: House) -> None:
+    entry = house.start(params={"steps": 1000, "step_seconds": 0.05})
+    async with house.daemon():
+        await house.log.until_fact("job-1", 1, "progress")
+        await to_thread.run_sync(lambda: house.bundle(entry.spec).request_stop("lunch", checkpoint=True))
+        ending = await house.log.until_ended("job-1", 1)
+    assert (ending.exit_code, ending.asked) == (STOPPED_EXIT_CODE, "lunch")
+
+
 async def test_a_cancelled_attempt_stops_at_its_next_step_without_a_result(house: House) -> None:
     entry = house.start(params={"steps": 1000, "step_seconds": 0.02})
     async with house.daemon() as supervision:

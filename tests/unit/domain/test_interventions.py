@@ -10,9 +10,9 @@ from finetuned.domain.job import Attempt, Job
 from finetuned_sdk import bundle
 
 
-def running() -> Scene:
+def running(**changes: object) -> Scene:
     scene = Scene()
-    scene.submit("job-1")
+    scene.submit("job-1", **changes)
     scene.schedule()
     scene.start("job-1")
     return scene
@@ -70,6 +70,24 @@ def test_an_attempt_that_somebody_else_told_to_stop_says_so_and_is_tried_again(
     assert attempt(scene).cause == (
         f"somebody told it to stop who is neither its watchdog nor a pause nor a cancel ({how})"
     )
+
+
+@pytest.mark.parametrize(("exit_code", "signal"), [(75, None), (None, 15)])
+def test_a_stop_that_was_asked_for_before_an_older_log_was_put_back_uses_up_no_try(
+    exit_code: int | None, signal: int | None
+) -> None:
+    scene = running(max_attempts=1)
+    scene.end(exit_code=exit_code, signal=signal, asked="lunch", resume_from="/checkpoint-10", step=10)
+    assert (scene.state(), attempt(scene).outcome, attempt(scene).failure) == ("queued", "paused", None)
+    assert attempt(scene).cause == "it was asked to stop before this log was put back: lunch"
+    assert job(scene).resume_from == "/checkpoint-10"
+    assert job(scene).delay_s == 0
+
+
+def test_one_that_ends_otherwise_though_it_was_asked_to_stop_has_crashed() -> None:
+    scene = running()
+    scene.end(exit_code=1, asked="lunch")
+    assert (scene.state(), attempt(scene).outcome) == ("queued", "crashed")
 
 
 def test_the_exit_code_of_a_stopped_worker_is_the_workers() -> None:
