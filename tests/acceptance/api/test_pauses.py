@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from finetuned.commands.pauses import PauseCommands
 from finetuned.domain import facts
-from finetuned.domain.job import JobState
+from finetuned.domain.job import Job, JobState
+from finetuned.results.checkpoints import Found
 from finetuned_sdk import checkpoints
 
 KEY = {"Idempotency-Key": "9d1f"}
@@ -216,3 +219,32 @@ async def test_a_job_shows_the_limits_and_time_outs_that_it_was_given(client: An
     job = await answer(client, "/v1/jobs", body, status=201)
     assert (job["timeouts"]["max_duration_s"], job["timeouts"]["stall_s"]) == (60, 600)
     assert (job["limits"], job["preemptible"], job["reduces_batch"]) == ({"memory": 1 << 30}, True, False)
+
+
+async def test_a_job_that_ran_while_its_checkpoints_were_read_is_not_resumed_from_an_older_one(
+    house: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await paused_job(house, client, 10)
+    look_up = PauseCommands._found
+
+    async def run_and_pause() -> None:
+        await answer(client, f"/v1/jobs/{job_id}/resume")
+        await house.start_attempt()
+        await house.report(job_id, facts.AttemptStarted(attempt=2))
+        await save(house, job_id, 20, attempt=2)
+        await answer(client, f"/v1/jobs/{job_id}/pause")
+        await house.end_attempt(job_id, error=True)
+
+    def slow(commands: PauseCommands, job: Job, wanted: str | None) -> Found | None:
+        found = look_up(commands, job, wanted)
+        monkeypatch.setattr(PauseCommands, "_found", look_up)
+        anyio.from_thread.run(run_and_pause)
+        return found
+
+    monkeypatch.setattr(PauseCommands, "_found", slow)
+    error = await answer(client, f"/v1/jobs/{job_id}/resume", status=409)
+    assert error["code"] == "job_changed"
+    assert "finetune resume" in error["message"]
+    await answer(client, f"/v1/jobs/{job_id}/resume")
+    resumed = await house.queries.job(job_id)
+    assert resumed.resume_from.endswith("checkpoint-20")

@@ -126,6 +126,16 @@ async def test_an_end_that_cannot_be_recorded_as_it_is_still_ends_the_attempt(de
     assert slot.holder is None
 
 
+async def test_why_a_bundle_asked_for_a_stop_that_the_log_does_not_know_is_recorded(desk: Desk) -> None:
+    await desk.start()
+    await desk.say(("hello", {}))
+    await desk.port.ended(JOB, 1, Ending(exit_code=75, asked="lunch"))
+    (ended,) = await desk.log.read(types={"attempt.ended"})
+    assert (ended.data["outcome"], ended.data["cause"]) == (
+        "paused", "it was asked to stop before this log was put back: lunch",
+    )  # fmt: skip
+
+
 async def test_a_job_goes_on_from_a_checkpoint_of_which_the_log_has_not_heard(desk: Desk) -> None:
     await desk.start()
     bundle = desk.jobs_dir / JOB / "attempts" / "1"
