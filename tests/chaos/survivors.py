@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from tests.chaos.report import Figure, none_of, some
 from tests.chaos.server import Server, until
 from tests.chaos.world import Event
 
-STEP_S = 0.25  # seldom enough to cost next to nothing
+STEP_S = 0.5  # seldom enough to cost next to nothing
 STARTED_S = 90.0
+HEARD_S = 30.0
 
 
 class Survivors:
@@ -23,9 +25,15 @@ class Survivors:
             until(lambda job=job: server.steps(job), STARTED_S, f"the first step of {job}")  # type: ignore[misc]
 
     def end(self) -> None:
-        """Cancel them."""
+        """Wait until the newest daemon has heard of another step of each; cancel them."""
+        steps = {job: self._step(job) for job in self.jobs}
+        with suppress(TimeoutError):  # the figures tell of it
+            until(lambda: all(self._step(job) > steps[job] for job in self.jobs), HEARD_S, "their next steps")
         for job in self.jobs:
             self._server.ok("POST", f"/v1/jobs/{job}/cancel")
+
+    def _step(self, job: str) -> int:
+        return int((self._server.job(job)["progress"] or {}).get("current_step", 0))
 
 
 def lived_over(events: Sequence[Event]) -> int:
