@@ -21,8 +21,9 @@ pytestmark = pytest.mark.skipif(
 
 
 def submit(daemon: Daemon, limits: dict[str, float], **params: Any) -> str:
-    job = daemon.ok("POST", "/v1/jobs", {"kind": "fake", "params": params, "limits": limits})
-    return str(job["id"])
+    # Its estimate says that it would not fit: that is what these jobs are for.
+    body = {"kind": "fake", "params": params, "limits": limits, "ignores_estimate": True}
+    return str(daemon.ok("POST", "/v1/jobs", body)["id"])
 
 
 def of_type(daemon: Daemon, job: str, kind: str) -> list[dict[str, Any]]:
@@ -49,6 +50,7 @@ def test_a_job_that_must_not_be_reduced_fails_with_the_limit_named() -> None:
             "params": {"memory_bytes": 500 * MB, "steps": 600, "step_seconds": 0.1},
             "limits": {"memory": 300 * MB},
             "reduces_batch": False,
+            "ignores_estimate": True,
             "max_attempts": 1,
         }
         job = daemon.ok("POST", "/v1/jobs", body)["id"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 from tests.acceptance.daemon.process import Daemon, eventually, running
 
@@ -64,9 +65,12 @@ def test_the_whole_group_killed_with_the_daemon_is_found_lost_and_tried_again() 
     with running() as daemon:
         job_id = daemon.submit(steps=20, step_seconds=0.1, checkpoint_every=5)
         eventually(lambda: daemon.job(job_id)["checkpoints"], what="a checkpoint")
+        runner = daemon.job(job_id)["attempts"][1]["pid"]
         daemon.kill()
+        os.kill(runner, signal.SIGKILL)  # first: it would tell how its worker ended
         for pid in daemon.attempt_processes(job_id):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         daemon.start()
         job = daemon.wait_for(job_id, timeout=40)
         assert job["state"] == "succeeded"
