@@ -22,6 +22,10 @@ MET_S = 30.0  # the first time it stays full until an attempt has met it
 MEGABYTES = 128
 
 
+MET = "attempts that met the full disk, and were tried again"
+MANY_FILLS = 10  # from so many on it is no chance any more whether one does
+
+
 def run(task: Task) -> Row:
     """Fill the disk as often as the task says."""
     if not Disk.is_possible():
@@ -55,7 +59,7 @@ def run(task: Task) -> Row:
         none_of("manual steps", 0 if by_itself else 1),
         Figure("requests of clients refused for want of room", refused),
         all_of("jobs asked for on the full disk, and refused", disk.refused, disk.fills),
-        some("attempts that met the full disk, and were tried again", met(found.events)),
+        some(MET, met(found.events)) if disk.fills >= MANY_FILLS else Figure(MET, met(found.events)),
         none_of("jobs failed", found.failed),
         *figures([found]),
     ]
