@@ -288,7 +288,8 @@ def measure(work: Workload, pairs: int, scratch: Path) -> list[tuple[Run, Run]]:
 
 def chosen_workers() -> int:
     """The loader processes that the plugin would choose on this machine."""
-    from finetuned_sft.params import SFTParams, resolve
+    from finetuned_sft.params import SFTParams
+    from finetuned_sft.settings import resolve
 
     cpu_count = len(os.sched_getaffinity(0))
     settings = resolve(

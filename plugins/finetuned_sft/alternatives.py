@@ -9,8 +9,9 @@ from typing import Any
 
 from finetuned_sdk import Host
 from finetuned_sft.estimate import settings_on
-from finetuned_sft.params import SFTParams, total_steps
+from finetuned_sft.params import SFTParams
 from finetuned_sft.row_lengths import lines
+from finetuned_sft.settings import total_steps
 
 Changes = Mapping[str, Any]
 

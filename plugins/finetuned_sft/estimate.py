@@ -10,8 +10,9 @@ from pathlib import Path
 
 from finetuned_sdk import Estimate, Host
 from finetuned_sft.model_shape import Shape, shape_of
-from finetuned_sft.params import Resolved, SFTParams, resolve
+from finetuned_sft.params import SFTParams
 from finetuned_sft.row_lengths import longest_row
+from finetuned_sft.settings import Resolved, resolve
 
 ADAM_BYTES = 8  # two float32 moments
 FLOAT32, HALF, NF4 = 4.0, 2.0, 0.52  # bytes a weight; NF4 with double quantisation (arXiv 2305.14314)

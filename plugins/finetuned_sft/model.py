@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from finetuned_sdk import JobError
-from finetuned_sft.params import Resolved, SFTParams
+from finetuned_sft.params import SFTParams
+from finetuned_sft.settings import Resolved
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

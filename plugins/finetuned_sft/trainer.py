@@ -20,9 +20,10 @@ from finetuned_sdk import JobError, WorkerContext, phases
 from finetuned_sft import model_card, tokenization, trained_data
 from finetuned_sft.metering import MeteredSFTTrainer, StepMeter
 from finetuned_sft.model import load_adapter, load_model, load_tokenizer, lora_config, merge_adapter
-from finetuned_sft.params import Resolved, SFTParams, intervals, resolve, total_steps
+from finetuned_sft.params import SFTParams
 from finetuned_sft.prepared import prepare
 from finetuned_sft.reporting import Reporter, ResumableEarlyStopping
+from finetuned_sft.settings import Resolved, intervals, resolve, total_steps
 from finetuned_sft.validation import detect_format, refuse_remote_code
 
 Row = TypeVar("Row")

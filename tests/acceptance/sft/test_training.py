@@ -542,7 +542,7 @@ def test_one_times_eight_is_eight_times_one(run: Run, make_params: MakeParams, m
 def test_the_steps_of_a_run_by_epochs_are_known_beforehand(
     run: Run, make_params: MakeParams, make_rows: MakeRows
 ) -> None:
-    from finetuned_sft.params import total_steps
+    from finetuned_sft.settings import total_steps
 
     rows = make_rows("ten.jsonl", map(chat, range(10)))
     params = make_params(dataset=rows, max_steps=None, num_train_epochs=1.5, gradient_accumulation_steps=2)
