@@ -8,24 +8,17 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Generic
 
-import orjson
-
-from finetuned_events import chain, codec
+from finetuned_events.batch import Batch
 from finetuned_events.errors import (
-    InvalidEventError,
     LogBrokenError,
     LogError,
     LogFullError,
     LogWriteError,
     ProjectionError,
-    StaleCursorError,
-    UnknownEventError,
-    WrongVersionError,
 )
-from finetuned_events.event import Event, NewEvent, make
+from finetuned_events.event import NewEvent
 from finetuned_events.projection import Model, Projection, S
 from finetuned_events.request import Committed, Request, outcome_of
 from finetuned_events.reserve import Reserve
@@ -36,32 +29,13 @@ __all__ = ("Committer",)
 
 _logger = logging.getLogger(__name__)
 
-_COLUMNS = 10
-_CHUNKS = (256, 64, 16, 8, 4, 2, 1)  # rows an INSERT; few distinct statements, so that each stays prepared
-_INSERT = {
-    rows: f"{QUERIES['insert_events']} {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'] * rows)}"
-    for rows in _CHUNKS
-}
-_CACHED_STREAMS = 16_384
-_CACHED_CURSORS = 4_096
-_MAX_SCHEMA = 1 << 31
-_MAX_NAME = 512  # characters of a stream, type, actor or cause
-
-
-class _Stream:
-    __slots__ = ("id", "version")
-
-    def __init__(self, id: int, version: int) -> None:  # noqa: A002 - the column's name
-        self.id = id
-        self.version = version
-
 
 class _FoldError(Exception):
     """Marks an exception out of a state's or projection's code, which one event of the batch may have caused."""
 
 
 class Committer(Generic[S]):
-    """Owns the writing connection, the state, and the heads of the log and its streams."""
+    """Owns the writing connection and the state, and gives every request its outcome."""
 
     def __init__(
         self,
@@ -78,40 +52,20 @@ class Committer(Generic[S]):
         self.connection = connection
         self.model = model
         self.projections = projections
-        self.upcasters = upcasters
         self.broken: LogBrokenError | None = None
         self.commits = 0
         self.failures = 0
-        self._known = known
-        self._clock = clock
+        self._batch = Batch(connection, upcasters=upcasters, known=known, clock=clock)
         self.reload()
 
     def reload(self) -> None:
         """Throw away everything in memory and read it from the file again."""
         self.connection.execute("BEGIN")
         try:
-            head = self.connection.execute(QUERIES["fetch_head"]).fetchone()
-            self.head: int
-            self.hash: bytes
-            self._at: int
-            self.head, self.hash, self._at = head or (0, chain.GENESIS, 0)
-            (self._last_stream,) = self.connection.execute(QUERIES["fetch_last_stream"]).fetchone()
-            self._kinds: set[tuple[str, int]] = set(self.connection.execute(QUERIES["fetch_kinds"]))
-            self._streams: dict[str, _Stream] = {}
-            self._cursors: dict[str, int] = {}
+            self._batch.load()
             self.state = self.model.load(self.connection)
         finally:
             self.connection.execute("ROLLBACK")
-
-        self._clear_batch()
-
-    def _clear_batch(self) -> None:
-        self._rows: list[object] = []
-        self._events: list[Event] = []
-        self._sizes: list[int] = []
-        self._new_streams: list[tuple[int, str]] = []
-        self._new_kinds: list[tuple[str, int]] = []
-        self._moved: dict[str, int] = {}
 
     def commit(self, requests: Sequence[Request[S]]) -> Committed:
         """Decide, fold, write and commit the requests as one batch; each gets its outcome.
@@ -150,7 +104,7 @@ class Committer(Generic[S]):
 
         try:
             accepted = [request for request in requests if self._stage(request)]
-            if not self._events and not self._moved:
+            if self._batch.is_empty:
                 return Committed([], [])
 
             self._write()
@@ -168,34 +122,23 @@ class Committer(Generic[S]):
 
     def _stage(self, request: Request[S]) -> bool:
         """Decide one request and add its events to the batch and the state; False if it was refused."""
-        mark = len(self._events)
-        streams, kinds = len(self._new_streams), len(self._new_kinds)
-        heads = self.head, self.hash, self._at, self._last_stream
-        touched: list[_Stream] = []
+        batch = self._batch
+        mark = batch.mark()
         try:
             if request.expected:
-                self._check_versions(request.expected)
+                batch.check_versions(request.expected)
             if request.cursor is not None:
-                self._check_cursor(*request.cursor)
+                batch.check_cursor(*request.cursor)
 
             new = request.new if request.decide is None else request.decide(self.state)
             self._check_room(request, new)
-            now = self._clock()
-            self._at = max(self._at, now)
-            self._extend(new, touched)
+            batch.add(new)
         except BaseException as error:  # noqa: BLE001 - it is the caller's, and only the caller's
-            self.head, self.hash, self._at, self._last_stream = heads
-            del self._events[mark:], self._sizes[mark:], self._rows[mark * _COLUMNS :]
-            for stream in touched:
-                stream.version -= 1
-            for _, name in self._new_streams[streams:]:
-                del self._streams[name]
-            self._kinds.difference_update(self._new_kinds[kinds:])
-            del self._new_streams[streams:], self._new_kinds[kinds:]
+            batch.undo(mark)
             request.outcome = outcome_of(error)
             return False
 
-        events = tuple(self._events[mark:])
+        events = tuple(batch.events[mark.events :])
         try:
             for applied in events:
                 self.state.apply(applied)
@@ -203,8 +146,7 @@ class Committer(Generic[S]):
             raise _FoldError from error
 
         if request.cursor is not None:
-            follower, position = request.cursor
-            self._cursors[follower] = self._moved[follower] = position
+            batch.move_cursor(*request.cursor)
 
         request.outcome = events
         return True
@@ -216,115 +158,17 @@ class Committer(Generic[S]):
     def _full(self) -> LogFullError:
         return LogFullError(None if self.reserve is None else self.reserve.account())
 
-    def _extend(self, new: Sequence[NewEvent], touched: list[_Stream]) -> None:
-        """Give each event its place and hash, and add its row to the batch. The hot loop: mind the lookups."""
-        streams, kinds, upcasters = self._streams, self._kinds, self.upcasters
-        rows, events, sizes = self._rows, self._events, self._sizes
-        at, head, previous = self._at, self.head, self.hash
-        for event in new:
-            name, kind, schema = event.stream, event.type, event.schema
-            actor, cause = event.actor, event.cause
-            stream = streams.get(name) or self._find_stream(name)
-            if (kind, schema) not in kinds:
-                self._admit_kind(kind, schema)
-            if not isinstance(actor, str) or not (cause is None or isinstance(cause, str)):
-                raise InvalidEventError("An event's actor must be text, and its cause text or None.")
-
-            data = codec.encode(event.data)
-            head += 1
-            version = stream.version + 1
-            try:
-                previous = chain.link(previous, head, name, version, kind, schema, at, actor, cause, data)
-            except TypeError as error:
-                raise InvalidEventError(f"An event's actor and cause must be valid text: {error}.") from error
-
-            rows += (head, stream.id, version, kind, schema, at, actor, cause, data.decode(), previous)
-            # Decoded again, so that the state sees what a replay would see.
-            content = orjson.loads(data)
-            if upcasters:
-                schema, content = upcasters.upcast(kind, schema, content)
-
-            events.append(make(head, name, version, kind, schema, at, actor, cause, content))
-            sizes.append(len(data))
-            stream.version = version
-            touched.append(stream)
-
-        self.head, self.hash = head, previous
-
-    def _find_stream(self, name: str) -> _Stream:
-        _check_name("stream", name)
-        row = self.connection.execute(QUERIES["fetch_stream"], (name,)).fetchone()
-        if row is None:
-            self._last_stream += 1
-            self._new_streams.append((self._last_stream, name))
-            row = (self._last_stream, 0)
-
-        stream = self._streams[name] = _Stream(*row)
-        return stream
-
-    def _admit_kind(self, type: str, schema: int) -> None:  # noqa: A002 - the event's field
-        _check_name("type", type)
-        if not isinstance(schema, int) or not 1 <= schema < _MAX_SCHEMA:
-            raise InvalidEventError(f"An event's schema version must be a number from 1 on, not {schema!r}.")
-
-        if self._known is not None and schema > self._known.get(type, 0):
-            raise UnknownEventError(
-                f"Events of type {type!r}, schema version {schema}, are not among the known ones: declare them first."
-            )
-
-        self._kinds.add((type, schema))
-        self._new_kinds.append((type, schema))
-
-    def _check_versions(self, expected: Mapping[str, int]) -> None:
-        for name, version in expected.items():
-            actual = self._version(name)
-            if actual != version:
-                raise WrongVersionError(name, version, actual)
-
-    def _version(self, name: str) -> int:
-        stream = self._streams.get(name)
-        if stream is not None:
-            return stream.version
-
-        _check_name("stream", name)
-        row = self.connection.execute(QUERIES["fetch_stream"], (name,)).fetchone()
-        return 0 if row is None else int(row[1])
-
-    def _check_cursor(self, follower: str, position: int) -> None:
-        actual = self._cursors.get(follower)
-        if actual is None:
-            _check_name("follower", follower)
-            row = self.connection.execute(QUERIES["fetch_cursor"], (follower,)).fetchone()
-            actual = self._cursors[follower] = 0 if row is None else int(row[0])
-
-        if position < actual:
-            raise StaleCursorError(follower, position, actual)
-
     def _write(self) -> None:
         """Write the batch in one transaction, all but its COMMIT."""
-        execute = self.connection.execute
-        execute("BEGIN IMMEDIATE")
-        if self._new_streams:
-            self.connection.executemany(QUERIES["insert_stream"], self._new_streams)
-        if self._new_kinds:
-            self.connection.executemany(QUERIES["insert_kind"], self._new_kinds)
-
-        rows, start, left = self._rows, 0, len(self._events)
-        for chunk in _CHUNKS:
-            while left >= chunk:
-                end = start + chunk * _COLUMNS
-                execute(_INSERT[chunk], rows[start:end])
-                start, left = end, left - chunk
-
-        if self._events and self.projections:
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._batch.write()
+        if self._batch.events and self.projections:
             self._project()
-        if self._moved:
-            self.connection.executemany(QUERIES["move_cursor"], self._moved.items())
 
     def _project(self) -> None:
         for projection in self.projections:
             try:
-                projection.write(self.connection, self.state, self._events)
+                projection.write(self.connection, self.state, self._batch.events)
             except Exception as error:
                 if isinstance(error, sqlite3.Error) and _code(error) in _DISK:
                     raise
@@ -332,15 +176,13 @@ class Committer(Generic[S]):
                 raise _FoldError from error
 
         self.connection.executemany(
-            QUERIES["move_projection"], [(self.head, projection.name) for projection in self.projections]
+            QUERIES["move_projection"],
+            [(self._batch.head, projection.name) for projection in self.projections],
         )
 
     def _committed(self) -> Committed:
-        committed = Committed(self._events, self._sizes)
+        committed = self._batch.take()
         self.commits += 1
-        self._clear_batch()
-        _shorten(self._streams, _CACHED_STREAMS)
-        _shorten(self._cursors, _CACHED_CURSORS)
         try:
             self.state.committed()
         except Exception:
@@ -437,21 +279,3 @@ _DISK = frozenset(
 def _code(error: sqlite3.Error) -> int:
     """Return the primary result code (the extended one says where it happened)."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _check_name(field: str, name: str) -> None:
-    if not isinstance(name, str) or not name or len(name) > _MAX_NAME or "\0" in name:
-        raise InvalidEventError(f"A {field} must be text of 1 to {_MAX_NAME} characters, not {name!r}.")
-
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidEventError(f"A {field} must be valid text: {error}.") from error
-
-
-def _shorten(cache: dict[str, _Stream] | dict[str, int], limit: int) -> None:
-    """Drop the oldest entries; only between batches, for the file knows nothing of a batch in progress."""
-    excess = len(cache) - limit
-    if excess > 0:
-        for key in list(islice(cache, excess)):
-            del cache[key]

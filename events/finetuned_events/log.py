@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar, cast
 import anyio
 import anyio.to_thread
 
-from finetuned_events import archive, backup, codec, compatibility, connection, lock, rebuild, verify
+from finetuned_events import backup, codec, connection, lock, opening, rebuild, verify
 from finetuned_events import seals as sealing
 from finetuned_events.archive import ArchiveFile
 from finetuned_events.committer import Committer
@@ -27,11 +27,11 @@ from finetuned_events.projection import Decide, Model, Projection, Replayed, S, 
 from finetuned_events.reader import PoolReader, Reader, select
 from finetuned_events.rebuild import Scratch
 from finetuned_events.request import Committed, Request
-from finetuned_events.reserve import Reserve, WalIndexRoom, give_piece
 from finetuned_events.ring import Ring
 from finetuned_events.seals import Seal
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
+from finetuned_events.upkeep import Upkeep
 from finetuned_events.writer import Publish, Task, ThreadWriter, Writer
 
 __all__ = ("EventLog", "LogStatistics", "now")
@@ -40,8 +40,6 @@ _logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: what SQLite says of a file that it cannot make or make longer
-_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN})
 _SCAN = 5000  # positions a filtered page looks at, so that its read transaction stays short
 
 
@@ -91,11 +89,10 @@ class EventLog(Generic[S]):
         self._reader = reader
         self._head = head
         self._model = model
-        self._projections = projections
         self._upcasters = upcasters
         self._read_only = read_only
-        self._seals: tuple[Seal, ...] = ()
-        self._rewriting = anyio.Lock()  # held by an archiving, which deletes what is replayed, or a replay
+        scratch = partial(Scratch, model, projections, upcasters, path.parent / sealing.ARCHIVES)
+        self._upkeep: Upkeep[S] = Upkeep(path, scratch, self._aside, self._exclusively)
         self._ring = Ring(head)
         self._changed = asyncio.Event()
         self._closed = False
@@ -132,7 +129,7 @@ class EventLog(Generic[S]):
         """
         model = model or cast("Model[S]", Stateless())
         upcasters = upcasters or Upcasters()
-        reason: ReadOnlyError | None = await anyio.to_thread.run_sync(_check, path, known, read_only)
+        reason: ReadOnlyError | None = await anyio.to_thread.run_sync(opening.look, path, known, read_only)
         if reason is not None:
             _logger.error("%s", reason)
         elif read_only:
@@ -142,33 +139,20 @@ class EventLog(Generic[S]):
                 yield log
             return
 
-        def prepare() -> Committer[S]:
-            kept = Reserve(path, reserve)
-            written = _with_room(partial(connection.connect_writer, path, factory), kept.give)
-            try:
-                stack.callback(WalIndexRoom(path).close)
-                head = written.execute(QUERIES["fetch_head"]).fetchone()
-                if rebuild.outdated(written, projections, head[0] if head else 0):
-                    with closing(
-                        Scratch(model, projections, upcasters, path.parent / sealing.ARCHIVES)
-                    ) as scratch:
-                        scratch.swap(written)
-
-                return Committer(
-                    written,
-                    model=model,
-                    projections=projections,
-                    upcasters=upcasters,
-                    known=known,
-                    clock=clock,
-                    reserve=kept,
-                )
-            except BaseException:
-                written.close()
-                raise
-
         with ExitStack() as stack:
             stack.enter_context(lock.held(path))
+            prepare = partial(
+                opening.open_committer,
+                path,
+                stack,
+                model=model,
+                projections=projections,
+                upcasters=upcasters,
+                known=known,
+                clock=clock,
+                factory=factory,
+                reserve=reserve,
+            )
             committer = await anyio.to_thread.run_sync(prepare)
             stack.callback(committer.connection.close)
             start = partial(ThreadWriter, committer, path, asyncio.get_running_loop())
@@ -208,7 +192,7 @@ class EventLog(Generic[S]):
             start=start,
         )
         try:
-            await log._find_seals()
+            await log._upkeep.find_seals()
             yield log
         finally:
             with anyio.CancelScope(shield=True):
@@ -230,12 +214,12 @@ class EventLog(Generic[S]):
     @property
     def seals(self) -> tuple[Seal, ...]:
         """Where the beginning of the log was archived, the oldest first."""
-        return self._seals
+        return self._upkeep.seals
 
     @property
     def sealed(self) -> int:
         """Position of the newest event that is in an archive; 0 for a log that is whole."""
-        return self._seals[-1].head.seq if self._seals else 0
+        return self._upkeep.sealed
 
     @property
     def read_only(self) -> str | None:
@@ -388,31 +372,11 @@ class EventLog(Generic[S]):
         It waits for an archiving that is under way, as that waits for this.
         """
         self._check_writable()
-
-        def swap(committer: Committer[S]) -> rebuild.RebuildReport:
-            report = scratch.swap(committer.connection)
-            if report.swapped:
-                committer.reload()
-            return report
-
-        async with self._rewriting:
-            with closing(self._scratch()) as scratch:
-                await self._aside(scratch.catch_up)
-                return await self._exclusively(swap)
+        return await self._upkeep.rebuild()
 
     async def differing(self) -> list[str]:
         """Return the projected tables that are not what a replay gives, and change nothing; for a log read only too."""
-
-        def compare(read: sqlite3.Connection) -> list[str]:
-            read.execute("BEGIN")
-            with closing(self._scratch()) as scratch:
-                return scratch.differing(read)
-
-        return await self._aside(compare)
-
-    def _scratch(self) -> Scratch[S]:
-        beside = self.path.parent / sealing.ARCHIVES
-        return Scratch(self._model, self._projections, self._upcasters, beside)
+        return await self._upkeep.differing()
 
     async def archive(self, upto: int, destination: Path | None = None) -> ArchiveFile:
         """Move the events up to `upto` into a compressed file, and let the log begin after them.
@@ -428,43 +392,15 @@ class EventLog(Generic[S]):
             raise ArchiveError(
                 "This log's state is replayed from all events at each start: archive none of them."
             )
-        async with self._rewriting:
-            return await self._archive(upto, destination)
-
-    async def _archive(self, upto: int, destination: Path | None) -> ArchiveFile:
-        await self._find_seals()  # who was cancelled while it was sealed does not know of it
-        if not self.sealed < upto < self._head:
-            raise ArchiveError(
-                f"Positions {self.sealed + 1} to {self._head - 1} can be archived up to, not {upto}: name one of them."
-            )
-        previous = self._seals[-1].head if self._seals else verify.Anchor(0, bytes(32))
-        name = f"events-{previous.seq + 1}-{upto}.jsonl.gz"
-        target = destination or self.path.parent / sealing.ARCHIVES / name
-        file = await self._aside(lambda read: archive.write(read, previous, upto, target))
-        with closing(self._scratch()) as scratch, closing(self._scratch()) as again:
-            await self._aside(lambda read: scratch.catch_up(read, upto))
-            await anyio.to_thread.run_sync(scratch.copy, again)
-            await self._aside(again.catch_up)  # most of it, so that the writer is not held up for long
-            await self._exclusively(lambda committer: scratch.seal(committer.connection, file, again))
-        await self._find_seals()
-        await self.sweep()
-        return file
+        return await self._upkeep.archive(upto, lambda: self._head, destination)
 
     async def sweep(self) -> int:
         """Delete what is left of events that are in archives; return how many there were."""
-        swept = 0
-        while self.sealed and (
-            some := await self._exclusively(lambda committer: sealing.sweep(committer.connection))
-        ):
-            swept += some
-        return swept
+        return await self._upkeep.sweep()
 
     async def archived(self, stream: str) -> int:
         """Return the position of the stream's newest event that is in an archive; 0 if none is."""
-        return (await self.fetch(QUERIES["fetch_sealed_stream"], (stream,)))[0][0] if self._seals else 0
-
-    async def _find_seals(self) -> None:
-        self._seals = tuple(await self._aside(sealing.all_of))
+        return (await self.fetch(QUERIES["fetch_sealed_stream"], (stream,)))[0][0] if self.seals else 0
 
     async def backup(self, destination: Path) -> backup.BackupReport:
         """Write a checked copy of this moment's log to `destination`; raises BackupError."""
@@ -482,7 +418,7 @@ class EventLog(Generic[S]):
             failed_commits=writer.committer.failures if writer else 0,
             wal_bytes=_size(f"{self.path}-wal"),
             database_bytes=size,
-            seals=self._seals,
+            seals=self.seals,
             read_only=self.read_only,
             is_short=self.is_short,
             reserve_bytes=writer.committer.reserve.kept if writer and writer.committer.reserve else 0,
@@ -537,24 +473,6 @@ class EventLog(Generic[S]):
         self._check()
         if self._read_only is not None:
             raise self._read_only
-
-
-def _check(path: Path, known: Mapping[str, int] | None, read_only: bool) -> ReadOnlyError | None:
-    """Look what is in the file; SQLite needs a little room for that too."""
-    return _with_room(
-        lambda: compatibility.check(path, known, read_only),
-        partial(give_piece, path) if not read_only else bool,
-    )
-
-
-def _with_room(run: Callable[[], T], give: Callable[[], bool]) -> T:
-    """Open something, with room out of the reserve if there is no other left."""
-    while True:
-        try:
-            return run()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _NO_ROOM or not give():
-                raise
 
 
 def _matches(event: Event, stream: str | None, types: Collection[str] | None) -> bool:

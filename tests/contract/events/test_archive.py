@@ -308,15 +308,15 @@ async def test_an_archive_that_does_not_follow_on_the_newest_seal_is_refused_and
 
     async with EventLog.open(path, **counts) as log:
         await fill(log)
-        monkeypatch.setattr(log, "sweep", nothing)
+        monkeypatch.setattr(log._upkeep, "sweep", nothing)
         await log.archive(10)
-        seals, log._seals = log._seals, ()
-        monkeypatch.setattr(log, "_find_seals", nothing)
+        seals, log._upkeep.seals = log.seals, ()
+        monkeypatch.setattr(log._upkeep, "find_seals", nothing)
         with pytest.raises(ArchiveError, match=r"sealed at event 10 meanwhile.*Give the command again"):
             await log.archive(20)
         monkeypatch.undo()
-        await log._find_seals()
-        assert log._seals == seals
+        await log._upkeep.find_seals()
+        assert log.seals == seals
         assert (await log.archive(20)).previous.seq == 10
         assert (await log.rebuild()).equal
 
@@ -326,13 +326,13 @@ async def test_after_one_that_was_cancelled_when_it_was_sealed_already_the_next_
 ) -> None:
     async with EventLog.open(path, **counts) as log:
         await fill(log)
-        exclusively = log._exclusively
+        exclusively = log._upkeep._exclusively
 
         async def cancelled(run: Any) -> None:
             await exclusively(run)
             raise asyncio.CancelledError
 
-        monkeypatch.setattr(log, "_exclusively", cancelled)
+        monkeypatch.setattr(log._upkeep, "_exclusively", cancelled)
         with pytest.raises(asyncio.CancelledError):
             await log.archive(10)
         monkeypatch.undo()
@@ -396,7 +396,7 @@ async def test_a_replay_that_began_before_an_archiving_folds_all_events(
         rebuilding = asyncio.create_task(log.rebuild())
         await asyncio.to_thread(begun.wait, 30)
         archiving = asyncio.create_task(log.archive(20))
-        while not (archiving.done() or log._rewriting.statistics().tasks_waiting):  # noqa: ASYNC110 - no event for it
+        while not (archiving.done() or log._upkeep.rewriting.statistics().tasks_waiting):  # noqa: ASYNC110 - no event for it
             await asyncio.sleep(0)
         go_on.set()
         assert (await rebuilding).equal

@@ -359,8 +359,8 @@ async def test_a_reset_that_fails_is_reported_and_survived(
 
 
 async def test_the_memory_of_streams_and_followers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetuned_events.committer._CACHED_STREAMS", 5)
-    monkeypatch.setattr("finetuned_events.committer._CACHED_CURSORS", 3)
+    monkeypatch.setattr("finetuned_events.batch._CACHED_STREAMS", 5)
+    monkeypatch.setattr("finetuned_events.batch._CACHED_CURSORS", 3)
     async with MemoryLog.open() as log:
         for number in range(60):
             events = [new(f"job/{number % 20}")]
