@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.tiny_llama import tiny_llama
 
 from finetuned.machine import devices
 from finetuned_sdk import Host
@@ -24,25 +25,20 @@ Json = Any
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tokenizer_factory: Any) -> str:
     """A random Llama of 40 million weights, so that the model and its steps weigh as much as the libraries."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     tokenizer = tokenizer_factory()
-    torch.manual_seed(0)
-    config = LlamaConfig(
+    weights = tiny_llama(
+        tokenizer,
         vocab_size=16_384,
         hidden_size=512,
         intermediate_size=1408,
         num_hidden_layers=8,
         num_attention_heads=8,
         num_key_value_heads=4,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=2048,
         tie_word_embeddings=True,
     )
     directory = tmp_path_factory.mktemp("middling") / "middling-llama"
-    LlamaForCausalLM(config).save_pretrained(directory)
+    weights.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return str(directory)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.tiny_llama import tiny_llama
+
 COLOURS = ("red", "green", "blue", "white", "black")
 THINGS = ("apple", "river", "stone", "cloud", "horse", "lamp")
 CHATML = (
@@ -57,25 +59,7 @@ def make_tokenizer(chat_template: str | None = CHATML) -> Any:
 
 def save_model(directory: Path) -> None:
     """Write the model, hidden size 32, and its tokenizer into a directory."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     tokenizer = make_tokenizer()
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            tie_word_embeddings=True,
-        )
-    )
+    model = tiny_llama(tokenizer, tie_word_embeddings=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -203,15 +203,19 @@ def answering(answer: bool) -> Callable[[], Awaitable[bool]]:
     return is_shutting_down
 
 
+async def stop_of(log: Log, *, shutting_down: bool, timeout_s: float) -> Stop:
+    return Stop(
+        Drain(log, await board_of(log)),
+        say=lambda _line: None,
+        drain_timeout_s=timeout_s,
+        is_shutting_down=answering(shutting_down),
+    )
+
+
 async def test_a_signal_ends_the_daemon_and_asks_no_job_to_leave(log: Log) -> None:
     await start(log, "job-1")
     signals = Signals()
-    stop = Stop(
-        Drain(log, await board_of(log)),
-        say=lambda _line: None,
-        drain_timeout_s=60,
-        is_shutting_down=answering(False),
-    )
+    stop = await stop_of(log, shutting_down=False, timeout_s=60)
     signals.send(signal.SIGTERM)
     with anyio.fail_after(5):
         await stop.wait(signals)
@@ -267,12 +271,7 @@ async def test_the_end_of_the_system_has_jobs_leave_although_a_drain_is_under_wa
 async def test_a_job_that_does_not_leave_in_time_does_not_hold_up_the_end_of_the_system(log: Log) -> None:
     await start(log, "job-1")
     signals = Signals()
-    stop = Stop(
-        Drain(log, await board_of(log)),
-        say=lambda _line: None,
-        drain_timeout_s=0.01,
-        is_shutting_down=answering(True),
-    )
+    stop = await stop_of(log, shutting_down=True, timeout_s=0.01)
     signals.send(signal.SIGTERM)
     with anyio.fail_after(5):
         await stop.wait(signals)
@@ -282,12 +281,7 @@ async def test_a_job_that_does_not_leave_in_time_does_not_hold_up_the_end_of_the
 async def test_a_second_signal_ends_a_drain_at_once(log: Log) -> None:
     await start(log, "job-1")
     signals = Signals()
-    stop = Stop(
-        Drain(log, await board_of(log)),
-        say=lambda _line: None,
-        drain_timeout_s=60,
-        is_shutting_down=answering(True),
-    )
+    stop = await stop_of(log, shutting_down=True, timeout_s=60)
     signals.send(signal.SIGTERM)
     signals.send(signal.SIGTERM)
     with anyio.fail_after(5):
