@@ -6,7 +6,7 @@ itself is made on the log's writer, where the claim of the devices and the attem
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 
@@ -60,6 +60,8 @@ class Scheduler:
             tuple[str, int], float
         ] = {}  # when a preemptible attempt was first seen to run
         self._in_backoff: frozenset[str] = frozenset()
+        self._in_vain: frozenset[tuple[str, int]] = frozenset()  # (job, attempts so far)
+        self._stepped_at = 0.0
 
     def situation(self) -> queue.Situation:
         """What decides who may start beside the log, as it is now."""
@@ -70,6 +72,7 @@ class Scheduler:
             holds=dict(self._holds()),
             closed=self._closed(),
             ripe=frozenset(ripe),
+            in_vain=frozenset(job for job, _ in self._in_vain),
             room=self._room,
         )
 
@@ -89,6 +92,7 @@ class Scheduler:
     async def step(self) -> None:
         """Start everything that may start now."""
         world = await self._board.world()
+        self._stepped_at = self._clock()
         elapsed = self._elapsed(world)
         self._in_backoff = queue.in_backoff(world.live_jobs(), elapsed)
         self._note_running(world)
@@ -98,9 +102,9 @@ class Scheduler:
         if planned == self._planned:
             return
         slots = world.slots.values()
-        if queue.plan(world.live_jobs(), slots, situation) or queue.victims(
-            world.live_jobs(), slots, situation
-        ):
+        claims = queue.plan(world.live_jobs(), slots, situation)
+        self._note_in_vain(world, claims)
+        if claims or queue.victims(world.live_jobs(), slots, situation):
             await self._log.execute(
                 lambda writers: decisions.schedule(writers, elapsed=elapsed, situation=situation)
             )
@@ -127,6 +131,16 @@ class Scheduler:
         ]
         self._running_since = {key: self._running_since.get(key, now) for key in running}
 
+    def _note_in_vain(self, world: World, claims: Sequence[queue.Claim]) -> None:
+        """Who preempted a job that starts again before it did itself preempted it for nothing."""
+        queued = {job.id: job for job in world.live_jobs() if job.state is JobState.QUEUED}
+        preempted = {claim.job.preempted_by for claim in claims} & queued.keys() - {
+            claim.job.id for claim in claims
+        }
+        newest = {(job.id, len(job.attempts)) for job in queued.values()}
+        found = {(job, len(queued[job].attempts)) for job in preempted if job is not None}
+        self._in_vain = frozenset((self._in_vain | found) & newest)
+
     def _elapsed(self, world: World) -> frozenset[tuple[str, int]]:
         now = self._clock()
         delayed = {
@@ -141,7 +155,8 @@ class Scheduler:
         """Seconds until something may start without an event that tells of it."""
         now = self._clock()
         ends = [*self._until.values(), *(since + self._min_run_s for since in self._running_since.values())]
-        soonest = min((end - now for end in ends if end > now), default=float("inf"))
+        # What has ended since the step was not over for it.
+        soonest = min((max(0.0, end - now) for end in ends if end > self._stepped_at), default=float("inf"))
         if not self._lacks_room or self._room_of is None:
             return soonest
         return min(soonest, max(0.0, self._room_of[1] + ROOM_PERIOD_S - now))

@@ -13,6 +13,7 @@ import anyio
 
 from finetuned.draining import Drain
 from finetuned.machine import shutdown
+from finetuned.patience import patiently
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Stop:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._extend)
             with anyio.move_on_after(self._drain_timeout_s):
-                await self._drain.begin("pause", actor="daemon", reason="the system stops")
+                await patiently("The drain", self._begin)
                 await self._drain.done.wait()
                 return
             left = await self._drain.live()
@@ -78,6 +79,9 @@ class Stop:
                 "Stopping with %d jobs that have not left within %g s", len(left), self._drain_timeout_s
             )
             stop()
+
+    async def _begin(self) -> None:
+        await self._drain.begin("pause", actor="daemon", reason="the system stops")
 
     async def _extend(self) -> None:
         while True:

@@ -20,7 +20,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from finetuned.domain.job import Job
-from finetuned.domain.room import Room, lack, memory_of, promised
+from finetuned.domain.room import TOLERANCE, Room, lack, memory_of, promised
 from finetuned.domain.states import JobState
 from finetuned.domain.world import Slot
 
@@ -56,13 +56,15 @@ class Situation:
 
     ``in_backoff`` names jobs that are held back, ``holds`` devices that are not free though no attempt holds them,
     ``closed`` says why nothing at all is started, ``ripe`` names attempts (job, number) that have run long enough to
-    be preempted. ``room`` is what the host has left; ``None`` where nobody looked.
+    be preempted. ``in_vain`` names jobs that preempted others and could not start all the same, as for what strangers
+    have of the device: they preempt nobody again. ``room`` is what the host has left; ``None`` where nobody looked.
     """
 
     in_backoff: AbstractSet[str] = frozenset()
     holds: Mapping[str, Hold] = field(default_factory=dict)
     closed: str | None = None
     ripe: AbstractSet[tuple[str, int]] = frozenset()
+    in_vain: AbstractSet[str] = frozenset()
     room: Room | None = None
 
 
@@ -172,9 +174,9 @@ def _look(jobs: list[Job], slots: list[Slot], situation: Situation) -> _Look:
 
 
 def _may_use(job: Job, hold: Hold | None) -> bool:
-    """Whether what is free of a device is enough for the job, as far as it was estimated."""
-    needed = (job.estimate or {}).get("device_bytes") or 0
-    return hold is None or 0 < hold.free_bytes >= needed
+    """Whether what is free of a device is enough for the job, as far as estimates can tell and it wants them heeded."""
+    estimated = 0 if job.ignores_estimate else (job.estimate or {}).get("device_bytes") or 0
+    return hold is None or 0 < hold.free_bytes >= estimated * (1 - TOLERANCE)
 
 
 def _is_in_reach(job: Job, hold: Hold | None) -> bool:
@@ -185,14 +187,14 @@ def _is_in_reach(job: Job, hold: Hold | None) -> bool:
 def victims(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> list[tuple[Job, Job]]:
     """The running jobs that are to leave their devices, each with the job that gets them.
 
-    Only as many as are needed, of the lowest priority first, and of equals the one that began last. Devices that are
-    being left are waited for: by jobs that pause or are cancelled, and by what holds them in passing.
+    Only as many as are needed, of the lowest priority first, and of equals the one that was submitted last. Devices
+    that are being left are waited for: by jobs that pause or are cancelled, and by what holds them in passing.
     """
     if situation.closed is not None:
         return []
     live, all_slots = list(jobs), list(slots)
     claims, first = _plan_runs(live, all_slots, situation)
-    if first is None:
+    if first is None or first.id in situation.in_vain:
         return []
     claimed = {device for claim in claims for device in claim.devices}
     leaving = {job.id for job in live if job.state in _LEAVING}
@@ -202,14 +204,23 @@ def victims(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = C
         else slot.holder[0] in leaving and not slot.gone
         for slot in all_slots
     )
-    found: list[tuple[Job, Job]] = []
+    return [(job, first) for job in _fewest(live, first, missing, situation)]
+
+
+def _fewest(live: list[Job], first: Job, missing: int, situation: Situation) -> list[Job]:
+    """Jobs that may be preempted and have the missing devices, none of them for nothing; nobody if there are too few."""
+    found: list[Job] = []
     for job in sorted(live, key=lambda each: (each.priority, -each.seq)):
-        if missing <= 0:
-            return found
-        if job.devices and _may_be_preempted(job, first, situation):
-            found.append((job, first))
+        if missing > 0 and job.devices and _may_be_preempted(job, first, situation):
+            found.append(job)
             missing -= job.devices
-    return found if missing <= 0 else []
+    if missing > 0:
+        return []
+    for job in list(found):
+        if missing + job.devices <= 0:
+            found.remove(job)
+            missing += job.devices
+    return found
 
 
 def _may_be_preempted(job: Job, by: Job, situation: Situation) -> bool:

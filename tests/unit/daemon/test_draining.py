@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -22,7 +22,7 @@ from finetuned.draining import Drain
 from finetuned.machine import shutdown
 from finetuned.stopping import Stop
 from finetuned.store import Log, open_log
-from finetuned_events import NewEvent
+from finetuned_events import LogFullError, NewEvent
 
 SLOTS = [{"id": f"cpu:{number}", "kind": "cpu", "name": "slot", "memory_bytes": 1} for number in range(2)]
 
@@ -276,6 +276,33 @@ async def test_a_job_that_does_not_leave_in_time_does_not_hold_up_the_end_of_the
     with anyio.fail_after(5):
         await stop.wait(signals)
     signals.close()
+
+
+async def test_a_log_that_is_full_delays_the_end_of_the_system_and_does_not_end_the_daemon(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await start(log, "job-1")
+    signals, stop, execute = Signals(), await stop_of(log, shutting_down=True, timeout_s=60), log.execute
+
+    refused = 0
+
+    async def full_at_first(*arguments: Any, necessary: bool = False, **keywords: Any) -> Any:
+        nonlocal refused
+        if necessary and not refused:
+            refused += 1
+            raise LogFullError
+        return await execute(*arguments, necessary=necessary, **keywords)
+
+    monkeypatch.setattr(log, "execute", full_at_first)
+    monkeypatch.setattr("finetuned.patience.FIRST_PAUSE_S", 0.0)
+    signals.send(signal.SIGTERM)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop.wait, signals)
+        with anyio.fail_after(5):
+            await until(log, "job-1", "pausing")
+        tasks.cancel_scope.cancel()
+    signals.close()
+    assert refused
 
 
 async def test_a_second_signal_ends_a_drain_at_once(log: Log) -> None:

@@ -12,7 +12,7 @@ from finetuned.board import Board
 from finetuned.domain import attempt_decisions, decisions, facts, queue
 from finetuned.domain.room import Room
 from finetuned.domain.streams import job_event
-from finetuned.scheduler import ROOM_PERIOD_S, Scheduler
+from finetuned.scheduler import MIN_RUN_S, ROOM_PERIOD_S, Scheduler
 from finetuned.store import Log, open_log
 from finetuned_events import LogBrokenError, LogFullError
 
@@ -79,6 +79,55 @@ async def test_a_job_waits_its_backoff_out_on_the_monotonic_clock(log: Log) -> N
     await scheduler.step()
     assert await state(board, "job-1") == "starting"
     assert scheduler.situation().in_backoff == set()
+
+
+async def test_a_backoff_that_passes_while_the_scheduler_works_is_seen_at_the_next_look(log: Log) -> None:
+    clock = Clock()
+
+    async def slow() -> Room:
+        clock.now += 10.0
+        return Room()
+
+    scheduler = Scheduler(log, Board(log), room=slow, clock=clock)
+    fact = submission(estimate={"host_bytes": 1})
+    await log.execute(lambda world: decisions.submit(world, "job-1", fact, actor="a"))
+    await scheduler.step()
+    await crash(log, "job-1", 1)
+    await scheduler.step()
+    assert scheduler.situation().in_backoff == {"job-1"}
+    assert scheduler.next_look_s() == 0.0
+    await scheduler.step()
+    assert scheduler.situation().in_backoff == set()
+
+
+async def test_a_job_for_which_another_left_a_device_in_vain_preempts_nobody_again(log: Log) -> None:
+    board, clock = Board(log), Clock()
+    strangers: dict[str, queue.Hold] = {}
+    scheduler = Scheduler(log, board, holds=lambda: strangers, clock=clock)
+
+    async def run_low(attempt: int) -> None:
+        await scheduler.step()
+        reported = attempt_decisions.Reported(line=1, fact=facts.AttemptStarted(attempt=attempt))
+        await log.execute(lambda world: attempt_decisions.record(world, "low", attempt, [reported]))
+        await scheduler.step()
+        clock.now += MIN_RUN_S
+        await scheduler.step()
+
+    low, urgent = submission(preemptible=True), submission(priority=9, estimate={"device_bytes": 23 << 30})
+    await log.execute(lambda world: decisions.submit(world, "low", low, actor="a"))
+    await run_low(1)
+    await log.execute(lambda world: decisions.submit(world, "urgent", urgent, actor="a"))
+    await scheduler.step()
+    assert await state(board, "low") == "pausing"
+    left = attempt_decisions.Prospect(resume_from="/checkpoint-1", step=1)
+    await log.execute(lambda world: attempt_decisions.ended(world, "low", 1, end(exit_code=75), left))
+    strangers["cpu:0"] = queue.Hold("pid 812 (Xorg)", free_bytes=9 << 30)
+    await run_low(2)
+    assert await state(board, "low") == "running"
+    assert scheduler.situation().in_vain == {"urgent"}
+    await log.execute(lambda world: decisions.cancel(world, "urgent", actor="a"))
+    await scheduler.step()
+    assert scheduler.situation().in_vain == set()
 
 
 async def test_the_device_of_a_job_in_backoff_is_given_to_the_next(log: Log) -> None:

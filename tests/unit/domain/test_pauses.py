@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from tests.unit.domain.worlds import Scene
 
@@ -281,6 +283,21 @@ def test_a_device_with_foreign_processes_is_used_when_enough_of_it_is_free() -> 
     assert scene.state() == "starting"
 
 
+def test_a_device_that_strangers_have_a_part_of_is_used_within_the_tolerance_and_by_who_ignores_the_estimate() -> (
+    None
+):
+    for estimate, ignores, expected in (
+        (10, False, "starting"),
+        (11, False, "queued"),
+        (30, True, "starting"),
+    ):
+        scene = Scene()
+        scene.submit("job-1", estimate={"device_bytes": estimate << 30}, ignores_estimate=ignores)
+        device = next(iter(scene.world.slots))
+        schedule(scene, queue.Situation(holds={device: queue.Hold("pid 812 (Xorg)", free_bytes=8 << 30)}))
+        assert scene.state() == expected
+
+
 def two_running() -> Scene:
     """Two jobs that may be preempted hold the two devices."""
     scene = Scene(devices=2)
@@ -323,6 +340,24 @@ def test_nobody_is_preempted_while_another_is_leaving_its_device_whoever_asked_f
         if leave.endswith("paused"):
             pause(scene, "second")
         assert victims(scene) == [], leave
+
+
+def test_nobody_leaves_for_nothing_where_one_larger_job_has_enough_devices() -> None:
+    scene = Scene(devices=3)
+    scene.submit("single", preemptible=True)
+    scene.submit("double", preemptible=True, priority=1, devices=2)
+    scene.schedule()
+    for name in ("single", "double"):
+        scene.start(name)
+    scene.submit("urgent", priority=5, devices=2)
+    assert victims(scene, ripe(("single", 1), ("double", 1))) == ["double"]
+
+
+def test_who_preempted_in_vain_preempts_nobody_again() -> None:
+    scene = two_running()
+    scene.submit("urgent", priority=5)
+    assert victims(scene) == ["second"]
+    assert victims(scene, replace(BOTH, in_vain=frozenset({"urgent"}))) == []
 
 
 @pytest.mark.parametrize("why", ["backing off", "no memory", "too few devices", "paused"])

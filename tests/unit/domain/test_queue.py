@@ -208,7 +208,7 @@ def holding(reason: str, free_gb: int = 0, *, passing: bool = False) -> dict[str
 
 def test_a_job_that_does_not_fit_beside_a_stranger_keeps_nobody_who_does_from_the_device() -> None:
     scene = Scene()
-    scene.submit("large", estimate={"device_bytes": 70 * 10**9})
+    scene.submit("large", estimate={"device_bytes": 90 * 10**9})
     scene.submit("small", estimate={"device_bytes": 10 * 10**9})
     live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
     situation = queue.Situation(holds=holding("a desktop", 60))
