@@ -53,7 +53,7 @@ from finetuned.storage.inventory import Inventory
 from finetuned.storage.keeper import Keeper
 from finetuned.storage.room import RoomGate
 from finetuned.store import Log, open_log
-from finetuned.telemetry import gpus
+from finetuned.telemetry import gpus, marks
 from finetuned.telemetry.gpus import GpuReader
 from finetuned.telemetry.host import HostReader
 from finetuned.telemetry.telemetry import Telemetry
@@ -219,7 +219,14 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         GpuReader(gpus.load if config.cpu_slots is None else lambda: None),
         attempts,
     )
-    device_gate = DeviceGate(events, board, telemetry.gpus_now, attempts, changed=scheduler.look)
+    device_gate = DeviceGate(
+        events,
+        board,
+        telemetry.gpus_now,
+        attempts,
+        marked=partial(marks.read, jobs_dir),
+        changed=scheduler.look,
+    )
     resource_watch = ResourceWatch(
         board, telemetry, port, bundle=supervision.bundle, notice=supervision.notice
     )

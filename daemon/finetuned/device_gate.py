@@ -1,8 +1,8 @@
 """The gate before a free GPU: nothing starts on it while something of ours is left there, or without a look at it.
 
 A GPU that no attempt holds may still be taken: by a process that an attempt left, which is waited for, or by a stranger
-such as a desktop, which is reported and leaves the job what is free. Holders are found by NVML, and by descriptors and
-environment in ``/proc``, never by their names. Looked at only while a job is queued and a GPU free.
+such as a desktop or another daemon's attempt, which is reported and leaves the job what is free. Holders are found by
+NVML, and by descriptors and environment in ``/proc``, never by their names. Looked at only while a job is queued and a GPU free.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from finetuned.domain.states import JobState
 from finetuned.domain.world import World
 from finetuned.patience import patiently
 from finetuned.store import Log
-from finetuned.telemetry import marks, processes
+from finetuned.telemetry import processes
 from finetuned.telemetry.gpus import Gpu
 from finetuned.telemetry.marks import Marks
 from finetuned.telemetry.processes import Table
@@ -44,7 +44,8 @@ class _Look(NamedTuple):
 class DeviceGate:
     """Says which free GPUs are held all the same. ``changed`` is called when that is something new.
 
-    ``look`` gives the GPUs as they are now, ``attempts`` the live ones by the pids of their runners.
+    ``look`` gives the GPUs as they are now, ``attempts`` the live ones by the pids of their runners, ``marked`` the
+    processes that carry the mark of an attempt of this daemon, and of no other.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class DeviceGate:
         attempts: Attempts,
         *,
         changed: Callable[[], None],
+        marked: Callable[[], Marks],
         table: Callable[[], Table] = processes.read_table,
-        marked: Callable[[], Marks] = marks.read,
         poll_s: float = POLL_S,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
