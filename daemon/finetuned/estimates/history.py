@@ -55,7 +55,12 @@ def foretell(
 
 
 def seconds_a_step(job: Job) -> float | None:
-    """What a step cost, all that is around the steps included; ``None`` if the job did not count them."""
+    """What a step cost, all that is around the steps included; ``None`` if the job did not do and count them all.
+
+    Steps count from the beginning, so a job that began at another's checkpoint did fewer than it says.
+    """
+    if not job.runs or job.runs[0].resume_from is not None:
+        return None
     done = (job.progress or {}).get("current_step")
     wall = sum(attempt.wall_s for attempt in job.runs)
     return wall / done if isinstance(done, int) and done > 0 and wall > 0 else None

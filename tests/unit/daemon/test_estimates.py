@@ -192,6 +192,18 @@ class TestHistory:
     def test_others_do_not(self, other: dict[str, Any]) -> None:
         assert self.foretold(self.job(**other)).seconds is None
 
+    def test_a_job_that_began_at_anothers_checkpoint_tells_no_pace(self) -> None:
+        """It ran the last 10 of its 50 steps."""
+        retried = self.job(20.0, 50, batch=4)
+        begun = tuple(replace(run, resume_from="/checkpoint-40") for run in retried.attempts)
+        assert self.foretold(replace(retried, attempts=begun)).seconds is None
+        assert self.foretold(replace(retried, attempts=begun), self.job(batch=4)).seconds == 400.0
+
+    def test_a_job_that_went_on_from_its_own_checkpoint_tells_the_pace_of_all_its_runs(self) -> None:
+        job = self.job(50.0, 50, batch=4)
+        again = replace(job.attempts[0], number=2, resume_from="/checkpoint-20")
+        assert self.foretold(replace(job, attempts=(*job.attempts, again))).seconds == 400.0
+
     def test_without_steps_nothing_is_foretold(self) -> None:
         assert self.foretold(self.job(batch=4), steps=None) == history.Duration()
 
