@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from finetuned.domain.retention import Kept
 from finetuned.storage.sizes import size_of
 from finetuned.store import Log, queries
 from finetuned_events.reserve import reserve_path
+
+log = logging.getLogger(__name__)
 
 ASIDE: Final = "quarantine-"  # bundles of which the log does not know: nobody removes them
 CHUNK: Final = 500  # jobs that are looked up at a time
@@ -44,7 +47,11 @@ class Inventory:
     _ended: dict[str, Kept] = field(default_factory=dict)  # an ended job's files change no more
 
     async def look(self) -> Taken:
-        """Look now. What was seen of ended jobs before is not walked again."""
+        """Look now. What was seen of ended jobs before is not walked again.
+
+        Raises ``OSError`` if the jobs' directory cannot be read; a job's own that cannot be is counted as far as it
+        is seen, and stays.
+        """
         names = await anyio.to_thread.run_sync(_names, self.jobs_dir)
         there = set(names)
         self._ended = {name: kept for name, kept in self._ended.items() if name in there}
@@ -58,7 +65,7 @@ class Inventory:
                     live.append(directory)
                 elif finished_at is None:
                     unknown += await anyio.to_thread.run_sync(size_of, directory)
-                elif await anyio.to_thread.run_sync(_has_aside, directory):
+                elif await anyio.to_thread.run_sync(_stays, directory):
                     aside += await anyio.to_thread.run_sync(size_of, directory)
                 else:
                     size = await anyio.to_thread.run_sync(size_of, directory)
@@ -88,8 +95,13 @@ def _names(directory: Path) -> list[str]:
         return []
 
 
-def _has_aside(job: Path) -> bool:
-    return any(name.startswith(ASIDE) for name in _names(job / "attempts"))
+def _stays(job: Path) -> bool:
+    """Whether an ended job holds what nobody may remove, or cannot be read, so that it may."""
+    try:
+        return any(name.startswith(ASIDE) for name in _names(job / "attempts"))
+    except OSError as error:
+        log.warning("The files of %s stay, because they cannot be read: %s", job.name, error)
+        return True
 
 
 def _log_bytes(log: Path) -> int:

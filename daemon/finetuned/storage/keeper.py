@@ -43,7 +43,10 @@ class Keeper:
         """Look until cancelled."""
         await anyio.sleep(min(FIRST_LOOK_S, self.look_s))
         while True:
-            await patiently("Looking at what takes the disk", self.look)
+            try:
+                await patiently("Looking at what takes the disk", self.look)
+            except OSError as error:
+                log.warning("What takes the disk cannot be looked at: %s", error)
             await anyio.sleep(self.look_s)
 
     async def look(self) -> None:

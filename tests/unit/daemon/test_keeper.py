@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import anyio
 import pytest
 from tests.unit.domain.worlds import Scene
 
@@ -63,3 +64,34 @@ async def test_the_world_is_gone_through_once_for_all_ended_jobs() -> None:
     assert world.looks == 1
     assert len(removals.of) == ENDED - 2
     assert "job-7" not in removals.of
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_looked_at_is_looked_at_again_and_ends_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    looks = 0
+    seen = anyio.Event()
+
+    async def look() -> SimpleNamespace:
+        nonlocal looks
+        looks += 1
+        if looks < 3:
+            raise PermissionError(13, "Permission denied", "/state/jobs")
+        seen.set()
+        return SimpleNamespace(ended=(), ended_jobs=0)
+
+    keeper = Keeper(
+        board=cast("Any", None),
+        inventory=cast("Any", SimpleNamespace(look=look)),
+        commands=cast("Any", None),
+        policy=Policy(),
+        look_s=0,
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keeper.run)
+        with anyio.fail_after(10):
+            await seen.wait()
+        tasks.cancel_scope.cancel()
+    assert caplog.text.count("cannot be looked at") == 2
+    assert "/state/jobs" in caplog.text
