@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import anyio
 
 from finetuned.board import Board
-from finetuned.domain import decisions, queue
+from finetuned.domain import decisions, queue, tries
 from finetuned.domain.room import Room, lack, promised
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
@@ -144,9 +144,7 @@ class Scheduler:
     def _elapsed(self, world: World) -> frozenset[tuple[str, int]]:
         now = self._clock()
         delayed = {
-            (job.id, len(job.attempts)): job.delay_s
-            for job in world.live_jobs()
-            if job.delay_s and job.state is JobState.QUEUED
+            (job.id, len(job.attempts)): delay for job in world.live_jobs() if (delay := tries.delay_s(job))
         }
         self._until = {key: self._until.get(key, now + delay) for key, delay in delayed.items()}
         return frozenset(key for key, end in self._until.items() if end <= now)

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
+from finetuned.domain import tries
 from finetuned.domain.job import Job
 from finetuned.domain.room import TOLERANCE, Room, lack, memory_of, promised
 from finetuned.domain.states import JobState
@@ -82,15 +83,13 @@ class Wait:
 
 
 def in_backoff(jobs: Iterable[Job], elapsed: AbstractSet[tuple[str, int]]) -> frozenset[str]:
-    """The queued jobs that wait for their backoff to pass.
+    """The jobs that wait for their backoff to pass, before a run or another validation.
 
     ``elapsed`` names those whose wait is over, as (job, attempts so far): what is not in it waits, so a decision
     that knows less than the present errs on the side of waiting.
     """
     return frozenset(
-        job.id
-        for job in jobs
-        if job.state is JobState.QUEUED and job.delay_s and (job.id, len(job.attempts)) not in elapsed
+        job.id for job in jobs if (job.id, len(job.attempts)) not in elapsed and tries.delay_s(job)
     )
 
 
@@ -283,7 +282,7 @@ def _queued_reason(job: Job, blocked_by: Job | None, look: _Look) -> str:
 def _unqueued_reason(job: Job, situation: Situation) -> str | None:
     match job.state:
         case JobState.VALIDATING if job.live_attempt is None:
-            return situation.closed or "waiting for its data to be checked"
+            return situation.closed or _unvalidated_reason(job, situation)
         case JobState.VALIDATING:
             return "its data are being checked"
         case JobState.STARTING:
@@ -295,6 +294,13 @@ def _unqueued_reason(job: Job, situation: Situation) -> str | None:
         case JobState.CANCELLING:
             return "its processes are being stopped"
     return None
+
+
+def _unvalidated_reason(job: Job, situation: Situation) -> str:
+    newest = job.attempt
+    if newest is None or job.id not in situation.in_backoff:
+        return "waiting for its data to be checked"
+    return f"backing off before its data are checked again: attempt {newest.number} ended: {newest.cause}"
 
 
 def _device_reason(job: Job, slots: list[Slot], holds: Mapping[str, Hold]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from finetuned.domain import failures
 from finetuned.domain.job import Attempt, Job
+from finetuned.domain.states import JobState
 
 BACKOFF_FIRST_S = 5.0
 BACKOFF_LONGEST_S = 300.0
@@ -30,6 +31,19 @@ def _got_on(job: Job, attempt: Attempt, next_from: str | None) -> bool:
     after = next((each for each in job.attempts if each.number > attempt.number), None)
     left = next_from if after is None else after.resume_from
     return attempt.purpose == "run" and left not in {None, attempt.resume_from}
+
+
+def delay_s(job: Job) -> float:
+    """Seconds that a job waits, from the end of its newest attempt, before the next may start; 0 if it does not.
+
+    A run's is in the log, with its jitter. A validation's follows from those before it that came to nothing.
+    """
+    if job.state is JobState.QUEUED:
+        return job.delay_s
+    newest = job.attempt if job.state is JobState.VALIDATING else None
+    if newest is None or newest.is_live or newest.outcome in UNCOUNTED:
+        return 0.0
+    return backoff_s(len(with_newest(job, newest)), jitter=1.0)
 
 
 def backoff_s(tries: int, jitter: float) -> float:

@@ -130,6 +130,26 @@ async def test_a_job_for_which_another_left_a_device_in_vain_preempts_nobody_aga
     assert scheduler.situation().in_vain == set()
 
 
+async def test_a_validation_waits_its_backoff_out_too(log: Log) -> None:
+    clock, board = Clock(), Board(log)
+    scheduler = Scheduler(log, board, clock=clock)
+    fact = submission(validates=True)
+    await log.execute(lambda world: decisions.submit(world, "job-1", fact, actor="a"))
+    await scheduler.step()
+    await crash(log, "job-1", 0)
+
+    await scheduler.step()
+    assert scheduler.situation().in_backoff == {"job-1"}
+    assert scheduler.next_look_s() == 5.0
+    clock.now += 4.9
+    await scheduler.step()
+    assert len((await board.world()).jobs["job-1"].attempts) == 1
+    clock.now += 0.2
+    await scheduler.step()
+    assert len((await board.world()).jobs["job-1"].attempts) == 2
+    assert scheduler.situation().in_backoff == set()
+
+
 async def test_the_device_of_a_job_in_backoff_is_given_to_the_next(log: Log) -> None:
     board = Board(log)
     scheduler = Scheduler(log, board, clock=Clock())

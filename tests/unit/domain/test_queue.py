@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import decisions, queue
+from finetuned.domain import decisions, queue, tries
 
 
 def holders(scene: Scene) -> dict[str, str]:
@@ -63,6 +63,33 @@ def test_a_backoff_of_which_nobody_has_said_that_it_is_over_is_not_over() -> Non
     assert decisions.schedule(scene.world, elapsed=frozenset()) == []
     assert decisions.schedule(scene.world, elapsed={("a", 0)}) == []
     assert decisions.schedule(scene.world, elapsed={("a", 1)})
+
+
+def test_a_validation_that_came_to_nothing_is_backed_off_from_and_says_why() -> None:
+    scene = Scene()
+    scene.submit("a", validates=True)
+    for attempt, delay_s in ((0, 5.0), (1, 10.0)):
+        scene.schedule()
+        assert tries.delay_s(scene.world.jobs["a"]) == 0
+        scene.end("a", exit_code=None, signal=9)
+        assert tries.delay_s(scene.world.jobs["a"]) == delay_s
+        assert decisions.schedule(scene.world, elapsed=frozenset()) == []
+        held = queue.in_backoff(scene.world.live_jobs(), frozenset())
+        waits = queue.waits(
+            scene.world.live_jobs(), scene.world.slots.values(), queue.Situation(in_backoff=held)
+        )
+        assert waits["a"].reason == (
+            f"backing off before its data are checked again: attempt {attempt} ended: it was killed by signal 9"
+        )
+    assert decisions.schedule(scene.world, elapsed={("a", 2)})
+
+
+def test_a_validation_that_was_asked_to_stop_is_followed_by_the_next_at_once() -> None:
+    scene = Scene()
+    scene.submit("a", validates=True)
+    scene.schedule()
+    scene.end("a", exit_code=75, asked="lunch")
+    assert decisions.schedule(scene.world, elapsed=frozenset())
 
 
 def test_a_job_that_needs_more_devices_than_are_left_of_the_host_does_not_block_the_others() -> None:
