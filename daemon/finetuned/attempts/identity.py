@@ -36,7 +36,12 @@ def start_time(pid: int) -> int | None:
 
 def ran_s(process: RunnerIdentity) -> float:
     """Seconds since the start of a process of this boot, those of a suspended machine included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.start_time / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s(process)
+
+
+def started_s(process: RunnerIdentity) -> float:
+    """Seconds from its boot to the start of a process, those of a suspended machine included."""
+    return process.start_time / os.sysconf("SC_CLK_TCK")
 
 
 def catches(pid: int, number: signal.Signals) -> bool:

@@ -108,8 +108,16 @@ class Monitor:
 
 
 def lived_s(bundle: Bundle, runner: RunnerIdentity) -> dict[str, float]:
-    """How long an attempt of this boot ran that nobody saw end: ``wall_s`` up to its last heartbeat, if it had one."""
+    """How long an attempt ran that nobody saw end: ``wall_s`` up to its last heartbeat, if it had one.
+
+    Of an earlier boot, all time that the machine was suspended in it is left out: a heartbeat is on a clock that stood
+    still then, a start on one that went on, and how far they were apart is known only within a boot.
+    """
     beat = heartbeat.read(bundle.heartbeat_path)
-    if beat is None or runner.boot_id != identity.boot_id():
+    if beat is None:
         return {}
-    return {"wall_s": round(max(0.0, identity.ran_s(runner) - (time.monotonic() - beat.beat_at)), 3)}
+    if runner.boot_id == identity.boot_id():
+        ran_s = identity.ran_s(runner) - (time.monotonic() - beat.beat_at)
+    else:
+        ran_s = beat.beat_at - identity.started_s(runner)
+    return {"wall_s": round(max(0.0, ran_s), 3)}
