@@ -7,7 +7,7 @@ from typing import Final
 
 DEFAULTS: Final[Mapping[str, float | None]] = {
     "heartbeat_s": 30.0,  # without a sign of life of its process, before that is told
-    "start_s": 1800.0,  # from its launch to its first step, loading and compiling included
+    "start_s": 1800.0,  # without a sign of work before the first step, loading and compiling included
     "stall_s": 600.0,  # between two steps
     "evaluation_s": 3600.0,  # in a phase of evaluation
     "saving_s": 1800.0,  # while it saves
