@@ -9,17 +9,18 @@ from __future__ import annotations
 import gzip
 import os
 import sqlite3
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
-from finetuned_events import chain, codec
-from finetuned_events.errors import ArchiveError
+from finetuned_events import chain, codec, durable
+from finetuned_events.errors import ArchiveError, LogFullError, is_full
 from finetuned_events.event import Event
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
@@ -32,6 +33,9 @@ _VERSION = 1
 _PAGE = 1000  # events a read transaction, and events that are folded at once
 _CHUNK = 1 << 20  # bytes
 _LEVEL = 6  # of gzip
+
+#: what comes of bytes, JSON and rows that are not what they should be
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +59,39 @@ class ArchiveFile:
 
 
 def write(connection: sqlite3.Connection, previous: Anchor, upto: int, destination: Path) -> ArchiveFile:
-    """Write the events after `previous` up to `upto`: temporary name, fsync, check, link, fsync the directory.
+    """Write the events after `previous` up to `upto`: temporary name, fsync, check, link, fsync the directories.
 
     A file that is there already is taken for the same if it holds and is of the same events: a kill may have come
-    between it and its seal. Raises ArchiveError, leaving nothing half-written behind.
+    between it and its seal. It is synced then too: the events are deleted next. Raises ArchiveError, LogFullError for
+    a full disk, leaving nothing half-written behind.
     """
-    temporary = destination.with_name(f".{destination.name}.partial")
+    try:
+        temporary = destination.with_name(f".{destination.name}.partial")
+        return _write(connection, previous, upto, destination, temporary)
+    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: what can be no file's name
+        if is_full(error):
+            raise LogFullError(
+                f"{destination} was not written, its disk is full: free some space and try again."
+            ) from error
+        raise ArchiveError(f"{destination} was not written: {error}.") from error
+
+
+def _write(
+    connection: sqlite3.Connection, previous: Anchor, upto: int, destination: Path, temporary: Path
+) -> ArchiveFile:
     try:
         if os.path.lexists(destination):
-            return _same(connection, previous, upto, destination)
+            found = _same(connection, previous, upto, destination)
+            durable.sync(destination)
+            durable.sync_names(destination)
+            return found
         destination.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         _export(connection, previous, upto, temporary)
         found = check(temporary)
         _compare(connection, found, previous, upto)
         os.link(temporary, destination)  # unlike a rename, it replaces nothing
-        _sync(destination.parent, os.O_RDONLY | os.O_DIRECTORY)
-    except (OSError, sqlite3.Error) as error:
-        raise ArchiveError(f"{destination} was not written: {error}.") from error
+        durable.sync_names(destination)
     finally:
         temporary.unlink(missing_ok=True)
     return ArchiveFile(destination, found.previous, found.head, found.at, found.bytes, found.sha256)
@@ -137,6 +156,15 @@ def pages(path: Path, upcasters: Upcasters) -> Iterator[list[Event]]:
         yield page
 
 
+def _opened(path: Path) -> IO[bytes]:
+    """Open a regular file. Raises OSError, ValueError for another kind, which might never end or never begin."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise ValueError("it is no regular file")
+
+
 class _Reading:
     """One pass over a file."""
 
@@ -148,7 +176,7 @@ class _Reading:
 
     def rows(self) -> Iterator[list[Any]]:
         try:
-            with gzip.open(self._path, "rb") as lines:
+            with _opened(self._path) as file, gzip.open(file, "rb") as lines:
                 self._begin(orjson.loads(next(lines, b"")))
                 for line in lines:
                     row = orjson.loads(line)
@@ -156,18 +184,24 @@ class _Reading:
                         self._end(row)
                     else:
                         yield self._event(row)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
-            raise ArchiveError(f"{self._path} cannot be read: {error!r}. Take another copy of it.") from error
+        except _UNREADABLE as error:
+            raise self._unreadable(error) from error
         if not self._whole:
             raise ArchiveError(f"{self._path} ends early: take another copy of it.")
 
     def found(self) -> ArchiveFile:
         total = sha256()
-        with self._path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                total.update(chunk)
-            size = file.tell()
+        try:
+            with _opened(self._path) as file:
+                while chunk := file.read(_CHUNK):
+                    total.update(chunk)
+                size = file.tell()
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
         return ArchiveFile(self._path, self._previous, self._head, self._at, size, total.hexdigest())
+
+    def _unreadable(self, error: Exception) -> ArchiveError:
+        return ArchiveError(f"{self._path} cannot be read: {error!r}. Take another copy of it.")
 
     def _begin(self, heading: dict[str, Any]) -> None:
         if heading["format"] != _FORMAT or heading["version"] != _VERSION:
@@ -190,11 +224,3 @@ class _Reading:
         if (last["seq"], last["hash"]) != (self._head.seq, self._head.hash.hex()):
             raise ValueError("its last line does not belong to it")
         self._whole = True
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetuned_events import durable
 from finetuned_events.errors import BackupError
 from finetuned_events.sql import QUERIES
 from finetuned_events.verify import Anchor
@@ -24,7 +24,7 @@ class BackupReport:
 
 
 def backup(connection: sqlite3.Connection, destination: Path) -> BackupReport:
-    """Copy the log: VACUUM INTO a temporary name, fsync, check, rename, fsync the directory.
+    """Copy the log: VACUUM INTO a temporary name, fsync, check, rename, fsync the directories.
 
     The copy is one moment of the log while the writer goes on. Raises BackupError, leaving nothing behind, if
     `destination` exists, cannot be written, or the copy is not sound.
@@ -40,10 +40,10 @@ def backup(connection: sqlite3.Connection, destination: Path) -> BackupReport:
         # VACUUM counts as a write; the file itself stays open for reading only.
         connection.execute("PRAGMA query_only = OFF")
         connection.execute("VACUUM INTO ?", (str(temporary),))
-        _sync(temporary, os.O_RDWR)
+        durable.sync(temporary)
         head = _check(temporary)
         temporary.rename(destination)
-        _sync(destination.parent, os.O_RDONLY | os.O_DIRECTORY)
+        durable.sync_names(destination)
     except (OSError, sqlite3.Error) as error:
         raise BackupError(f"{destination} was not written: {error}.") from error
     finally:
@@ -63,11 +63,3 @@ def _check(path: Path) -> Anchor:
         return Anchor(head[0], head[1]) if head else Anchor(0, bytes(32))
     finally:
         copy.close()
-
-
-def _sync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

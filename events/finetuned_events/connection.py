@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
+from finetuned_events import durable
 from finetuned_events.errors import LogError, LogWriteError, NotALogError
 from finetuned_events.sql import QUERIES, SCHEMA, SEALS, statements
 
@@ -77,7 +77,7 @@ def _prepare_writer(connection: sqlite3.Connection, path: Path) -> None:
 
     if new:
         create(connection)
-        _sync_directory(path.parent)
+        durable.sync_names(path)
     elif not connection.execute(QUERIES["has_seals"]).fetchone():
         _create_seals(connection)  # an older release made the file
 
@@ -152,11 +152,3 @@ def stored_format(connection: sqlite3.Connection, path: Path) -> int:
     _is_new(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

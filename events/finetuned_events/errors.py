@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +26,7 @@ __all__ = (
     "StaleCursorError",
     "UnknownEventError",
     "WrongVersionError",
+    "is_full",
 )
 
 
@@ -159,3 +162,10 @@ class ArchiveMissingError(LogError):
     """Events that were archived are needed for a replay: put the archive back where it was."""
 
     code = "archive_missing"
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the system or SQLite says by this that there is no room on a disk."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -22,12 +24,15 @@ from finetuned_events import (
     ArchiveMissingError,
     Event,
     EventLog,
+    LogFullError,
     NewEvent,
     Replayed,
     Upcasters,
     archive,
     codec,
     connection,
+    durable,
+    seals,
     verify,
 )
 
@@ -403,3 +408,119 @@ async def test_a_replay_that_began_before_an_archiving_folds_all_events(
         assert (await archiving).events == 20
         assert (await log.rebuild()).equal
         assert await log.fetch("SELECT sum(count) FROM counts") == [(30,)]
+
+
+class Disk:
+    """What of the names and contents was synced, by the descriptors that were."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.synced: list[Path] = []
+        fsync = os.fsync
+
+        def record(descriptor: int) -> None:
+            self.synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", record)
+
+
+async def test_an_archive_and_all_names_that_lead_to_it_are_synced_before_the_log_is_sealed(
+    path: Path, counts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a" / "b" / "archive.gz"
+    before: list[Path] = []
+
+    def insert(*arguments: Any) -> None:
+        before.extend(disk.synced)
+        really(*arguments)
+
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        disk, really = Disk(monkeypatch), seals.insert
+        monkeypatch.setattr(seals, "insert", insert)
+        await log.archive(20, target)
+    made = target.with_name(".archive.gz.partial")
+    assert before.index(made) < before.index(target.parent)
+    assert {target.parent, target.parent.parent, tmp_path} <= set(before)
+
+
+async def test_a_file_that_a_kill_left_is_synced_with_its_names_before_the_log_is_sealed(
+    path: Path, counts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a" / "archive.gz"
+
+    def killed(*_arguments: Any) -> None:
+        raise asyncio.CancelledError
+
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        monkeypatch.setattr(durable, "sync_names", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await log.archive(20, target)
+        monkeypatch.undo()
+        assert log.sealed == 0
+        disk = Disk(monkeypatch)
+        assert (await log.archive(20, target)).path == target
+    assert {target, target.parent, tmp_path} <= set(disk.synced)
+
+
+def test_directories_that_we_may_not_read_are_not_ours_to_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, told = durable.sync, OSError(errno.EACCES, "Permission denied")
+
+    def refused(path: Path) -> None:
+        if path == refusing:
+            raise told
+        sync(path)
+
+    monkeypatch.setattr(durable, "sync", refused)
+    refusing = tmp_path.parent
+    durable.sync_names(tmp_path / "file")
+    told = OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="Input/output error"):
+        durable.sync_names(tmp_path / "file")
+    refusing, told = tmp_path, OSError(errno.EACCES, "Permission denied")
+    with pytest.raises(PermissionError):
+        durable.sync_names(tmp_path / "file")
+
+
+async def test_a_full_disk_is_called_that_and_nothing_is_left(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        monkeypatch.setattr(os, "link", full)
+        with pytest.raises(LogFullError, match="free some space and try again"):
+            await log.archive(20)
+        assert log.sealed == 0
+    assert list((path.parent / "archives").iterdir()) == []
+
+
+@pytest.mark.timeout(20)
+async def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    path: Path, counts: dict[str, Any], tmp_path: Path
+) -> None:
+    await asyncio.to_thread(os.mkfifo, tmp_path / "pipe")
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        with pytest.raises(ArchiveError, match="exists already and is not this archive"):
+            await log.archive(20, tmp_path / "pipe")
+    for other in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
+        with pytest.raises(ArchiveError, match="cannot be read"):
+            await asyncio.to_thread(archive.check, other)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"[1]", b"1", b'"text"', b"null", b"[1,2,3,4,5,6,7,8,9,10]", b"{}", b'{"seq":[]}', b"\xff"],
+)
+def test_lines_that_are_no_events_are_refused(tmp_path: Path, line: bytes) -> None:
+    heading = b'{"format":"finetuned-event-log-archive","version":1,"after":0,"hash":"%s"}' % (b"00" * 32)
+    for text in (heading + b"\n" + line + b"\n", line + b"\n"):
+        (tmp_path / "file").write_bytes(gzip.compress(text))
+        with pytest.raises(ArchiveError, match="cannot be read"):
+            archive.check(tmp_path / "file")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetuned_events import Anchor, BackupError, backup, connection
+from finetuned_events import Anchor, BackupError, backup, connection, durable
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def test_what_an_interrupted_backup_left_is_no_obstacle(source: Path, tmp_path: 
 def test_a_copy_that_is_not_sound_is_not_kept(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damage(path: Path, flags: int) -> None:
+    def damage(path: Path) -> None:
         if path.name.endswith(".partial"):
             content = bytearray(path.read_bytes())
             content[4096 + 3 : 4096 + 40] = bytes([255]) * 37
             path.write_bytes(content)
 
-    monkeypatch.setattr(backup, "_sync", damage)
+    monkeypatch.setattr(durable, "sync", damage)
     with closing(connection.connect_reader(source)) as read, pytest.raises(BackupError):
         backup.backup(read, tmp_path / "copy.db")
 
