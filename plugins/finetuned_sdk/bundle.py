@@ -3,7 +3,7 @@
 ::
 
     spec.json       what to run; written by the daemon before anything starts
-    runner.json     who runs it; made by link(2), so that exactly one claim wins
+    runner.json     who runs it, or why nobody ever will; made by link(2), so that exactly one claim wins
     control.json    what the daemon wants of the worker; polled by the worker
     spool.ndjson    the worker's facts (``finetuned_sdk.spool``)
     heartbeat       the worker's signs of life (``finetuned_sdk.heartbeat``)
@@ -35,7 +35,7 @@ RUNNER_VARIABLE: Final = "FINETUNED_RUNNER_PID"  # tells the worker which parent
 EXIT_ROOM: Final = 1 << 14  # bytes, more than a record of the end has
 STOPPED_EXIT_CODE: Final = 75  # the worker stopped because it was asked to; EX_TEMPFAIL of sysexits.h
 
-_Record = TypeVar("_Record", "Spec", "RunnerIdentity", "ExitRecord", "Control")
+_Record = TypeVar("_Record", "Spec", "RunnerIdentity", "Revocation", "ExitRecord", "Control")
 
 
 class BundleError(Exception):
@@ -99,6 +99,14 @@ class RunnerIdentity:
     pid: int
     start_time: int
     process_group: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """Why the daemon gave up on a start. ``code``: of what no other attempt of the job would find otherwise."""
+
+    reason: str = "its start was given up"
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +187,9 @@ class Bundle:
         """Become the attempt's runner. ``False``: another one is, or the daemon gave up on this start."""
         return self._link_runner(asdict(identity))
 
-    def revoke(self) -> bool:
-        """Give up on the start: no runner can claim the bundle any more. ``False``: one has."""
-        return self._link_runner({"revoked": True})
+    def revoke(self, revocation: Revocation | None = None) -> bool:
+        """Give up on the start: no runner can claim the bundle any more. ``False``: one has, or it was given up before."""
+        return self._link_runner({**asdict(revocation or Revocation()), "revoked": True})
 
     def read_runner(self) -> RunnerIdentity | None:
         """Who claimed the bundle; ``None`` if nobody has or the start was revoked."""
@@ -190,10 +198,15 @@ class Bundle:
             None if data is None or data.get("revoked") else _record(RunnerIdentity, data, self.runner_path)
         )
 
+    def read_revocation(self) -> Revocation | None:
+        """Why the daemon gave up on this start; ``None`` if it did not."""
+        data = read_json(self.runner_path)
+        return _record(Revocation, data, self.runner_path) if data and data.get("revoked") else None
+
     @property
     def is_revoked(self) -> bool:
         """Whether the daemon gave up on this start."""
-        return (read_json(self.runner_path) or {}).get("revoked", False) is True
+        return self.read_revocation() is not None
 
     def read_exit(self) -> ExitRecord | None:
         """How the worker ended, once nothing of it is left."""

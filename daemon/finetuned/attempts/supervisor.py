@@ -31,7 +31,7 @@ from finetuned.attempts.ports import (
 from finetuned.attempts.tail import SpoolTail
 from finetuned.attempts.watch import ProcessWatch
 from finetuned_sdk import manifest
-from finetuned_sdk.bundle import Bundle, BundleError, ExitRecord, RunnerIdentity, Spec
+from finetuned_sdk.bundle import Bundle, BundleError, ExitRecord, Revocation, RunnerIdentity, Spec
 from finetuned_sdk.manifest import ManifestError
 from finetuned_sdk.spool import BadLine, Fact
 
@@ -85,7 +85,6 @@ class Supervisor:
         self._checkpoint_asked = anyio.Event()
         self._ladder = Ladder(attempt, bundle, log, deaf_s=timing.deaf)
         self._monitor = Monitor(attempt, bundle, log, self._tail, self._ladder)
-        self._refused: str | None = None  # the code of what no other attempt would find otherwise
         if attempt.stop is not None:
             self.request_stop(attempt.stop)
 
@@ -113,14 +112,14 @@ class Supervisor:
 
         Raises ``OSError`` while there is no room to start it.
         """
-        runner, problem = await self._find_or_start()
-        if runner is None:
-            ending = Ending(lost=problem, refused=self._refused)
+        found = await self._find_or_start()
+        if isinstance(found, Revocation):
+            ending = Ending(lost=found.reason, refused=found.code)
         else:
-            await self._log.launched(self._job, self._number, runner)
+            await self._log.launched(self._job, self._number, found)
             self.attached.set()
-            await self._follow(runner)
-            ending = await self._conclude(runner)
+            await self._follow(found)
+            ending = await self._conclude(found)
         await self._log.ended(self._job, self._number, ending)
         self.attached.set()
         self._executor.reap()
@@ -128,11 +127,11 @@ class Supervisor:
 
     # ---- start -----------------------------------------------------------------------------------------
 
-    async def _find_or_start(self) -> tuple[RunnerIdentity | None, str]:
-        """Whoever runs the attempt; or ``None`` and why, when it is certain that nobody ever will."""
-        claimed, runner = await to_thread.run_sync(self._look_for_claim)
-        if claimed:
-            return runner, "its start was given up"
+    async def _find_or_start(self) -> RunnerIdentity | Revocation:
+        """Whoever runs the attempt; or why it is certain that nobody ever will."""
+        claim = await to_thread.run_sync(self._look_for_claim)
+        if claim is not None:
+            return claim
         if self._ladder.is_ordered:
             return await self._give_up("it was stopped before it started")
         try:
@@ -144,14 +143,13 @@ class Supervisor:
                 raise
             return await self._give_up(f"its runner could not be started: {error}")
         except SpecUnavailableError as error:
-            self._refused = error.code
-            return await self._give_up(str(error))
+            return await self._give_up(str(error), error.code)
         pause = self._timing.start_poll
         with anyio.move_on_after(self._timing.start):
             while True:
-                claimed, runner = await to_thread.run_sync(self._look_for_claim)
-                if claimed:
-                    return runner, "its start was given up"
+                claim = await to_thread.run_sync(self._look_for_claim)
+                if claim is not None:
+                    return claim
                 await anyio.sleep(pause)
                 pause = min(2 * pause, self._timing.poll)
         return await self._give_up(f"its runner did not start within {self._timing.start:g} s")
@@ -161,19 +159,20 @@ class Supervisor:
             return await to_thread.run_sync(self._bundle.read_spec)
         return await self._log.spec(self._job, self._number)
 
-    async def _give_up(self, reason: str) -> tuple[RunnerIdentity | None, str]:
-        if await to_thread.run_sync(self._revoke):
-            return None, reason
-        # A runner was faster: it has the bundle, and the attempt goes on.
-        return await to_thread.run_sync(self._bundle.read_runner), "its start was given up"
+    async def _give_up(self, reason: str, code: str | None = None) -> RunnerIdentity | Revocation:
+        """Revoke the start. Why is in the bundle, for whoever records it if this daemon dies before it has."""
+        return await to_thread.run_sync(self._revoke, Revocation(reason=reason, code=code))
 
-    def _revoke(self) -> bool:
+    def _revoke(self, revocation: Revocation) -> RunnerIdentity | Revocation:
         self._bundle.path.mkdir(parents=True, exist_ok=True)
-        return self._bundle.revoke()
+        self._bundle.revoke(revocation)
+        # If a runner was faster, it has the bundle, and the attempt goes on.
+        claim = self._look_for_claim()
+        assert claim is not None
+        return claim
 
-    def _look_for_claim(self) -> tuple[bool, RunnerIdentity | None]:
-        runner = self._bundle.read_runner()
-        return runner is not None or self._bundle.is_revoked, runner
+    def _look_for_claim(self) -> RunnerIdentity | Revocation | None:
+        return self._bundle.read_revocation() or self._bundle.read_runner()
 
     # ---- run -------------------------------------------------------------------------------------------
 

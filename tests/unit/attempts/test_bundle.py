@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from finetuned.attempts.testing import fake_spec
-from finetuned_sdk.bundle import PROTOCOL, Bundle, BundleError, Control, ExitRecord, RunnerIdentity
+from finetuned_sdk.bundle import (
+    PROTOCOL,
+    Bundle,
+    BundleError,
+    Control,
+    ExitRecord,
+    Revocation,
+    RunnerIdentity,
+)
 from finetuned_sdk.context import CallbackSpec
 
 RUNNER = RunnerIdentity(boot_id="b", pid=1, start_time=2, process_group=1)
@@ -84,6 +92,24 @@ def test_a_revoked_bundle_cannot_be_claimed(bundle: Bundle) -> None:
     assert not bundle.claim(RUNNER)
     assert bundle.read_runner() is None
     assert bundle.is_revoked
+
+
+def test_why_a_start_was_given_up_is_in_the_bundle(bundle: Bundle) -> None:
+    assert bundle.read_revocation() is None
+    why = Revocation(reason="its secret cannot be read", code="secret_unsafe")
+    assert bundle.revoke(why)
+    assert not bundle.revoke()
+    assert bundle.read_revocation() == why
+
+
+def test_a_start_that_an_older_release_gave_up_is_given_up(bundle: Bundle) -> None:
+    bundle.runner_path.write_text('{"revoked": true}')
+    assert bundle.read_revocation() == Revocation(reason="its start was given up", code=None)
+
+
+def test_a_claim_is_no_revocation(bundle: Bundle) -> None:
+    assert bundle.claim(RUNNER)
+    assert bundle.read_revocation() is None
 
 
 def test_of_many_claims_at_once_one_wins(bundle: Bundle) -> None:

@@ -17,7 +17,14 @@ from finetuned.attempts.ladder import Ladder
 from finetuned.attempts.launcher import LocalExecutor, runner_environment, withheld_secrets
 from finetuned.attempts.liveness import Signs
 from finetuned.attempts.monitor import Monitor
-from finetuned.attempts.ports import Ending, LiveAttempt, SpecUnavailableError, StopOrder, Timeouts
+from finetuned.attempts.ports import (
+    Ending,
+    LiveAttempt,
+    NoRoomError,
+    SpecUnavailableError,
+    StopOrder,
+    Timeouts,
+)
 from finetuned.attempts.runner import write_exit
 from finetuned.attempts.strays import find_strays
 from finetuned.attempts.supervision import Supervision
@@ -88,6 +95,40 @@ async def test_a_start_that_was_given_up_before_the_restart_stays_given_up(tmp_p
     async with running(kept):
         ending = await log.until_ended("job-1", 1)
     assert ending.lost == "its start was given up"
+
+
+@pytest.mark.parametrize("code", [None, "secret_unsafe"])
+async def test_why_a_start_was_given_up_is_told_by_the_next_daemon_if_the_log_had_no_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None
+) -> None:
+    monkeypatch.setattr(supervision, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(supervision, "ATTACH_BUDGET", 0.05)
+
+    class Unsafe(MemoryAttemptLog):
+        asked = False
+        is_full = True
+
+        async def spec(self, job: str, attempt: int) -> Spec:
+            self.asked = True
+            raise SpecUnavailableError("its secret hf can be read by others.", code=code)
+
+        async def ended(self, job: str, attempt: int, ending: Ending) -> None:
+            if self.is_full:
+                raise NoRoomError("the disk is full")
+            await super().ended(job, attempt, ending)
+
+    log = Unsafe()
+    log.start(fake_spec())
+    kept = Supervision(tmp_path, log, FailingExecutor())
+    async with running(kept):
+        with anyio.fail_after(20):
+            while not kept.bundle("job-1", 1).is_revoked:  # noqa: ASYNC110 - looked at from outside
+                await anyio.sleep(0.005)
+    log.asked = log.is_full = False
+    async with running(Supervision(tmp_path, log, FailingExecutor())):
+        ending = await log.until_ended("job-1", 1)
+    assert (ending.lost, ending.refused) == ("its secret hf can be read by others.", code)
+    assert not log.asked
 
 
 async def test_an_attempt_that_starts_later_is_noticed_when_told(tmp_path: Path) -> None:
