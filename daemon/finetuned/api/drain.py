@@ -46,5 +46,5 @@ async def show(call: Call) -> wire.Drain:
 
 async def take_back(call: Call) -> wire.Drain:
     """Go on as before."""
-    call.commands.drain.take_back()
+    await call.commands.take_drain_back(actor=call.caller.actor)
     return await show(call)

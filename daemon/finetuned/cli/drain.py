@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import anyio
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final, Literal
+
+import anyio.to_thread
 import click
 
 from finetuned.cli import console
+from finetuned.cli.checks import command
 from finetuned.cli.session import json_option, with_daemon
 from finetuned.client import Client
-from finetuned.client.errors import UnreachableError
+from finetuned.client.endpoint import SYSTEM_SOCKET
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.wire import Drain
 
-POLL_S = 0.3
+BOOTED: Final = Path("/run/systemd/system")
+KEEP_DOWN: Final = "To keep it down: `sudo systemctl stop finetuned.socket finetuned-tcp.socket finetuned`."
 
 
 @click.command("drain")
@@ -53,38 +61,35 @@ async def drain(
         await daemon.take_drain_back()
         console.emit(await daemon.drain_state()) if as_json else console.note("Jobs start again.")
         return
-    begun = await daemon.drain(mode="finish" if finish else "pause", wait_s=wait_s, reason=reason)
-    if as_json:
-        console.emit(begun)
-    if not no_wait:
-        await _until_stopped(daemon, quiet=as_json)
-    elif not as_json:
-        console.note(f"Draining; {_left(begun)}.")
-
-
-async def _until_stopped(daemon: Client, *, quiet: bool) -> None:
-    said, up_s = "", (await daemon.alive())["uptime_s"]
-    while True:
-        try:
-            with anyio.fail_after(5):
-                state, now_up_s = await daemon.drain_state(), (await daemon.alive())["uptime_s"]
-        except (UnreachableError, TimeoutError):
-            break
-        if (
-            now_up_s < up_s
-        ):  # something started it again: whoever connected to its activated socket, for instance
-            break
-        up_s = now_up_s
-        if state["mode"] is None:
-            raise InvalidRequestError(
-                "The drain was taken back; the daemon goes on.", code="drain_taken_back"
-            )
-        if not quiet and (now := _left(state)) != said:
-            said = now
-            console.note(f"Draining; {said}.")
-        await anyio.sleep(POLL_S)
-    if not quiet:
+    mode: Literal["pause", "finish"] = "finish" if finish else "pause"
+    if no_wait:
+        begun = await daemon.drain(mode=mode, wait_s=wait_s, reason=reason)
+        console.emit(begun) if as_json else console.note(f"Draining; {_left(begun)}.")
+        return
+    said = ""
+    async with aclosing(daemon.drained(mode=mode, wait_s=wait_s, reason=reason)) as states:
+        async for state in states:
+            if as_json and not said:
+                console.emit(state)
+            elif not as_json and (now := _left(state)) != said:
+                console.note(f"Draining; {now}.")
+            said = _left(state)
+    if not as_json:
         console.note("The daemon has stopped; what was paused goes on after its next start.")
+        if await anyio.to_thread.run_sync(is_held_by_systemd, daemon.endpoint.socket):
+            console.note(f"systemd holds its socket: the next client starts it again. {KEEP_DOWN}")
+
+
+def is_held_by_systemd(
+    socket: Path | None, run: Callable[[Sequence[str]], str] = command, *, booted: Path = BOOTED
+) -> bool:
+    """Whether the socket unit of the installed service listens at ``socket``. Nothing connects to it. Blocks."""
+    if socket != SYSTEM_SOCKET or not booted.exists():
+        return False
+    try:
+        return run(["systemctl", "is-active", "finetuned.socket"]).strip() == "active"
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def _left(state: Drain) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Literal
 
 from finetuned.client.calls import Calls, given, part
+from finetuned.client.drained import drained
 from finetuned.wire import (
     ArchiveReport,
     BackupReport,
@@ -51,8 +55,27 @@ class AdministrationCalls(Calls):
 
         With ``pause`` what runs saves a checkpoint, for at most ``wait_s`` seconds, and goes on after the next start.
         """
-        drain: Drain = await self._post("/v1/drain", given(mode=mode, wait_s=wait_s, reason=reason))
+        # Sent once: the repetition could be what starts the next daemon, and drains that.
+        body = given(mode=mode, wait_s=wait_s, reason=reason)
+        drain: Drain = await self._transport.request("POST", "/v1/drain", body=body)
         return drain
+
+    async def drained(
+        self,
+        *,
+        mode: Literal["pause", "finish"] = "pause",
+        wait_s: float | None = None,
+        reason: str | None = None,
+    ) -> AsyncGenerator[Drain, None]:
+        """As :meth:`drain`: yield it as it began and after each change, and end when the daemon has stopped.
+
+        Raises ``InvalidRequestError`` (``drain_taken_back``) if somebody takes it back.
+        """
+        await self.drain_state()  # waits for a daemon that starts
+        begin = partial(self.drain, mode=mode, wait_s=wait_s, reason=reason)
+        async with aclosing(drained(self._transport, begin)) as states:
+            async for state in states:
+                yield state
 
     async def drain_state(self) -> Drain:
         """Whether the daemon drains, and which jobs still have processes."""

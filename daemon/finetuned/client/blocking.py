@@ -198,6 +198,7 @@ class SyncClient:
     delete_secret = _waiting(Client.delete_secret)
     log_state = _waiting(Client.log_state)
     drain = _waiting(Client.drain)
+    drained = _iterating(Client.drained)
     drain_state = _waiting(Client.drain_state)
     take_drain_back = _waiting(Client.take_drain_back)
     verify_log = _waiting(Client.verify_log)

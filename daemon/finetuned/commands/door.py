@@ -260,6 +260,13 @@ class Commands:
             ),
         )
 
+    async def take_drain_back(self, *, actor: str) -> None:
+        """Go on as before. Raises ``Rejected`` if the daemon does not drain, or has done so."""
+        self.drain.take_back()
+        await self.appending.log.execute(
+            lambda _world: decisions.drain_taken_back(actor=actor), necessary=True
+        )
+
     async def rebuild_log(self) -> RebuildReport:
         """Replay the log and swap in what differs from the projections. Takes seconds on a large log."""
         return await self.appending.log.rebuild()

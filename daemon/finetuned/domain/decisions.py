@@ -126,6 +126,16 @@ def daemon_draining(mode: str, reason: str | None, *, actor: str) -> Events:
     return [event("daemon", facts.DaemonDraining(mode=mode, reason=reason), actor)]
 
 
+def drain_taken_back(*, actor: str) -> Events:
+    """The daemon goes on as before its drain."""
+    return [event("daemon", facts.DaemonDrainTakenBack(), actor)]
+
+
+def log_archived(upto: int, path: str, *, actor: str) -> Events:
+    """The log's beginning is in a file."""
+    return [event("log", facts.LogArchived(upto=upto, path=path), actor)]
+
+
 def daemon_stopped() -> Events:
     """The daemon closes the log on purpose."""
     return [event("daemon", facts.DaemonStopped(), "daemon")]

@@ -33,11 +33,13 @@ from finetuned.domain.facts.base import Fact, Json
 from finetuned.domain.facts.datasets import DatasetDeleted, DatasetRegistered
 from finetuned.domain.facts.host import (
     DaemonDraining,
+    DaemonDrainTakenBack,
     DaemonStarted,
     DaemonStopped,
     DeviceClaimed,
     DeviceReleased,
     DevicesDetected,
+    LogArchived,
 )
 from finetuned.domain.facts.jobs import (
     JobCancelled,
@@ -75,7 +77,8 @@ FACTS: dict[str, type[Fact]] = {
         AttemptStarted, AttemptResult, AttemptModel, AttemptError, AttemptLineRejected, AttemptEnded,
         DevicesDetected, DeviceClaimed, DeviceReleased, ModelRegistered, ModelDeleted, DatasetRegistered,
         DatasetDeleted, TemplateSaved, TemplateDeleted, TokenCreated, TokenUsed, TokenRevoked, SecretSet,
-        SecretDeleted, RequestAccepted, DaemonStarted, DaemonStopped, DaemonDraining, AttemptIntervened,
+        SecretDeleted, RequestAccepted, DaemonStarted, DaemonStopped, DaemonDraining, DaemonDrainTakenBack,
+        LogArchived, AttemptIntervened,
         AttemptAlert, JobCheckpointRequested, JobMeasured, JobFilesRemoved,
     )
 }  # fmt: skip
@@ -105,6 +108,7 @@ __all__ = (
     "AttemptStarting",
     "CheckpointDiscarded",
     "CheckpointSaved",
+    "DaemonDrainTakenBack",
     "DaemonDraining",
     "DaemonStarted",
     "DaemonStopped",
@@ -132,6 +136,7 @@ __all__ = (
     "JobSubmitted",
     "JobSucceeded",
     "Json",
+    "LogArchived",
     "ModelDeleted",
     "ModelRegistered",
     "RequestAccepted",

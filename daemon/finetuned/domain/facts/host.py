@@ -59,3 +59,19 @@ class DaemonDraining(Fact):
     type: ClassVar[str] = "daemon.draining"
     mode: str  #: pause: what runs saves a checkpoint and goes on after the next start; finish: it runs to its end
     reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonDrainTakenBack(Fact):
+    """The daemon goes on as before its drain."""
+
+    type: ClassVar[str] = "daemon.drain_taken_back"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogArchived(Fact):
+    """The log's beginning was moved into a file. Recorded once the log is sealed behind it."""
+
+    type: ClassVar[str] = "log.archived"
+    upto: int  #: position of the last event that was moved
+    path: str  #: of the file, on the daemon's machine
