@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views, wire
 from finetuned.api.call import Call
 from finetuned.api.parameters import AbsolutePath
+from finetuned.json_numbers import Integer
 
 
 class BackupRequest(BaseModel):
@@ -24,8 +26,8 @@ class ArchiveRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", defer_build=True)
 
-    upto: str = Field(
-        max_length=64, description="the last to archive: a position of the log, or an RFC 3339 time"
+    upto: Annotated[str, Field(max_length=64)] | Integer = Field(
+        description="the last to archive: a position of the log, or an RFC 3339 time"
     )
     path: AbsolutePath | None = Field(
         default=None,
@@ -55,6 +57,7 @@ async def backup(call: Call, body: BackupRequest) -> wire.BackupReport:
 
 async def archive(call: Call, body: ArchiveRequest) -> wire.ArchiveReport:
     """Move the beginning of the log, up to what live jobs need, into a compressed file."""
-    upto = await call.queries.position(body.upto, param="upto")
-    done = await call.commands.archives.archive(upto, None if body.path is None else Path(body.path))
+    upto = await call.queries.position(str(body.upto), param="upto")
+    path = None if body.path is None else Path(body.path)
+    done = await call.commands.archives.archive(upto, path, actor=call.caller.actor)
     return {**views.archive(done.file), "held_back_by": done.held_back_by}

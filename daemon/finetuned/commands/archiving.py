@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 
 from finetuned.board import Board
+from finetuned.domain import decisions
 from finetuned.domain.errors import InvalidRequestError, Rejected
 from finetuned.domain.facts import (
     DatasetDeleted,
@@ -55,10 +56,10 @@ class ArchiveCommands:
     check_room: Callable[[], Awaitable[None]]
     _one: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
-    async def archive(self, upto: int, destination: Path | None = None) -> Archived:
+    async def archive(self, upto: int, destination: Path | None = None, *, actor: str) -> Archived:
         """Archive the events up to ``upto``, or up to the first of a job that has not ended, if that comes before.
 
-        Raises ``Rejected`` if that leaves nothing, ``StorageFullError`` if there is too little room to begin,
+        What was done is recorded behind it. Raises ``Rejected`` if that leaves nothing, ``StorageFullError`` if there is too little room to begin,
         ``InvalidRequestError`` if the file cannot be written.
         """
         if destination is not None and not destination.is_absolute():
@@ -67,7 +68,12 @@ class ArchiveCommands:
                 param="path",
             )
         async with self._one:
-            return await self._archive(upto, destination)
+            done = await self._archive(upto, destination)
+            await self.log.execute(
+                lambda _world: decisions.log_archived(done.file.head.seq, str(done.file.path), actor=actor),
+                necessary=True,
+            )
+            return done
 
     async def _archive(self, upto: int, destination: Path | None) -> Archived:
         limit, reason = await self._limit(upto)

@@ -73,7 +73,7 @@ async def test_jobs_of_the_archive_are_shown_as_they_ended(house: Any, client: A
         {key: value for key, value in report.items() if key != "held_back_by"}
     ]
     verified = await (await client.post("/v1/log/verify")).json()
-    assert (verified["ok"], verified["events"]) == (True, 1)
+    assert (verified["ok"], verified["events"]) == (True, 2)  # the newest, and the archiving itself
     assert (await (await client.post("/v1/log/rebuild")).json())["equal"]
 
 
@@ -86,8 +86,8 @@ async def test_the_past_is_shown_from_the_seal_on_and_refused_before_it(house: A
     devices = {at: await get(client, "/v1/devices", at=at) for at in range(then, house.log.head + 1)}
     last_at = (await house.log.read(after=then - 1, limit=1))[0].at
     await archived(house, client, then)
-    for at in range(then, house.log.head + 1):
-        assert await get(client, "/v1/jobs", at=at) == jobs[at]
+    for at, found in jobs.items():
+        assert await get(client, "/v1/jobs", at=at) == found
         assert await get(client, f"/v1/jobs/{first}", at=at) == one[at]
         assert await get(client, "/v1/devices", at=at) == devices[at]
     for path in ("/v1/jobs", f"/v1/jobs/{first}", "/v1/devices", "/v1/models"):
@@ -125,11 +125,12 @@ async def test_a_cursor_before_what_is_kept_is_reset_and_a_page_after_it_refused
             assert int(frame.id or 0) <= sealed
     async with stream(client, last=2) as events:
         await events.frame()
-        assert await events.seqs(2) == [sealed + 1, sealed + 2]
+        assert await events.seqs(3) == [sealed + 1, sealed + 2, sealed + 3]
     error = await refusal(client, "/v1/events", after=2)
     assert f"after={sealed}" in error["message"]
     kept = await get(client, "/v1/events")
-    assert [event["seq"] for event in kept["data"]] == [sealed + 1, sealed + 2]
+    assert [event["seq"] for event in kept["data"]] == [sealed + 1, sealed + 2, sealed + 3]
+    assert kept["data"][-1]["type"] == "log.archived"
 
 
 async def test_a_client_that_was_behind_when_its_events_were_archived_is_told(
@@ -143,7 +144,7 @@ async def test_a_client_that_was_behind_when_its_events_were_archived_is_told(
     async def archived_meanwhile(**wanted: Any) -> Any:
         if not house.log.sealed:
             await seen_by_followers(house)
-            await house.commands.archives.archive(upto)
+            await house.commands.archives.archive(upto, actor="uid:0")
         return await scan(**wanted)
 
     house.queries.log.scan = archived_meanwhile
@@ -232,7 +233,7 @@ async def test_of_two_that_archive_at_once_the_later_finds_what_the_earlier_left
 
     async def archive(upto: int) -> None:
         try:
-            outcomes.append((await house.commands.archives.archive(upto)).file.events)
+            outcomes.append((await house.commands.archives.archive(upto, actor="uid:0")).file.events)
         except Rejected as refused:
             outcomes.append(refused.stable_code)
 
