@@ -68,6 +68,7 @@ log = logging.getLogger(__name__)
 LOG_FILE = "events.sqlite"
 JOBS_DIR = "jobs"
 DATASETS_DIR = "datasets"
+SWEEP_S = 60.0  # between two looks for what an archiving has left; it costs nothing when there is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +346,7 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
     head = parts.log.head
     await tasks.start(parts.supervision.run)
     tasks.start_soon(lambda: followers.dispatch(parts.log, parts.supervision, after=head))
-    tasks.start_soon(patiently, "The end of an archiving", parts.log.sweep)
+    tasks.start_soon(_sweep, parts.log)
     tasks.start_soon(followers.follow, parts.log, followers.FileRemover(config.state_dir / JOBS_DIR))
     tasks.start_soon(followers.follow, parts.log, followers.DatasetRemover(parts.commands.datasets))
     await parts.room.look()  # before anything is started
@@ -354,6 +355,13 @@ async def _start(tasks: anyio.abc.TaskGroup, parts: Parts, config: Config) -> No
     tasks.start_soon(parts.device_gate.run)
     tasks.start_soon(parts.resource_watch.run)
     tasks.start_soon(parts.scheduler.run)
+
+
+async def _sweep(events: Log) -> None:
+    """Delete what archivings that were killed or found no room have left of their events in the log."""
+    while True:
+        await patiently("The end of an archiving", events.sweep)
+        await anyio.sleep(SWEEP_S)
 
 
 @asynccontextmanager

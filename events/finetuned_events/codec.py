@@ -13,13 +13,16 @@ from finetuned_events.event import Event, make
 from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
 
-__all__ = ("MAX_DATA_BYTES", "MAX_DEPTH", "decode", "encode", "pages")
+__all__ = ("END", "MAX_DATA_BYTES", "MAX_DEPTH", "decode", "encode", "pages")
 
 MAX_DATA_BYTES = 1 << 20
 """Largest event: figures and names belong here, rows and texts in files."""
 
 MAX_DEPTH = 100
 """Levels of nesting of an event. Parsers give up at some depth, above all those that read projections back."""
+
+END = 2**63 - 2
+"""Beyond any position."""
 
 _ORJSON_DEPTH = 254  # levels that orjson writes
 _PAGE = 1000  # events a transaction when the whole log is read
@@ -68,7 +71,7 @@ def decode(row: Sequence[Any], upcasters: Upcasters) -> Event:
 
 
 def pages(
-    connection: sqlite3.Connection, upcasters: Upcasters, *, after: int = 0, upto: int = 2**63 - 2
+    connection: sqlite3.Connection, upcasters: Upcasters, *, after: int = 0, upto: int = END
 ) -> Iterator[list[Event]]:
     """Yield all events beyond `after`, up to `upto`, in pages, each read in a short transaction of its own."""
     query = f"{QUERIES['select_events']} WHERE {QUERIES['where_range']} ORDER BY seq LIMIT ?"

@@ -17,6 +17,7 @@ from finetuned_events.errors import (
     LogFullError,
     LogWriteError,
     ProjectionError,
+    is_full,
 )
 from finetuned_events.event import NewEvent
 from finetuned_events.projection import Model, Projection, S
@@ -153,9 +154,10 @@ class Committer(Generic[S]):
 
     def _check_room(self, request: Request[S], new: Sequence[NewEvent]) -> None:
         if self.is_short and not request.necessary and (new or request.cursor is not None):
-            raise self._full()
+            raise self.full()
 
-    def _full(self) -> LogFullError:
+    def full(self) -> LogFullError:
+        """What those are told who find no room."""
         return LogFullError(None if self.reserve is None else self.reserve.account())
 
     def _write(self) -> None:
@@ -187,7 +189,7 @@ class Committer(Generic[S]):
             self.state.committed()
         except Exception:
             _logger.exception("The state could not forget after a commit; it is loaded again")
-            self._recover()
+            self.recover()
 
         return committed
 
@@ -226,13 +228,14 @@ class Committer(Generic[S]):
         except sqlite3.Error as failure:
             return self.break_(failure)
 
-        self._recover()
-        if self.broken is not None:
-            return self.broken
+        self.recover()
+        return self.broken or self.failure(error)
 
+    def failure(self, error: Exception) -> LogError:
+        """What those are told whose transaction was rolled back for this."""
         failed: LogError
-        if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL:
-            failed = self._full()
+        if isinstance(error, sqlite3.Error) and is_full(error):
+            failed = self.full()
         else:
             failed = LogWriteError(f"The transaction was rolled back, nothing was written: {error}.")
         failed.__cause__ = error
@@ -257,7 +260,8 @@ class Committer(Generic[S]):
         _logger.critical("The event log is broken and refuses everything from now on: %s", error)
         return self.broken
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
+        """Load everything again; without it, refuse everything from now on."""
         try:
             self.reload()
         except Exception as error:  # noqa: BLE001 - without a state there is nothing to decide on

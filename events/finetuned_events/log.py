@@ -24,7 +24,7 @@ from finetuned_events.committer import Committer
 from finetuned_events.errors import ArchiveError, LogClosedError, ReadOnlyError
 from finetuned_events.event import Event, NewEvent, Page
 from finetuned_events.projection import Decide, Model, Projection, Replayed, S, Stateless
-from finetuned_events.reader import PoolReader, Reader, select
+from finetuned_events.reader import PoolReader, Reader, failure, select
 from finetuned_events.rebuild import Scratch
 from finetuned_events.request import Committed, Request
 from finetuned_events.ring import Ring
@@ -383,7 +383,7 @@ class EventLog(Generic[S]):
 
         The file, `archives/events-FIRST-LAST.jsonl.gz` beside the log unless `destination` says otherwise, is on disk
         and checked before the log is sealed in one transaction; only then the events are deleted, piece by piece
-        (`sweep` ends that after a kill). One is made at a time. Raises ArchiveError, with the log as it was, for
+        (`sweep` ends that after a kill, or a full disk). One is made at a time. Raises ArchiveError, with the log as it was, for
         positions before the newest seal or not before the head, for a state that can only be replayed, and if a replay
         of what is left would not give the projections.
         """
@@ -392,10 +392,13 @@ class EventLog(Generic[S]):
             raise ArchiveError(
                 "This log's state is replayed from all events at each start: archive none of them."
             )
-        return await self._upkeep.archive(upto, lambda: self._head, destination)
+        return await self._upkeep.archive(upto, destination)
 
     async def sweep(self) -> int:
-        """Delete what is left of events that are in archives; return how many there were."""
+        """Delete what is left of events that are in archives; return how many there were.
+
+        `archive` does it too, as far as it can. Raises LogFullError while room is left for necessary events only.
+        """
         return await self._upkeep.sweep()
 
     async def archived(self, stream: str) -> int:
@@ -437,7 +440,7 @@ class EventLog(Generic[S]):
         self._check_writable()
         assert self._writer is not None
         future: asyncio.Future[object] = self._loop.create_future()
-        self._writer.submit(Task(future, run))
+        self._writer.submit(Task(future, partial(_mapped, run)))
         return cast("T", await future)
 
     async def _aside(self, run: Callable[[sqlite3.Connection], T]) -> T:
@@ -445,8 +448,11 @@ class EventLog(Generic[S]):
         self._check()
 
         def scan() -> T:
-            with closing(connection.connect_reader(self.path)) as read:
-                return run(read)
+            try:
+                with closing(connection.connect_reader(self.path)) as read:
+                    return run(read)
+            except sqlite3.Error as error:
+                raise failure(error) from error
 
         return await anyio.to_thread.run_sync(scan)
 
@@ -473,6 +479,14 @@ class EventLog(Generic[S]):
         self._check()
         if self._read_only is not None:
             raise self._read_only
+
+
+def _mapped(run: Callable[[Committer[S]], T], committer: Committer[S]) -> T:
+    """Let SQLite's errors be heard as the log's."""
+    try:
+        return run(committer)
+    except sqlite3.Error as error:
+        raise committer.failure(error) from error
 
 
 def _matches(event: Event, stream: str | None, types: Collection[str] | None) -> bool:

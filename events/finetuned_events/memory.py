@@ -13,7 +13,7 @@ from finetuned_events import connection, rebuild
 from finetuned_events.committer import Committer
 from finetuned_events.log import EventLog, now
 from finetuned_events.projection import Model, Projection, S, Stateless
-from finetuned_events.reader import InlineReader
+from finetuned_events.reader import InlineReader, failure
 from finetuned_events.request import Request, resolve
 from finetuned_events.upcast import Upcasters
 from finetuned_events.writer import Publish, Task
@@ -97,4 +97,7 @@ class MemoryLog(EventLog[S]):
         """There is only the one connection, and it is quick."""
         self._check()
         assert self._writer is not None
-        return run(self._writer.committer.connection)
+        try:
+            return run(self._writer.committer.connection)
+        except sqlite3.Error as error:
+            raise failure(error) from error

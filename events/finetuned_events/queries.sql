@@ -129,9 +129,6 @@ SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'seals'
 -- select_seals --
 SELECT seq, hash, at, previous, previous_hash, file, bytes, sha256 FROM seals ORDER BY seq
 
--- fetch_position --
-SELECT hash, at FROM events WHERE seq = ?
-
 -- insert_seal --
 INSERT INTO seals (seq, hash, at, previous, previous_hash, file, bytes, sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 

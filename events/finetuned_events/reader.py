@@ -16,10 +16,10 @@ import aiosqlite
 import orjson
 
 from finetuned_events import connection
-from finetuned_events.errors import LogReadError
+from finetuned_events.errors import LogError, LogFullError, LogReadError, is_full
 from finetuned_events.sql import QUERIES
 
-__all__ = ("InlineReader", "PoolReader", "Reader", "select")
+__all__ = ("InlineReader", "PoolReader", "Reader", "failure", "select")
 
 _END = 2**63 - 1
 
@@ -87,7 +87,7 @@ class PoolReader:
         try:
             return list(await taken.execute_fetchall(sql, parameters))  # type: ignore[arg-type] # rows are tuples
         except sqlite3.Error as error:
-            raise _failed(error) from error
+            raise failure(error) from error
         finally:
             self._free.put_nowait(taken)
 
@@ -109,7 +109,7 @@ class InlineReader:
         try:
             return self._shared.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise _failed(error) from error
+            raise failure(error) from error
         finally:
             self._shared.execute("PRAGMA query_only = OFF")
 
@@ -117,5 +117,10 @@ class InlineReader:
         """Nothing of its own to close."""
 
 
-def _failed(error: sqlite3.Error) -> LogReadError:
+def failure(error: sqlite3.Error) -> LogError:
+    """What is said of a query that failed for this."""
+    if is_full(error):  # what is read is gathered or sorted there
+        return LogFullError(
+            "There is no room for temporary tables: free some space, or let SQLITE_TMPDIR name another place, and try again."
+        )
     return LogReadError(f"The query failed: {error}. If it is not the query, check the disk.")

@@ -26,7 +26,6 @@ from finetuned_events.upcast import Upcasters
 
 __all__ = ("RebuildReport", "Scratch", "TableReport", "digest", "outdated")
 
-END = 2**63 - 2  # beyond any position
 _ROWS = 1000  # rows a step when a table is copied
 
 
@@ -97,7 +96,7 @@ class Scratch(Generic[S]):
                 if self._closing:
                     self._connection.close()
 
-    def catch_up(self, source: sqlite3.Connection, upto: int = END) -> int:
+    def catch_up(self, source: sqlite3.Connection, upto: int = codec.END) -> int:
         """Fold everything that `source` holds beyond what was folded, up to `upto`; return the position reached."""
         with self._at_work():
             return self._fold(source, upto)
@@ -141,7 +140,7 @@ class Scratch(Generic[S]):
                 create(self._connection, projection)
             self._made = self._from_copies(source, position)
 
-    def _fold(self, source: sqlite3.Connection, upto: int = END) -> int:
+    def _fold(self, source: sqlite3.Connection, upto: int = codec.END) -> int:
         state = self._state(source)
         for events in codec.pages(source, self._upcasters, after=self._position, upto=upto):
             self._apply(state, events)

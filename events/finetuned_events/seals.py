@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
@@ -50,6 +50,11 @@ class Seal:
     file: Path
     bytes: int
     sha256: str
+
+    @classmethod
+    def at_end_of(cls, file: ArchiveFile) -> Self:
+        """The seal behind the events in a file."""
+        return cls(file.head, file.at, file.previous, file.path, file.bytes, file.sha256)
 
 
 def all_of(connection: sqlite3.Connection) -> list[Seal]:
@@ -95,12 +100,9 @@ def insert(connection: sqlite3.Connection, file: ArchiveFile) -> None:
     connection.execute(f"PRAGMA user_version = {connections.FORMAT}")
 
 
-def sweep(connection: sqlite3.Connection) -> int:
-    """Delete some of the events that are sealed; return how many."""
-    seal = newest(connection)
-    return (
-        0 if seal is None else connection.execute(QUERIES["sweep_sealed"], (seal.head.seq, _SWEPT)).rowcount
-    )
+def sweep(connection: sqlite3.Connection, upto: int) -> int:
+    """Delete some of the events up to a seal's position; return how many."""
+    return connection.execute(QUERIES["sweep_sealed"], (upto, _SWEPT)).rowcount
 
 
 def copy_of(table: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.events.conftest import CountsModel, CountsProjection
+from tests.contract.events.conftest import CountsModel, CountsProjection, Opener
 from tests.contract.events.test_file import DROP_TRIGGERS, edit, new
 
 from finetuned_events import (
@@ -24,7 +24,10 @@ from finetuned_events import (
     ArchiveMissingError,
     Event,
     EventLog,
+    LogError,
     LogFullError,
+    LogReadError,
+    LogWriteError,
     NewEvent,
     Replayed,
     Upcasters,
@@ -32,9 +35,11 @@ from finetuned_events import (
     codec,
     connection,
     durable,
+    rebuild,
     seals,
     verify,
 )
+from finetuned_events.committer import Committer
 
 
 async def fill(log: EventLog[Any], *, last: int = 30) -> None:
@@ -524,3 +529,104 @@ def test_lines_that_are_no_events_are_refused(tmp_path: Path, line: bytes) -> No
         (tmp_path / "file").write_bytes(gzip.compress(text))
         with pytest.raises(ArchiveError, match="cannot be read"):
             archive.check(tmp_path / "file")
+
+
+class Failing:
+    """A writing connection that fails at statements which begin so."""
+
+    def __init__(self, *, name: str, code: int, times: int = 1) -> None:
+        self.error = sqlite3.OperationalError("told by the test")
+        self.error.sqlite_errorname, self.error.sqlite_errorcode = name, code
+        self.times = times
+
+    def factory(self, beginning: str) -> type[sqlite3.Connection]:
+        failing = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+                if sql.startswith(beginning) and failing.times:
+                    failing.times -= 1
+                    raise failing.error
+                return super().execute(sql, *parameters)
+
+        return Connection
+
+
+FULL: dict[str, Any] = {"name": "SQLITE_FULL", "code": sqlite3.SQLITE_FULL}
+BUSY: dict[str, Any] = {"name": "SQLITE_BUSY", "code": sqlite3.SQLITE_BUSY}
+
+
+@pytest.mark.parametrize("told", [FULL, BUSY])
+async def test_an_archive_is_made_although_what_is_in_it_cannot_be_deleted_yet(
+    path: Path, counts: dict[str, Any], caplog: pytest.LogCaptureFixture, told: dict[str, Any]
+) -> None:
+    factory = Failing(**told).factory("DELETE FROM events")
+    async with EventLog.open(path, **counts, factory=factory) as log:
+        await fill(log)
+        assert (await log.archive(20)).events == 20
+        assert "not all of it is deleted yet" in caplog.text
+        assert (log.sealed, len(rows_of(path))) == (20, 30)
+        assert (await log.read(limit=1))[0].seq == 21
+        assert await log.sweep() == 20
+        assert await log.sweep() == 0
+        assert len(rows_of(path)) == 10
+        assert (await log.verify()).ok
+
+
+@pytest.mark.parametrize(("told", "error"), [(FULL, LogFullError), (BUSY, LogWriteError)])
+@pytest.mark.parametrize("beginning", ["INSERT INTO seals", "BEGIN IMMEDIATE", "COMMIT"])
+async def test_a_seal_that_cannot_be_written_is_refused_as_an_event_is_and_can_be_tried_again(
+    path: Path, counts: dict[str, Any], told: dict[str, Any], error: type[LogError], beginning: str
+) -> None:
+    failing = Failing(**told, times=0)
+    async with EventLog.open(path, **counts, factory=failing.factory(beginning)) as log:
+        await fill(log)
+        failing.times = 1
+        with pytest.raises(error):
+            await log.archive(20)
+        assert (log.sealed, log.head) == (0, 30)
+        await log.append([new("job/1")])
+        assert (await log.archive(20)).events == 20
+        assert (await log.rebuild()).equal
+
+
+async def test_while_room_is_short_nothing_is_sealed_or_deleted(
+    path: Path, counts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        monkeypatch.setattr(Committer, "is_short", True)
+        with pytest.raises(LogFullError):
+            await log.archive(10)
+        assert log.sealed == 0
+
+        seal = rebuild.Scratch.seal
+
+        def short_from_now_on(*arguments: Any) -> None:
+            seal(*arguments)
+            monkeypatch.setattr(Committer, "is_short", True)
+
+        monkeypatch.undo()
+        monkeypatch.setattr(rebuild.Scratch, "seal", short_from_now_on)
+        await log.archive(20)
+        assert "not all of it is deleted yet" in caplog.text
+        with pytest.raises(LogFullError):
+            await log.sweep()
+        assert len(rows_of(path)) == 30
+        monkeypatch.undo()
+        assert await log.sweep() == 20
+
+
+async def test_a_scan_that_sqlite_refuses_is_refused_by_the_log(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opener() as log:
+        for told, error in ((FULL, LogFullError), (BUSY, LogReadError)):
+            failing = Failing(**told)
+
+            def broken(*_arguments: Any, failing: Failing = failing) -> None:
+                raise failing.error
+
+            monkeypatch.setattr(verify, "verify", broken)
+            with pytest.raises(error):
+                await log.verify()
