@@ -7,7 +7,13 @@ import os
 import subprocess
 import sys
 
-from tests.acceptance.daemon.process import Daemon, eventually, running
+from tests.acceptance.daemon.process import PATIENCE_S, Daemon, running
+
+
+def start_finetune(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "FINETUNED_SOCKET": str(daemon.socket)}
+    command = [sys.executable, "-m", "finetuned.cli.main", *arguments]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def finetune(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -16,32 +22,27 @@ def finetune(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
-def a_running_job(daemon: Daemon) -> str:
-    job_id = daemon.submit(steps=5000, step_seconds=0.05)
-    eventually(lambda: len(daemon.steps(job_id)) >= 2, what="some steps")
-    return job_id
-
-
 def test_drain_stays_until_the_daemon_has_stopped_and_says_what_comes_then() -> None:
     with running() as daemon:
-        a_running_job(daemon)
-        said = finetune(daemon, "drain", "--reason", "a new disk")
-        assert said.returncode == 0, said.stderr
-        assert "1 job has processes left" in said.stderr
-        assert "what was paused goes on after its next start" in said.stderr
+        daemon.held()  # it leaves when it has been told of, and not before
+        with start_finetune(daemon, "drain", "--reason", "a new disk") as draining:
+            assert draining.stderr is not None
+            assert "1 job has processes left" in draining.stderr.readline()
+            daemon.open_gate()
+            told = draining.stderr.read()
+        assert draining.returncode == 0, told
+        assert "what was paused goes on after its next start" in told
         assert daemon.process is not None
-        assert daemon.process.wait(timeout=20) == 0
+        assert daemon.process.wait(timeout=PATIENCE_S) == 0
         daemon.process = None
 
 
 def test_a_drain_is_taken_back_by_whoever_asked_for_it_and_whoever_waits_is_told() -> None:
     with running() as daemon:
-        job_id = a_running_job(daemon)
+        job_id = daemon.begun()
         begun = finetune(daemon, "drain", "--finish", "--no-wait", "--json")
         assert json.loads(begun.stdout) == {"object": "drain", "mode": "finish", "jobs": [job_id]}
-        environment = {**os.environ, "FINETUNED_SOCKET": str(daemon.socket)}
-        command = [sys.executable, "-m", "finetuned.cli.main", "drain", "--finish"]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as waiting:
+        with start_finetune(daemon, "drain", "--finish") as waiting:
             assert waiting.stderr is not None
             assert "Draining" in waiting.stderr.readline()
             assert finetune(daemon, "drain", "--cancel").returncode == 0

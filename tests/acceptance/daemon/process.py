@@ -20,7 +20,11 @@ from typing import Any, Self
 from finetuned.attempts import temporary
 from finetuned_sdk.bundle import Bundle
 
-START_S = 20.0  # generous: other tests share the cores
+ROOT = Path(__file__).parents[3]
+# Generous: other tests share the cores, and only what is broken lasts so long.
+START_S = 60.0
+PATIENCE_S = 60.0
+STEP_S = 0.15  # of a job that is begun: long enough for each step's progress to be told
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -44,6 +48,7 @@ class Daemon:
         self._scratch = tempfile.TemporaryDirectory(prefix="ftd-", ignore_cleanup_errors=True)
         self.state = Path(self._scratch.name)
         self.socket = self.state / "s"
+        self.gate = self.state / "gate"
         self.arguments = [
             "--state-dir",
             str(self.state),
@@ -55,7 +60,8 @@ class Daemon:
         ]
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("FINETUNED_")},
-            "FINETUNED_EXTRA_PLUGINS": "finetuned_sdk.fake",
+            "FINETUNED_EXTRA_PLUGINS": "finetuned_sdk.fake,tests.acceptance.daemon.gated",
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
             **environment,
@@ -74,8 +80,7 @@ class Daemon:
             self.stop()  # kindly, so that coverage is written
         finally:
             self.kill()
-        for pid in self.attempt_processes():
-            _signal(pid, signal.SIGKILL)
+        self.kill_attempts()
         for bundle in (self.state / "jobs").glob("*/attempts/*"):
             temporary.remove(Bundle(bundle))
         self._scratch.cleanup()
@@ -119,7 +124,7 @@ class Daemon:
         if self.process is None:
             return 0
         self.process.send_signal(number)
-        code = self.process.wait(timeout=20)
+        code = self.process.wait(timeout=PATIENCE_S)
         self.process = None
         return code
 
@@ -129,7 +134,7 @@ class Daemon:
 
     # ---- talking to it -----------------------------------------------------------------------------------
 
-    def request(self, method: str, path: str, body: object = None, timeout: float = 10) -> tuple[int, Any]:
+    def request(self, method: str, path: str, body: object = None, timeout: float = 30) -> tuple[int, Any]:
         """One request; status and decoded body."""
         connection = UnixConnection(self.socket, timeout)
         try:
@@ -153,12 +158,32 @@ class Daemon:
         job = self.ok("POST", "/v1/jobs", {"kind": kind, "params": params, "priority": priority})
         return str(job["id"])
 
+    def begun(self, done: int = 3, **params: Any) -> str:
+        """Submit a job that would run for hours; its id, once it has done some steps."""
+        job_id = self.submit(**{"steps": 100_000, "step_seconds": STEP_S, **params})
+        self.wait_for(job_id, "running")
+        eventually(lambda: len(self.steps(job_id)) >= done, what="some steps")
+        return job_id
+
+    def held(self, at: int = 3, **params: Any) -> str:
+        """Submit a job that stands still after a step until the gate is opened; its id, once it does so."""
+        gate = {"gate": str(self.gate), "held_at": at}
+        return self.begun(at, **{"kind": "gated", "steps": 30, **gate, **params})
+
+    def open_gate(self) -> None:
+        """Let what is held go on."""
+        self.gate.touch()
+
+    def shut_gate(self) -> None:
+        """Hold them again at their next step."""
+        self.gate.unlink()
+
     def job(self, job_id: str) -> dict[str, Any]:
         """The job as it is now."""
         found: dict[str, Any] = self.ok("GET", f"/v1/jobs/{job_id}")
         return found
 
-    def wait_for(self, job_id: str, *states: str, timeout: float = 30) -> dict[str, Any]:
+    def wait_for(self, job_id: str, *states: str, timeout: float = PATIENCE_S) -> dict[str, Any]:
         """Wait until the job is in one of the states (default: ended)."""
         wanted = states or ("succeeded", "failed", "cancelled")
         deadline = time.monotonic() + timeout
@@ -189,10 +214,26 @@ class Daemon:
 
     def attempt_processes(self, job_id: str = "") -> list[int]:
         """Every process that belongs to an attempt (of a job) of this daemon, by the mark in its environment."""
-        bundles = str(self.state / "jobs" / job_id)
-        jobs = [job_id] if job_id else [path.name for path in Path(bundles).glob("*")]  # ids are random
+        bundles = self.state / "jobs" / job_id
+        jobs = [job_id] if job_id else [path.name for path in bundles.glob("*")]  # ids are random
         marks = [f"FINETUNED_ATTEMPT={job}/" for job in jobs]
-        return [pid for pid, environment in _environments() if any(mark in environment for mark in marks)] + [
+        found = [pid for pid, environment in _environments() if any(mark in environment for mark in marks)]
+        return found + self._runners(job_id)
+
+    def kill_attempts(self, job_id: str = "") -> None:
+        """Kill every process of its attempts (of a job), and wait until they are gone.
+
+        The runners come first: they would tell how their workers ended.
+        """
+        pids = [*self._runners(job_id), *self.attempt_processes(job_id)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not {*pids} & {*self.attempt_processes(job_id)}, what="the processes' end")
+
+    def _runners(self, job_id: str) -> list[int]:
+        bundles = str(self.state / "jobs" / job_id)
+        return [
             pid
             for pid, command in _commands()
             if "finetuned.attempts.runner" in command and bundles in command
@@ -217,11 +258,6 @@ def _proc(name: str) -> Iterator[tuple[int, str]]:
             continue
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
 @contextmanager
 def running(*arguments: str, **environment: str) -> Iterator[Daemon]:
     """A daemon that is ready."""
@@ -229,7 +265,7 @@ def running(*arguments: str, **environment: str) -> Iterator[Daemon]:
         yield daemon.start()
 
 
-def eventually(condition: Any, timeout: float = 15, what: str = "the condition") -> None:
+def eventually(condition: Any, timeout: float = PATIENCE_S, what: str = "the condition") -> None:
     """Wait until ``condition()`` holds."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.daemon.process import Daemon, eventually, running
+from tests.acceptance.daemon.process import STEP_S, Daemon, eventually, running
 
 
 def finetune(daemon: Daemon, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -36,18 +34,13 @@ def check(daemon: Daemon, name: str) -> dict[str, Any]:
     return found
 
 
-def kill_attempts(daemon: Daemon) -> None:
-    for pid in daemon.attempt_processes():
-        os.kill(pid, signal.SIGKILL)
-
-
 @pytest.mark.timeout(300)
 def test_a_backup_made_under_load_is_restored_elsewhere_and_the_queue_goes_on(tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     with running() as daemon:
         ended = daemon.submit(steps=2, register_as="kept")
         daemon.wait_for(ended, timeout=90)
-        live = daemon.submit(steps=400, step_seconds=0.02, checkpoint_every=2)
+        live = daemon.submit(steps=100_000, step_seconds=STEP_S, checkpoint_every=2)
         eventually(lambda: daemon.job(live)["checkpoints"], what="a checkpoint")
         stop = threading.Event()
 
@@ -68,7 +61,7 @@ def test_a_backup_made_under_load_is_restored_elsewhere_and_the_queue_goes_on(tm
         included = {each["what"]: each["included"] for each in made["listed"]}
         assert included["model"]
         daemon.kill()  # and the machine is gone
-        kill_attempts(daemon)
+        daemon.kill_attempts()
 
     with Daemon() as other:
         restored = finetune(other, "restore", str(backup))
@@ -97,11 +90,10 @@ def test_an_older_log_in_the_same_directory_sets_aside_what_it_does_not_know_and
     with running() as daemon:
         before = daemon.submit(steps=2)
         daemon.wait_for(before, timeout=90)
-        going_on = daemon.submit(steps=25, step_seconds=0.1, checkpoint_every=5)
-        daemon.wait_for(going_on, "running", timeout=90)
+        going_on = daemon.held(checkpoint_every=5)
         finetune(daemon, "backup", str(backup))
-        eventually(lambda: len(daemon.steps(going_on)) >= 3, what="some steps")
-        later = daemon.submit(steps=500, step_seconds=0.1, priority=9)
+        daemon.open_gate()
+        later = daemon.submit(steps=100_000, step_seconds=STEP_S, priority=9)
         refused = finetune(daemon, "restore", str(backup), "--log-only", code=4)
         assert refused["error"]["code"] == "daemon_running"
         daemon.wait_for(going_on, timeout=90)
@@ -137,6 +129,6 @@ def test_an_older_log_in_the_same_directory_sets_aside_what_it_does_not_know_and
             lambda: "an attempt that the log does not know" in (daemon.job(waiting)["wait_reason"] or ""),
             what="the reason for which it waits",
         )
-        kill_attempts(daemon)
+        daemon.kill_attempts()
         assert daemon.wait_for(waiting, timeout=90)["state"] == "succeeded"
         assert "still runs" not in check(daemon, "bundles")["message"]

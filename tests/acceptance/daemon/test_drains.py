@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from tests.acceptance.daemon.process import Daemon, eventually, running
-
-
-def long(daemon: Daemon, **params: Any) -> str:
-    """A job that would run for minutes, as soon as it has done three steps."""
-    job_id = daemon.submit(**{"steps": 5000, "step_seconds": 0.05, **params})
-    daemon.wait_for(job_id, "running")
-    eventually(lambda: len(daemon.steps(job_id)) >= 3, what="some steps")
-    return job_id
+from tests.acceptance.daemon.process import PATIENCE_S, Daemon, eventually, running
 
 
 def ended(daemon: Daemon) -> int:
     """The exit code of a daemon that ends by itself."""
     assert daemon.process is not None
-    code = daemon.process.wait(timeout=30)
+    code = daemon.process.wait(timeout=PATIENCE_S)
     daemon.process = None
     return code
 
 
 def test_a_drained_daemon_stops_with_no_process_left_and_the_next_goes_on_where_it_was() -> None:
     with running() as daemon:
-        job_id = long(daemon)
+        job_id = daemon.begun()
         waiting = daemon.submit(steps=2)
         daemon.wait_for(waiting, "queued")
         answer = daemon.ok("POST", "/v1/drain", {"reason": "a new kernel"})
@@ -45,12 +35,12 @@ def test_a_drained_daemon_stops_with_no_process_left_and_the_next_goes_on_where_
 
 def test_a_drain_that_finishes_what_runs_starts_nothing_else() -> None:
     with running() as daemon:
-        job_id = daemon.submit(steps=60, step_seconds=0.05)
-        daemon.wait_for(job_id, "running")
+        job_id = daemon.held()
         waiting = daemon.submit(steps=1)
         daemon.wait_for(waiting, "queued")
         daemon.ok("POST", "/v1/drain", {"mode": "finish"})
         assert "drains" in daemon.job(waiting)["wait_reason"]
+        daemon.open_gate()
         assert ended(daemon) == 0
         daemon.start()
         assert daemon.job(job_id)["state"] == "succeeded"
@@ -59,7 +49,7 @@ def test_a_drain_that_finishes_what_runs_starts_nothing_else() -> None:
 
 def test_a_drain_that_is_taken_back_lets_the_jobs_go_on() -> None:
     with running() as daemon:
-        job_id = long(daemon, ignore_sigterm=False)
+        job_id = daemon.begun()
         waiting = daemon.submit(steps=1, devices=0)
         daemon.ok("POST", "/v1/drain", {"mode": "finish"})
         assert daemon.ok("DELETE", "/v1/drain")["mode"] is None

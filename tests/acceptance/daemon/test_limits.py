@@ -14,10 +14,18 @@ from finetuned.attempts import cgroup
 
 MB = 10**6
 
-pytestmark = pytest.mark.skipif(
-    cgroup.own() is not None and cgroup.own() != cgroup.ROOT and os.environ.get("INVOCATION_ID") is not None,
-    reason="it runs as a unit, whose control group may be delegated",
-)
+
+def no_group() -> str | None:
+    """Why an attempt gets no control group here; ``None`` if it gets one, and its limits are kept by that."""
+    try:
+        cgroup.delegated(cgroup.own())
+    except cgroup.NoGroupError as error:
+        return str(error)
+    return None
+
+
+WHY = no_group()
+pytestmark = pytest.mark.skipif(WHY is None, reason="a control group is delegated to whatever runs here")
 
 
 def submit(daemon: Daemon, limits: dict[str, float], **params: Any) -> str:
@@ -32,8 +40,8 @@ def of_type(daemon: Daemon, job: str, kind: str) -> list[dict[str, Any]]:
 
 def test_an_attempt_over_its_memory_is_ended_by_its_runner_and_the_next_takes_half() -> None:
     with running() as daemon:
-        # It holds it for as long as it is not stopped, so that it is the limit that ends it.
-        job = submit(daemon, {"memory": 300 * MB}, memory_bytes=500 * MB, steps=40, step_seconds=0.1)
+        # The first attempt hangs with what it holds, so that it is the limit that ends it.
+        job = submit(daemon, {"memory": 300 * MB}, memory_bytes=500 * MB, hang_at=1, fail_attempts=1)
         found = daemon.wait_for(job, timeout=60)
         first, second = found["attempts"][-2:]
         assert (first["failure"], first["outcome"]) == ("host_out_of_memory", "crashed")
@@ -47,7 +55,7 @@ def test_a_job_that_must_not_be_reduced_fails_with_the_limit_named() -> None:
     with running() as daemon:
         body = {
             "kind": "fake",
-            "params": {"memory_bytes": 500 * MB, "steps": 600, "step_seconds": 0.1},
+            "params": {"memory_bytes": 500 * MB, "hang_at": 1},
             "limits": {"memory": 300 * MB},
             "reduces_batch": False,
             "ignores_estimate": True,
@@ -66,7 +74,7 @@ def test_files_over_the_limit_stop_the_attempt_with_a_checkpoint_and_fail_the_jo
             {"disk": 20 * MB},
             checkpoint_every=1,
             checkpoint_bytes=15 * MB,
-            steps=1000,
+            steps=10_000,
             step_seconds=0.2,
         )
         found = daemon.wait_for(job, timeout=60)
@@ -84,15 +92,13 @@ def test_files_over_the_limit_stop_the_attempt_with_a_checkpoint_and_fail_the_jo
 def test_an_event_says_how_each_limit_is_kept_once() -> None:
     limits: dict[str, float] = {"memory": 2000 * MB, "cpu": 1, "disk": 9000 * MB, "gpu_memory": 1000 * MB}
     with running() as daemon:
-        job = submit(daemon, limits, steps=2000, step_seconds=0.05)
+        job = submit(daemon, limits, steps=100_000, step_seconds=0.05)
 
         def told() -> list[dict[str, Any]]:
             return [each for each in of_type(daemon, job, "attempt.alert") if each["subject"] == "limits"]
 
         daemon.wait_for(job, "running")
-        eventually(
-            lambda: {each["attempt"] for each in told()} == {0, 1} or len(told()) == 1, what="the alert"
-        )
+        eventually(lambda: any(each["attempt"] == 1 for each in told()), what="the alert")
         daemon.kill()
         daemon.start()
         seen = daemon.ok("GET", "/v1/system")["at"]
@@ -102,7 +108,7 @@ def test_an_event_says_how_each_limit_is_kept_once() -> None:
         assert alert["message"] == (
             "memory up to 2.00 GB: looked at by its runner, which ends it above; processors up to 1: it is given"
             " whole ones of the machine's; memory of each GPU up to 1.00 GB: it has no GPU; files up to 9.00 GB:"
-            " looked at by the daemon (no control group: this machine has no control groups of version 2)"
+            f" looked at by the daemon (no control group: {WHY})"
         )
         worker = worker_of(daemon, job)
         assert len(os.sched_getaffinity(worker)) == 1
@@ -114,7 +120,7 @@ def test_an_event_says_how_each_limit_is_kept_once() -> None:
 
 def test_a_kill_by_somebody_is_no_want_of_memory() -> None:
     with running() as daemon:
-        job = submit(daemon, {}, steps=2000, step_seconds=0.05)
+        job = submit(daemon, {}, steps=100_000, step_seconds=0.05)
         daemon.wait_for(job, "running")
         os.kill(worker_of(daemon, job), signal.SIGKILL)
         eventually(lambda: len(of_type(daemon, job, "attempt.ended")) > 1, what="the end")

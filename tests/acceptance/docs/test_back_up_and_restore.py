@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,14 +72,12 @@ def test_on_an_empty_machine_results_come_back_and_a_job_that_ran_goes_on(
     ended = daemon.submit(steps=2, register_as="kept")
     daemon.wait_for(ended)
     archived = Path(daemon.ok("POST", "/v1/log/archive", {"upto": "5"})["path"])
-    live = daemon.submit(
-        steps=120, step_seconds=0.1, checkpoint_every=5
-    )  # longer than a busy machine backs up
+    # Its first attempt gets no further, however long a busy machine backs up.
+    live = daemon.submit(steps=8, checkpoint_every=5, hang_at=7, fail_attempts=1)
     eventually(lambda: daemon.job(live)["checkpoints"], what="a checkpoint")
     do(BACK_UP, daemon, backup)
     daemon.kill()
-    for pid in daemon.attempt_processes():
-        os.kill(pid, signal.SIGKILL)
+    daemon.kill_attempts()
     for name in ("jobs", "datasets", "archives"):
         shutil.rmtree(daemon.state / name)
 
@@ -90,16 +87,16 @@ def test_on_an_empty_machine_results_come_back_and_a_job_that_ran_goes_on(
     assert Path(model["path"], "weights.bin").is_file()
     assert [each["path"] for each in daemon.ok("GET", "/v1/log")["archives"]] == [str(archived)]
     assert archive.check(archived).head.seq == 5
-    job = daemon.wait_for(live, timeout=60)
+    job = daemon.wait_for(live)
     assert job["state"] == "succeeded"
     assert [each["outcome"] for each in job["attempts"]][1:] == ["lost", "succeeded"]
     assert job["attempts"][2]["resume_from"] is not None
 
 
 def test_what_a_job_did_after_the_backup_is_read_from_its_bundle(daemon: Daemon, backup: Path) -> None:
-    job_id = daemon.submit(steps=30, step_seconds=0.1)
-    daemon.wait_for(job_id, "running")
+    job_id = daemon.held()
     do(BACK_UP, daemon, backup)
+    daemon.open_gate()
     daemon.wait_for(job_id)
     steps = daemon.steps(job_id)
     daemon.stop()
