@@ -103,10 +103,14 @@ class RunnerIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """Why the daemon gave up on a start. ``code``: of what no other attempt of the job would find otherwise."""
+    """Why the daemon gave up on a start. ``code``: of what no other attempt of the job would find otherwise.
+
+    ``asked``: why the attempt was to end, where that is all there was against its start.
+    """
 
     reason: str = "its start was given up"
     code: str | None = None
+    asked: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,8 @@ class Ending:
 
     ``lost`` says why when nothing proves how it ended; ``problem`` names what spoils a success: a manifest
     that does not hold, or a worker that could not be started. ``refused`` is the code of what kept it from
-    starting, which ``lost`` tells, if another try cannot mend that. ``asked`` is why its bundle asked it to stop.
+    starting, which ``lost`` tells, if another try cannot mend that. ``asked`` is why its bundle asked it to stop, or
+    why it never began, as ``lost`` tells then.
     """
 
     exit_code: int | None = None

@@ -83,6 +83,7 @@ class Supervisor:
         self._news = anyio.Event()
         self._checkpoints = attempt.checkpoints  # that were asked for
         self._checkpoint_asked = anyio.Event()
+        self._asked: str | None = None  # why it is to end
         self._ladder = Ladder(attempt, bundle, log, deaf_s=timing.deaf)
         self._monitor = Monitor(attempt, bundle, log, self._tail, self._ladder)
         if attempt.stop is not None:
@@ -93,6 +94,7 @@ class Supervisor:
 
         A new order takes the place of an older one, also of one that is being carried out.
         """
+        self._asked = order.reason
         self._ladder.order(order)
 
     def heed(self, attempt: LiveAttempt) -> None:
@@ -114,7 +116,7 @@ class Supervisor:
         """
         found = await self._find_or_start()
         if isinstance(found, Revocation):
-            ending = Ending(lost=found.reason, refused=found.code)
+            ending = Ending(lost=found.reason, refused=found.code, asked=found.asked)
         else:
             await self._log.launched(self._job, self._number, found)
             self.attached.set()
@@ -133,7 +135,7 @@ class Supervisor:
         if claim is not None:
             return claim
         if self._ladder.is_ordered:
-            return await self._give_up("it was stopped before it started")
+            return await self._give_up("it was stopped before it started", asked=self._asked)
         try:
             # Also when a bundle is there already: a runner may have been started before the daemon died, or
             # not. Of two runners one wins the claim.
@@ -143,7 +145,7 @@ class Supervisor:
                 raise
             return await self._give_up(f"its runner could not be started: {error}")
         except SpecUnavailableError as error:
-            return await self._give_up(str(error), error.code)
+            return await self._give_up(str(error), code=error.code)
         pause = self._timing.start_poll
         with anyio.move_on_after(self._timing.start):
             while True:
@@ -159,9 +161,11 @@ class Supervisor:
             return await to_thread.run_sync(self._bundle.read_spec)
         return await self._log.spec(self._job, self._number)
 
-    async def _give_up(self, reason: str, code: str | None = None) -> RunnerIdentity | Revocation:
+    async def _give_up(
+        self, reason: str, *, code: str | None = None, asked: str | None = None
+    ) -> RunnerIdentity | Revocation:
         """Revoke the start. Why is in the bundle, for whoever records it if this daemon dies before it has."""
-        return await to_thread.run_sync(self._revoke, Revocation(reason=reason, code=code))
+        return await to_thread.run_sync(self._revoke, Revocation(reason=reason, code=code, asked=asked))
 
     def _revoke(self, revocation: Revocation) -> RunnerIdentity | Revocation:
         self._bundle.path.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from finetuned_events import NewEvent
 Json = Any
 Events = list[NewEvent]
 
+SIGKILL = 9
 SIGTERM = 15
 STOPPED_EXIT_CODE = 75  # of a worker that saw SIGTERM or a request, and stopped; as in finetuned_sdk.bundle
 
@@ -34,7 +35,8 @@ class End:
     """The proven end of an attempt. ``lost`` says why nothing tells how it ended; ``problem`` spoils a success.
 
     ``refused`` is the code of what kept it from starting, which ``lost`` tells, if another try cannot mend that.
-    ``oom_evidence`` says by what ``oom_killed`` is known. ``asked`` is why its bundle asked it to stop.
+    ``oom_evidence`` says by what ``oom_killed`` is known. ``asked`` is why its bundle asked it to stop, or why it never
+    began, as ``lost`` tells then.
     """
 
     exit_code: int | None
@@ -51,6 +53,12 @@ class End:
     def stopped(self) -> bool:
         """Whether it ended as one does that was told to stop."""
         return self.exit_code == STOPPED_EXIT_CODE or self.signal == SIGTERM
+
+    @property
+    def obeyed(self) -> bool:
+        """Whether it was asked to stop, and did, was made to after its grace, or never began."""
+        was_made_to = self.lost is not None or self.stopped or self.signal == SIGKILL
+        return self.asked is not None and was_made_to and not self.oom_killed
 
 
 def live_attempt(world: World, job_id: str, number: int) -> tuple[Job, Attempt] | None:
@@ -182,10 +190,10 @@ def judge(job: Job, attempt: Attempt, end: End) -> Verdict:
         return Verdict("failed", attempt.error["message"], failure)
     if job.state is JobState.PAUSING:
         return Verdict("paused", job.pause_reason)
+    if end.obeyed:  # the log does not know why: the daemon took its work along, or an older log was put back
+        return Verdict("paused", end.lost or f"it was asked to stop: {end.asked}")
     if end.lost is not None:
         return Verdict("lost", end.lost, Failure.LOST)
-    if end.asked is not None and end.stopped and not end.oom_killed:  # the log is older than what was asked
-        return Verdict("paused", f"it was asked to stop before this log was put back: {end.asked}")
     return Verdict("crashed", _crash(attempt, end), _failure_of_crash(end))
 
 

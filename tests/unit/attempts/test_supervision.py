@@ -131,6 +131,21 @@ async def test_why_a_start_was_given_up_is_told_by_the_next_daemon_if_the_log_ha
     assert not log.asked
 
 
+async def test_an_attempt_that_is_stopped_before_it_starts_says_so_also_to_the_next_daemon(
+    tmp_path: Path,
+) -> None:
+    log, executor = MemoryAttemptLog(), FailingExecutor()
+    entry = log.start(fake_spec())
+    log.cancel("job-1", 1, "lunch")
+    async with running(Supervision(tmp_path, log, executor)):
+        told = await log.until_ended("job-1", 1)
+    entry.ending = None  # as if that daemon had died just before it was recorded
+    async with running(Supervision(tmp_path, log, executor)):
+        again = await log.until_ended("job-1", 1)
+    assert told == again == Ending(lost="it was stopped before it started", asked="lunch")
+    assert executor.asked == 0
+
+
 async def test_an_attempt_that_starts_later_is_noticed_when_told(tmp_path: Path) -> None:
     log = MemoryAttemptLog()
     kept = Supervision(tmp_path, log, FailingExecutor())

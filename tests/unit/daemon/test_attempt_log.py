@@ -132,7 +132,7 @@ async def test_why_a_bundle_asked_for_a_stop_that_the_log_does_not_know_is_recor
     await desk.port.ended(JOB, 1, Ending(exit_code=75, asked="lunch"))
     (ended,) = await desk.log.read(types={"attempt.ended"})
     assert (ended.data["outcome"], ended.data["cause"]) == (
-        "paused", "it was asked to stop before this log was put back: lunch",
+        "paused", "it was asked to stop: lunch",
     )  # fmt: skip
 
 

@@ -72,16 +72,29 @@ def test_an_attempt_that_somebody_else_told_to_stop_says_so_and_is_tried_again(
     )
 
 
-@pytest.mark.parametrize(("exit_code", "signal"), [(75, None), (None, 15)])
-def test_a_stop_that_was_asked_for_before_an_older_log_was_put_back_uses_up_no_try(
+@pytest.mark.parametrize(("exit_code", "signal"), [(75, None), (None, 15), (None, 9)])
+def test_a_stop_that_was_asked_for_of_which_the_log_does_not_know_uses_up_no_try(
     exit_code: int | None, signal: int | None
 ) -> None:
     scene = running(max_attempts=1)
     scene.end(exit_code=exit_code, signal=signal, asked="lunch", resume_from="/checkpoint-10", step=10)
     assert (scene.state(), attempt(scene).outcome, attempt(scene).failure) == ("queued", "paused", None)
-    assert attempt(scene).cause == "it was asked to stop before this log was put back: lunch"
+    assert attempt(scene).cause == "it was asked to stop: lunch"
     assert job(scene).resume_from == "/checkpoint-10"
     assert job(scene).delay_s == 0
+
+
+def test_an_attempt_that_was_stopped_before_it_started_uses_up_no_try() -> None:
+    scene = running(max_attempts=1)
+    scene.end(exit_code=None, lost="it was stopped before it started", asked="lunch")
+    assert (scene.state(), attempt(scene).outcome, attempt(scene).failure) == ("queued", "paused", None)
+    assert attempt(scene).cause == "it was stopped before it started"
+
+
+def test_a_kill_for_want_of_memory_is_no_stop_though_one_was_asked_for() -> None:
+    scene = running()
+    scene.end(exit_code=None, signal=9, oom_killed=True, asked="lunch")
+    assert (attempt(scene).outcome, attempt(scene).failure) == ("crashed", "host_out_of_memory")
 
 
 def test_one_that_ends_otherwise_though_it_was_asked_to_stop_has_crashed() -> None:
