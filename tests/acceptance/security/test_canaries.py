@@ -151,9 +151,10 @@ def test_no_canary_is_found_in_log_spools_output_bundles_answers_arguments_or_st
             "steps": 30,
             "step_seconds": 0.1,
             "checkpoint_every": 10,
+            "gate": str(daemon.gate),
         }
         request = {
-            "kind": "fake",
+            "kind": "gated",
             "params": {**told, "register_as": "told"},
             "secrets": {"HF_TOKEN": "secret:hf", "WANDB_API_KEY": "secret:wandb"},
         }
@@ -163,6 +164,7 @@ def test_no_canary_is_found_in_log_spools_output_bundles_answers_arguments_or_st
         assert (
             len([where for where, _ in found if where.endswith("environ")]) >= 2
         )  # the runner and its worker
+        daemon.open_gate()
         assert daemon.wait_for(job)["result"]["told"] == ["***"]
         failing = {**request, "params": {**told, "fail_at": 1, "steps": 1}, "max_attempts": 1}
         failed = daemon.wait_for(str(daemon.ok("POST", "/v1/jobs", failing)["id"]))
