@@ -213,7 +213,9 @@ def _crash(attempt: Attempt, end: End) -> str | None:
 
 
 def _failure_of_crash(end: End) -> Failure:
-    return Failure.HOST_OUT_OF_MEMORY if end.oom_killed else Failure.CRASH
+    if end.oom_killed:
+        return Failure.HOST_OUT_OF_MEMORY
+    return Failure.STOPPED if end.stopped else Failure.CRASH
 
 
 def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospect, end: End) -> Events:

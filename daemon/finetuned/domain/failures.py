@@ -17,6 +17,7 @@ class Failure(StrEnum):
     STALL = "stall"  #: no step for longer than its phase may take
     START_TIMEOUT = "start_timeout"  #: no first step within the time that a start may take
     LOST = "lost"  #: it is dead, and nobody saw how
+    STOPPED = "stopped"  #: it ended as told, by somebody who is neither its watchdog nor a pause nor a cancel
     DIVERGED = "diverged"  #: the loss is no number any more, or grew beyond the threshold
     DISK_FULL = "disk_full"  #: there was no room for what it wrote
     BAD_INPUT = "bad_input"  #: its parameters or its data; the same again would fail again
@@ -56,6 +57,8 @@ RULES: Final[Mapping[Failure, Rule]] = {
     # Power cuts over weeks are no reason to give up a job that gets on between them; a job that takes its host down
     # before it gets anywhere is one, and so is one that does it this often.
     Failure.LOST: Rule(retried=True, spared=20, if_it_got_on=True),
+    # As a shutdown of the system does to what the daemon left running: no more the job's doing than a power cut.
+    Failure.STOPPED: Rule(retried=True, spared=20, if_it_got_on=True),
     Failure.DIVERGED: Rule(retried=False),
     # Each waits until there is room again, so that this many mean that the job itself fills the disk.
     Failure.DISK_FULL: Rule(retried=True, spared=20),

@@ -180,6 +180,28 @@ def test_a_host_that_goes_down_before_the_job_gets_anywhere_uses_up_a_try(step: 
     assert scene.state() == "failed"
 
 
+@pytest.mark.parametrize(("exit_code", "signal"), [(75, None), (None, 15)])
+def test_a_shutdown_that_ends_what_a_stopped_daemon_left_running_costs_what_a_power_cut_does(
+    exit_code: int | None, signal: int | None
+) -> None:
+    scene = running(max_attempts=2)
+    for step in (100, 200, 300, 300):
+        scene.end(exit_code=exit_code, signal=signal, resume_from=f"/checkpoint-{step}", step=step)
+        assert (scene.state(), job(scene).attempts[-1].failure) == ("queued", "stopped")
+        scene.schedule()
+        scene.start("job-1")
+    scene.end(exit_code=exit_code, signal=signal, resume_from="/checkpoint-300", step=300)
+    assert scene.state() == "failed"
+
+
+def test_an_error_of_one_that_ends_as_if_told_to_stop_counts() -> None:
+    scene = running(max_attempts=1)
+    fact = facts.AttemptError(attempt=1, code="worker_error", message="It broke.", retryable=True)
+    scene.report("job-1", fact)
+    scene.end(exit_code=75, resume_from="/checkpoint-100", step=100)
+    assert (scene.state(), job(scene).attempts[-1].failure) == ("failed", "crash")
+
+
 def test_a_crash_counts_although_the_job_got_on() -> None:
     scene = running(max_attempts=2)
     lose(scene, 100)
