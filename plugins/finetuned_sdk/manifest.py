@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +45,10 @@ class Manifest:
     def total_bytes(self) -> int:
         """The size of all files together."""
         return sum(entry.bytes for entry in self.files)
+
+
+def _go_on() -> None:
+    """The check of a reader that is always waited for."""
 
 
 def manifest_path(root: Path) -> Path:
@@ -88,17 +92,18 @@ def read(root: Path) -> Manifest:
         raise ManifestError(f"The manifest of {root} cannot be read: {error}") from error
 
 
-def verify(root: Path, *, checksums: bool = True) -> Manifest:
+def verify(root: Path, *, checksums: bool = True, check: Callable[[], None] = _go_on) -> Manifest:
     """Compare files with their manifest: sizes always, contents if ``checksums``.
 
-    Raises ``ManifestError`` with the first file that is missing or differs.
+    Raises ``ManifestError`` with the first file that is missing or differs, and what ``check`` raises, which is called
+    with each piece that is read.
     """
     manifest = read(root)
     for entry in manifest.files:
         path = root / entry.path if root.is_dir() else root
         try:
             size = path.stat().st_size
-            crc32 = _crc32(path) if checksums else entry.crc32
+            crc32 = _crc32(path, check) if checksums else entry.crc32
         except OSError as error:
             raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
         if size != entry.bytes:
@@ -148,9 +153,10 @@ def _measure(path: Path, name: str) -> Entry:
         os.close(descriptor)
 
 
-def _crc32(path: Path) -> int:
+def _crc32(path: Path, check: Callable[[], None] = _go_on) -> int:
     checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
+            check()
             checksum = zlib.crc32(chunk, checksum)
     return checksum

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-from finetuned.client.transport import Transport
+from finetuned.client.transport import ANSWER_TIMEOUT, Transport
 from finetuned.wire import Page
 
 Json = Any
@@ -18,23 +18,28 @@ class Calls:
 
     _transport: Transport
 
-    async def _get(self, path: str, **query: str | int | None) -> Any:
-        return await self._transport.request("GET", path, query=parameters(**query))
+    async def _get(
+        self, path: str, *, timeout: float | None = ANSWER_TIMEOUT, **query: str | int | None
+    ) -> Any:
+        return await self._transport.request("GET", path, query=parameters(**query), timeout=timeout)
 
-    async def _listed(self, path: str, **query: str | int | None) -> list[Any]:
+    async def _listed(
+        self, path: str, *, timeout: float | None = ANSWER_TIMEOUT, **query: str | int | None
+    ) -> list[Any]:
         """All items of a list, page after page."""
         items: list[Any] = []
         after: str | int | None = None
         while True:
-            page = cast("Page[Any]", await self._get(path, **query, after=after))
+            page = cast("Page[Any]", await self._get(path, timeout=timeout, **query, after=after))
             items += page["data"]
             if not page["has_more"] or not page["data"]:
                 return items
             after = page["next_after"]
 
-    async def _post(self, path: str, body: Json = None) -> Any:
+    async def _post(self, path: str, body: Json = None, *, timeout: float | None = ANSWER_TIMEOUT) -> Any:
         """Ask for something to be done, once, however often the connection is lost."""
-        return await self._transport.request("POST", path, body={} if body is None else body, once=True)
+        given = {} if body is None else body
+        return await self._transport.request("POST", path, body=given, once=True, timeout=timeout)
 
     async def _put(self, path: str, body: Json) -> Any:
         """Have something be as ``body`` says; twice is the same as once, so a lost connection is no reason to stop."""

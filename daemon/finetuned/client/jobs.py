@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from finetuned.client.calls import PAGE, Calls, given, job_path, part
+from finetuned.client.transport import ANSWER_TIMEOUT
 from finetuned.wire import DryRun, Job, Kind, NextStep, Page
 
 Json = Any
@@ -126,8 +127,12 @@ class JobCalls(Calls):
         return job
 
     async def resume(self, job_id: str, *, from_checkpoint: str | None = None) -> Job:
-        """Let a paused job go on. ``from_checkpoint`` is a step or an id; by default the newest whole one."""
-        job: Job = await self._post(f"{job_path(job_id)}/resume", given(from_checkpoint=from_checkpoint))
+        """Let a paused job go on. ``from_checkpoint`` is a step or an id; by default the newest whole one.
+
+        It is read through first, as long as that takes.
+        """
+        body = given(from_checkpoint=from_checkpoint)
+        job: Job = await self._post(f"{job_path(job_id)}/resume", body, timeout=None)
         return job
 
     async def checkpoint(self, job_id: str) -> Job:
@@ -138,9 +143,13 @@ class JobCalls(Calls):
     async def retry(
         self, job_id: str, *, from_checkpoint: str | None = None, priority: int | None = None
     ) -> Job:
-        """Submit an ended job again, as a new one. ``from_checkpoint`` is a step, an id or ``latest``."""
+        """Submit an ended job again, as a new one. ``from_checkpoint`` is a step, an id or ``latest``.
+
+        A checkpoint is read through first, as long as that takes.
+        """
         body = given(from_checkpoint=from_checkpoint, priority=priority)
-        job: Job = await self._post(f"{job_path(job_id)}/retry", body)
+        timeout = ANSWER_TIMEOUT if from_checkpoint is None else None
+        job: Job = await self._post(f"{job_path(job_id)}/retry", body, timeout=timeout)
         return job
 
     async def next_steps(self, job_id: str) -> list[NextStep]:

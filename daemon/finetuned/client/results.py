@@ -36,8 +36,9 @@ class ResultCalls(Calls):
         return found
 
     async def checkpoints(self, job_id: str, *, verify: bool = False) -> list[CheckedCheckpoint]:
-        """The checkpoints of a job that are kept, oldest first; with ``verify`` they are read through."""
-        return await self._listed(f"{job_path(job_id)}/checkpoints", verify="true" if verify else None)
+        """The checkpoints of a job that are kept, oldest first; with ``verify`` they are read through, as long as that takes."""
+        path = f"{job_path(job_id)}/checkpoints"
+        return await (self._listed(path, verify="true", timeout=None) if verify else self._listed(path))
 
     async def artifacts(self, job_id: str) -> list[Artifact]:
         """The artifacts of a job."""

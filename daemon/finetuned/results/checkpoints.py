@@ -56,7 +56,7 @@ def look(job: Job, *, verify: bool, check: Check = always) -> list[Looked]:
         check()
         reads = verify and each["bytes"] <= left
         left -= each["bytes"] if reads else 0
-        problem = _problem(Path(each["path"]), reads=reads)
+        problem = _problem(Path(each["path"]), reads=reads, check=check)
         if resumes is None and problem is None and each["attempt"] >= job.rewound_at:
             resumes = each["path"]
         sound: Validity = "whole" if reads else "complete"
@@ -70,9 +70,9 @@ def newest_first(listed: Iterable[Mapping[str, Json]]) -> list[Mapping[str, Json
     return sorted(listed, key=lambda each: (each["step"], each["attempt"]), reverse=True)
 
 
-def _problem(path: Path, *, reads: bool) -> str | None:
+def _problem(path: Path, *, reads: bool, check: Check) -> str | None:
     try:
-        manifest.verify(path, checksums=reads)
+        manifest.verify(path, checksums=reads, check=check)
     except ManifestError as error:
         return error.message
     return None
