@@ -17,6 +17,7 @@ from typing import Any
 
 from finetuned_sdk import JobError, RowProblem
 from finetuned_sft import json_stream
+from finetuned_sft.local_path import local_path
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -43,7 +44,7 @@ def files(dataset: str, split: str = "train") -> tuple[Path, ...]:
     In a folder, files whose names begin with the split are preferred, so that ``test.jsonl`` beside
     ``train.jsonl`` is not trained on. Raises ``JobError`` (``dataset_not_found``, ``dataset_unsupported``).
     """
-    path = Path(dataset).expanduser()
+    path = local_path(dataset)
     if path.is_dir():
         found = tuple(sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()))
         if not found:

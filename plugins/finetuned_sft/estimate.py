@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import struct
-from pathlib import Path
-
 from finetuned_sdk import Estimate, Host
+from finetuned_sdk.retention import Retention
+from finetuned_sft.adapter_shape import Adapter, adapter_of
+from finetuned_sft.local_path import local_path
 from finetuned_sft.model_shape import Shape, shape_of
 from finetuned_sft.params import SFTParams
 from finetuned_sft.row_lengths import longest_row
-from finetuned_sft.settings import Resolved, resolve
+from finetuned_sft.settings import ALL_LINEAR, Resolved, resolve
 
 ADAM_BYTES = 8  # two float32 moments
 FLOAT32, HALF, NF4 = 4.0, 2.0, 0.52  # bytes a weight; NF4 with double quantisation (arXiv 2305.14314)
@@ -32,15 +32,14 @@ HEAP_HOLES = 1.5  # outputs of linear layers that the C library's heap keeps whe
 
 def estimate(params: SFTParams, host: Host) -> Estimate:
     """Memory and disk, in bytes. ``None`` for a model that is not on this machine's disk. Time is not known."""
-    directory = host.models.get(params.model) or Path(params.model).expanduser()
-    try:
-        shape = shape_of(directory)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
-        return Estimate()
     gpu = host.has_gpu
     settings = settings_on(params, host)
-    trained = shape.weights if params.method == "full" else settings.lora_r * shape.linear_widths
-    parts = training_bytes(params, settings, shape, gpu=gpu, trained=trained, length=row_length(params, host))
+    try:
+        shape = shape_of(host.models.get(params.model) or local_path(params.model))
+        adapter = adapter_of(params, settings, host)
+    except (OSError, ValueError, KeyError):
+        return Estimate()
+    parts = training_bytes(params, settings, shape, adapter, gpu=gpu, length=row_length(params, host))
     loaders = settings.dataloader_num_workers * LOADER_PROCESS
     if gpu:
         parts["base"] = GPU_BASE
@@ -52,7 +51,7 @@ def estimate(params: SFTParams, host: Host) -> Estimate:
     return Estimate(
         device_bytes=sum(breakdown.values()) if gpu else None,
         host_bytes=int(host_bytes) if gpu else sum(breakdown.values()),
-        disk_bytes=int(disk_bytes(params, settings, shape, trained)),
+        disk_bytes=int(disk_bytes(params, settings, shape, adapter)),
         breakdown=breakdown,
     )
 
@@ -68,16 +67,33 @@ def row_length(params: SFTParams, host: Host) -> int:
     return params.max_length if longest is None else min(params.max_length, longest)
 
 
-def disk_bytes(params: SFTParams, settings: Resolved, shape: Shape, trained: int) -> float:
-    """Checkpoints that are kept, one being written, and what is published."""
-    checkpoint = trained * (FLOAT32 + ADAM_BYTES)
-    kept = (settings.save_total_limit or 1) + 1 + settings.load_best_model_at_end
-    merged = shape.weights * FLOAT32 if params.merge_adapter else 0
-    return kept * checkpoint + trained * FLOAT32 + merged
+def trained_weights(shape: Shape, adapter: Adapter | None) -> int:
+    """Weights that the optimizer moves."""
+    if adapter is None:
+        return shape.weights
+    widths = shape.adapted(adapter.targets)
+    return adapter.rank * (widths.inputs + widths.outputs)
+
+
+def disk_bytes(params: SFTParams, settings: Resolved, shape: Shape, adapter: Adapter | None) -> float:
+    """Checkpoints that are kept, one being written, and what is published; merged, it has the type that is stored."""
+    trained = trained_weights(shape, adapter)
+    kept = checkpoints_kept(params, settings) + 1 + settings.load_best_model_at_end
+    merged = shape.stored_bytes if params.merge_adapter else 0
+    return kept * trained * (FLOAT32 + ADAM_BYTES) + trained * FLOAT32 + merged
+
+
+def checkpoints_kept(params: SFTParams, settings: Resolved) -> int:
+    """How many checkpoints lie there at most, beside the one to go back to: by limit, or as the callback keeps them."""
+    if settings.save_total_limit is not None:
+        return settings.save_total_limit
+    rule = next((callback.params for callback in params.callbacks if callback.name == "checkpoint"), {})
+    asked = [rule.get("last", Retention().last), rule.get("best", Retention().best)]
+    return max(1, sum(count for count in asked if isinstance(count, int)))
 
 
 def training_bytes(
-    params: SFTParams, settings: Resolved, shape: Shape, *, gpu: bool, trained: int, length: int
+    params: SFTParams, settings: Resolved, shape: Shape, adapter: Adapter | None, *, gpu: bool, length: int
 ) -> dict[str, float]:
     """Bytes by part at the highest point of a step, with every row of the batch ``length`` tokens long.
 
@@ -86,11 +102,12 @@ def training_bytes(
     """
     wide = HALF if gpu and (settings.bf16 or settings.fp16) else FLOAT32
     tokens = params.per_device_train_batch_size * length
-    activations = tokens * shape.layers * wide * kept_a_token(params, settings, shape, length, gpu=gpu)
+    trained = trained_weights(shape, adapter)
+    activations = tokens * wide * kept_a_token(settings, shape, adapter, length, gpu=gpu)
     tiles = HEAD_TILES["gpu" if gpu else "cpu"]
     logits = tiles * wide * min(tokens, HEAD_TOKENS) * min(shape.vocabulary, HEAD_WIDTH)
     gradients = trained * FLOAT32
-    if params.method == "full":  # of the head and of the embedding, which a batch's first word makes whole
+    if adapter is None:  # of the head and of the embedding, which a batch's first word makes whole
         early = min(gradients, 2 * FLOAT32 * shape.vocabulary * shape.hidden)
         if gradients > early + activations + logits:
             activations = logits = 0.0
@@ -115,21 +132,22 @@ def weight_bytes(params: SFTParams, shape: Shape, trained: int, wide: float) -> 
     return shape.weights * wide + trained * FLOAT32
 
 
-def kept_a_token(params: SFTParams, settings: Resolved, shape: Shape, length: int, *, gpu: bool) -> float:
-    """Numbers that one layer keeps of one token for the backward pass.
+def kept_a_token(
+    settings: Resolved, shape: Shape, adapter: Adapter | None, length: int, *, gpu: bool
+) -> float:
+    """Numbers that all layers together keep of one token for the backward pass.
 
     The attention's and the MLP's inputs, their normed forms, the heads' queries, keys, values and outputs, and four
     of the MLP's width; adapters with dropout keep what they dropped of each input, and the mask. On a CPU outputs
     that were freed leave holes between what is kept, where layers have adapters or are computed again.
     """
-    hidden, heads = shape.hidden, shape.attention
-    full = params.method == "full"
-    kept = (7.0 if full else 5.0) * hidden + 3 * heads + 4 * shape.inner + length
-    if not full and settings.lora_dropout > 0:
-        kept += 1.5 * shape.inputs_a_layer
-    holes = (
-        0.0 if gpu or (full and not settings.gradient_checkpointing) else HEAP_HOLES * shape.outputs_a_layer
-    )
+    layer = (7.0 if adapter is None else 5.0) * shape.hidden + 3 * shape.attention + 4 * shape.inner + length
+    kept = shape.layers * layer
+    adapted = None if adapter is None else shape.adapted(adapter.targets)
+    if adapter is not None and adapted is not None and adapter.dropout > 0:
+        kept += 1.5 * adapted.inputs
+    freed = shape.adapted(ALL_LINEAR) if settings.gradient_checkpointing else adapted
+    holes = 0.0 if gpu or freed is None else HEAP_HOLES * freed.outputs
     if settings.gradient_checkpointing:
-        return hidden + kept / shape.layers + holes
+        return shape.layers * shape.hidden + kept / shape.layers + holes
     return kept + holes

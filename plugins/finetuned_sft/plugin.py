@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +11,10 @@ from finetuned_sdk import Host, JobError, JobKind, RefusedError, Registry, Resou
 from finetuned_sft import dataset
 from finetuned_sft.alternatives import SPEED_PARAMS, alternatives, effective, steps
 from finetuned_sft.estimate import estimate
+from finetuned_sft.local_path import local_path
 from finetuned_sft.params import SFTAuditParams, SFTParams
 from finetuned_sft.reduction import reduce_memory
+from finetuned_sft.small_json import read_object
 
 MARKERS = {"model": "config.json", "adapter": "adapter_config.json"}
 AUDIT_MODULES = ("transformers",)
@@ -147,7 +148,7 @@ def _check_installed(params: SFTParams) -> None:
 
 def _check_model(name: str, param: str, host: Host) -> None:
     """A registered name or a directory, of a model or an adapter as ``param`` says, or what may be a hub id."""
-    path = host.models.get(name) or Path(name).expanduser()
+    path = host.models.get(name) or local_path(name)
     if path.is_dir():
         _check_kind(name, param, path)
     if name in host.models:
@@ -196,8 +197,8 @@ def _check_kind(name: str, param: str, path: Path) -> None:
 
 def _base_model(adapter_config: Path) -> str | None:
     try:
-        base = json.loads(adapter_config.read_bytes())["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
+        base = read_object(adapter_config)["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError):
         return None
     return base if isinstance(base, str) and base else None
 

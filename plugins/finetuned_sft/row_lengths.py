@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from finetuned_sft.local_path import local_path
+from finetuned_sft.small_json import open_regular
+
 LINE_SUFFIXES = (".jsonl", ".ndjson")  # a row a line
 BYTES_A_TOKEN = 3.5  # of a line: English has four and more, other scripts, code and figures fewer
 GLANCE_BYTES = 8 << 20  # files up to here are looked at: some milliseconds
@@ -27,7 +30,7 @@ def longest_row(dataset: str) -> int | None:
 
 def lines(dataset: str) -> Lines | None:
     """The rows of a file with one a line; ``None`` for other forms, for large files and for what cannot be read."""
-    path = Path(dataset).expanduser()
+    path = local_path(dataset)
     if path.suffix.lower() not in LINE_SUFFIXES:
         return None
     try:
@@ -42,7 +45,7 @@ def lines(dataset: str) -> Lines | None:
 @lru_cache(maxsize=256)
 def _looked_at(path: Path, _changed: int, _size: int) -> Lines:
     count = longest = 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in file:
             if line.strip():
                 count += 1

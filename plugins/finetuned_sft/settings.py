@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from finetuned_sft.params import SFTParams
 
+ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the head
 SAVE_EVERY_AT_MOST = 500  # steps; a crash costs no more than these
 
 
@@ -59,7 +60,7 @@ def resolve(params: SFTParams, *, cpu_count: int, gpu: bool, bf16_supported: boo
         lora_r=lora_r,
         lora_alpha=params.lora_alpha or 2 * lora_r,
         lora_dropout=0.05 if params.lora_dropout is None else params.lora_dropout,
-        lora_target_modules=params.lora_target_modules or "all-linear",
+        lora_target_modules=params.lora_target_modules or ALL_LINEAR,
         optim=params.optim
         or ("paged_adamw_8bit" if params.method == "qlora" and gpu else "adamw_torch_fused"),
         bf16=bf16,

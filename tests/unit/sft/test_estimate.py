@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ GB = 1e9
 HIDDEN, INNER, LAYERS, VOCABULARY = 576, 1536, 30, 49152  # SmolLM2-135M
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """Headers without tensors: nothing else is read."""
-    tensors = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN), "model.norm.weight": (HIDDEN,)}
+def matrices() -> dict[str, tuple[int, ...]]:
+    """The tensors of SmolLM2-135M."""
+    tensors: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (VOCABULARY, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+    }
     for layer in range(LAYERS):
         stem = f"model.layers.{layer}"
         tensors |= {
@@ -34,11 +38,37 @@ def model(tmp_path: Path) -> Path:
             f"{stem}.input_layernorm.weight": (HIDDEN,),
             f"{stem}.post_attention_layernorm.weight": (HIDDEN,),
         }
-    entries: dict[str, Any] = {
-        name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]} for name, shape in tensors.items()
-    }
-    header = json.dumps(entries | {"__metadata__": {"format": "pt"}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    return tensors
+
+
+def write_header(file: Path, tensors: dict[str, tuple[int, ...]]) -> None:
+    """A safetensors file in bfloat16 without its tensors: nothing but the header is read."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in tensors.items():
+        begin, end = end, end + 2 * prod(shape)
+        entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    write_json_header(file, json.dumps(entries))
+
+
+def write_json_header(file: Path, header: str) -> None:
+    file.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+
+
+def write_shards(model: Path) -> dict[str, str]:
+    """The model in two files with an index; where each tensor is."""
+    names = list(matrices())
+    where = {name: f"model-0000{1 + (n >= 100)}-of-00002.safetensors" for n, name in enumerate(names)}
+    for file in sorted(set(where.values())):
+        write_header(model / file, {name: shape for name, shape in matrices().items() if where[name] == file})
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    return where
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Headers without tensors: nothing else is read."""
+    write_header(tmp_path / "model.safetensors", matrices())
     config = {
         "hidden_size": HIDDEN,
         "intermediate_size": INNER,
@@ -66,7 +96,8 @@ def of(model: Path, *, gpu: bool = False, **changes: Any) -> Estimate:
 def test_sizes_come_from_the_header(model: Path) -> None:
     shape = read_shape(model)
     assert shape.weights == 134_515_008
-    assert shape.linear_widths * 8 == 2_442_240  # peft's count of trainable weights at rank 8
+    widths = shape.adapted("all-linear")
+    assert (widths.inputs + widths.outputs) * 8 == 2_442_240  # peft's count of trainable weights at rank 8
 
 
 # Peaks of real runs of SmolLM2-135M on a CPU, as in docs/benchmarks.md: parameters, gigabytes.
@@ -132,6 +163,116 @@ def test_disk_counts_the_checkpoints_that_are_kept(model: Path) -> None:
     assert (of(model, merge_adapter=True).disk_bytes or 0) > (of(model).disk_bytes or 0)
 
 
+def test_the_checkpoint_callback_says_how_many_checkpoints_are_kept(model: Path) -> None:
+    def disk(**rule: int) -> int:
+        callbacks = [{"name": "checkpoint", "params": rule}]
+        return of(model, method="full", callbacks=callbacks).disk_bytes or 0
+
+    checkpoint = 134_515_008 * 12
+    assert disk(last=1) == (of(model, method="full", save_total_limit=1).disk_bytes or 0)
+    assert disk() == disk(last=1)
+    assert disk(last=3, best=2) == disk() + 4 * checkpoint
+    assert disk(last=0, best=4) == disk() + 3 * checkpoint
+
+
+def test_a_merged_model_takes_the_bytes_that_the_base_is_stored_in(model: Path) -> None:
+    merged = of(model, merge_adapter=True).disk_bytes or 0
+    assert merged - (of(model).disk_bytes or 0) == 2 * 134_515_008
+
+
+def adapter_of(tmp_path: Path, **config: Any) -> str:
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text(json.dumps(config))
+    return str(directory)
+
+
+QUERIES = LAYERS * (HIDDEN + HIDDEN)  # weights per rank of an adapter of all query projections
+
+
+def test_only_the_modules_that_are_named_are_adapted(model: Path) -> None:
+    def gradients(**changes: Any) -> int:
+        return of(model, **changes).breakdown["gradients"]
+
+    assert gradients(lora_target_modules=["q_proj"], lora_r=4) == 4 * QUERIES * 4
+    assert gradients(lora_target_modules=["self_attn.q_proj"], lora_r=4) == 4 * QUERIES * 4
+    assert gradients(lora_target_modules=["proj"]) == 0
+    assert gradients(lora_target_modules=["embed_tokens"], lora_r=1) == 4 * (VOCABULARY + HIDDEN)
+    every = gradients(lora_target_modules="all-linear")
+    assert gradients() == every == 16 * 305_280 * 4
+    # A pattern is a stranger's program: it is not tried, and counts as all that it may mean.
+    assert gradients(lora_target_modules="(.*)*x") == every
+
+
+def test_an_earlier_adapter_is_counted_as_its_own_file_says(model: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(tmp_path, r=64, target_modules=["q_proj"], lora_dropout=0.0)
+    found = of(model, adapter=adapter)
+    assert found.breakdown["gradients"] == 64 * QUERIES * 4
+    named = of(model, lora_r=64, lora_target_modules=["q_proj"], lora_dropout=0.0)
+    assert found == named
+    dropped = of(model, lora_r=64, lora_target_modules=["q_proj"])
+    assert dropped.breakdown["activations"] > named.breakdown["activations"]
+
+
+def test_an_adapter_of_a_hub_counts_as_a_new_one(model: Path) -> None:
+    assert of(model, adapter="owner/adapter") == of(model)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"r": 0, "target_modules": ["q_proj"]},
+        {"r": 1e999, "target_modules": ["q_proj"]},
+        {"r": 8, "target_modules": [1]},
+        {"r": 8, "target_modules": None},
+        {"r": 8, "target_modules": ["q_proj"], "lora_dropout": "x"},
+    ],
+)
+def test_an_adapter_that_peft_did_not_write_has_no_estimate(
+    model: Path, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    assert of(model, adapter=adapter_of(tmp_path, **config)) == Estimate()
+
+
+def test_a_model_that_is_there_twice_is_counted_once(model: Path) -> None:
+    whole = read_shape(model)
+    write_header(model / "consolidated.safetensors", matrices())
+    assert read_shape(model) == whole
+    (model / "model.safetensors").unlink()
+    where = write_shards(model)
+    assert len(set(where.values())) == 2
+    assert read_shape(model) == whole
+    # transformers takes the whole one, whatever an index says.
+    write_header(model / "model.safetensors", {"model.norm.weight": (HIDDEN,)})
+    assert read_shape(model).weights == HIDDEN
+
+
+def test_files_of_other_names_count_where_nothing_says_which(model: Path) -> None:
+    whole = read_shape(model)
+    (model / "model.safetensors").rename(model / "weights.safetensors")
+    assert read_shape(model) == whole
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": 1}}',
+        '{"weight_map": {"a": "../model.safetensors"}}',
+        '{"weight_map": {"a": "gone.safetensors"}}',
+    ],
+)
+def test_an_index_that_names_no_files_has_no_estimate(model: Path, index: str) -> None:
+    write_shards(model)
+    (model / "model.safetensors").unlink()
+    (model / "model.safetensors.index.json").write_text(index)
+    assert of(model) == Estimate()
+
+
 def test_a_model_that_is_not_on_disk_has_no_estimate() -> None:
     assert of(Path("owner/name")) == Estimate()
 
@@ -143,9 +284,64 @@ def test_a_model_that_was_replaced_is_read_again(model: Path) -> None:
     assert of(model).host_bytes != before
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 16, struct.pack("<Q", 4) + b"oops"])
+NESTED = '{"a":' * 200_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 16, struct.pack("<Q", 4) + b"oops", struct.pack("<Q", len(NESTED)) + NESTED.encode()],
+    ids=["empty", "too long", "no JSON", "nested"],
+)
 def test_a_broken_header_has_no_estimate(model: Path, content: bytes) -> None:
     (model / "model.safetensors").write_bytes(content)
+    assert of(model) == Estimate()
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [],
+        {"shape": [1]},
+        {"shape": [-1, 4], "data_offsets": [0, 4]},
+        {"shape": [10**400, 1], "data_offsets": [0, 4]},
+        {"shape": [10**12] * 8, "data_offsets": [0, 4]},
+        {"shape": [1.5], "data_offsets": [0, 4]},
+        {"shape": [1] * 100_000, "data_offsets": [0, 4]},
+        {"shape": [1], "data_offsets": [4, 0]},
+        {"shape": [1], "data_offsets": [0, 10**400]},
+    ],
+    ids=["a list", "no place", "negative", "huge", "too many", "a part", "too many axes", "backwards", "far"],
+)
+def test_a_tensor_that_no_model_has_has_no_estimate(model: Path, entry: Any) -> None:
+    write_json_header(model / "model.safetensors", json.dumps({"model.norm.weight": entry}))
+    assert of(model) == Estimate()
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads"])
+@pytest.mark.parametrize("value", ["0", "-1", "1e999", "1.5", "NaN", "true", '"30"', "[30]", "1" + "0" * 400])
+def test_a_size_that_no_model_has_has_no_estimate(model: Path, name: str, value: str) -> None:
+    config = json.loads((model / "config.json").read_text())
+    text = json.dumps(config | {name: "HERE"}).replace('"HERE"', value)
+    (model / "config.json").write_text(text)
+    assert of(model) == Estimate()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[]", b'{"text_config": 3}', b"\xff", NESTED.encode(), b" " * (17 << 20)],
+    ids=["empty", "null", "array", "number", "no UTF-8", "nested", "too large"],
+)
+def test_a_configuration_that_is_none_has_no_estimate(model: Path, content: bytes) -> None:
+    (model / "config.json").write_bytes(content)
+    assert of(model) == Estimate()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json"])
+def test_a_pipe_in_a_models_directory_holds_nobody_up(model: Path, name: str) -> None:
+    (model / "model.safetensors").rename(model / "weights.safetensors")
+    (model / name).unlink(missing_ok=True)
+    os.mkfifo(model / name)
     assert of(model) == Estimate()
 
 

@@ -80,6 +80,8 @@ class TestCheck:
         ("changes", "param", "reason"),
         [
             ({"model": "/nowhere"}, "model", "There is no model /nowhere"),
+            ({"model": "~nobody-here/model"}, "model", "There is no model ~nobody-here/model"),
+            ({"dataset": "~nobody-here/rows.jsonl"}, "dataset", "There is no dataset"),
             ({"model": "smol"}, "model", "Did you mean smollm2"),
             ({"model": "{tmp}"}, "model", "has no config.json"),
             ({"model": "{tmp}/rows.jsonl"}, "model", "import-gguf"),
@@ -117,7 +119,10 @@ class TestCheck:
     def test_remote_code_passes_where_the_operator_allows_it(self, files: dict[str, str]) -> None:
         check(files, Host(allow_remote_code=True), trust_remote_code=True)
 
-    @pytest.mark.parametrize("config", ["{", "[]", "{}", '{"base_model_name_or_path": null}'])
+    @pytest.mark.parametrize(
+        "config",
+        ["{", "[]", "{}", '{"base_model_name_or_path": null}', pytest.param('{"a":' * 100_000, id="nested")],
+    )
     def test_an_adapter_whose_base_is_not_known_is_refused_all_the_same(
         self, files: dict[str, str], tmp_path: Path, config: str
     ) -> None:
