@@ -26,7 +26,7 @@ from finetuned_events.sql import QUERIES
 from finetuned_events.upcast import Upcasters
 from finetuned_events.verify import Anchor
 
-__all__ = ("ArchiveFile", "check", "pages", "write")
+__all__ = ("ArchiveFile", "check", "measure", "pages", "write")
 
 _FORMAT = "finetuned-event-log-archive"
 _VERSION = 1
@@ -144,6 +144,18 @@ def check(path: Path) -> ArchiveFile:
     return reading.found()
 
 
+def measure(path: Path) -> tuple[int, str]:
+    """Return the file's size in bytes and its SHA-256. Raises ArchiveError."""
+    total = sha256()
+    try:
+        with _opened(path) as file:
+            while chunk := file.read(_CHUNK):
+                total.update(chunk)
+            return file.tell(), total.hexdigest()
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
 def pages(path: Path, upcasters: Upcasters) -> Iterator[list[Event]]:
     """Yield the events in pages, each checked against the chain. Raises ArchiveError."""
     page: list[Event] = []
@@ -163,6 +175,10 @@ def _opened(path: Path) -> IO[bytes]:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     raise ValueError("it is no regular file")
+
+
+def _unreadable(path: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{path} cannot be read: {error!r}. Take another copy of it.")
 
 
 class _Reading:
@@ -185,23 +201,12 @@ class _Reading:
                     else:
                         yield self._event(row)
         except _UNREADABLE as error:
-            raise self._unreadable(error) from error
+            raise _unreadable(self._path, error) from error
         if not self._whole:
             raise ArchiveError(f"{self._path} ends early: take another copy of it.")
 
     def found(self) -> ArchiveFile:
-        total = sha256()
-        try:
-            with _opened(self._path) as file:
-                while chunk := file.read(_CHUNK):
-                    total.update(chunk)
-                size = file.tell()
-        except (OSError, ValueError) as error:
-            raise self._unreadable(error) from error
-        return ArchiveFile(self._path, self._previous, self._head, self._at, size, total.hexdigest())
-
-    def _unreadable(self, error: Exception) -> ArchiveError:
-        return ArchiveError(f"{self._path} cannot be read: {error!r}. Take another copy of it.")
+        return ArchiveFile(self._path, self._previous, self._head, self._at, *measure(self._path))
 
     def _begin(self, heading: dict[str, Any]) -> None:
         if heading["format"] != _FORMAT or heading["version"] != _VERSION:

@@ -14,9 +14,10 @@ from typing import Any, Self
 
 import orjson
 
+from finetuned_events import archive
 from finetuned_events import connection as connections
 from finetuned_events.archive import ArchiveFile
-from finetuned_events.errors import ArchiveMissingError
+from finetuned_events.errors import ArchiveError, ArchiveMissingError
 from finetuned_events.sql import QUERIES
 from finetuned_events.verify import Anchor
 
@@ -28,6 +29,7 @@ __all__ = (
     "files",
     "insert",
     "newest",
+    "place",
     "snapshot",
     "sweep",
     "write_snapshot",
@@ -75,18 +77,54 @@ def newest(connection: sqlite3.Connection) -> Seal | None:
 
 
 def files(connection: sqlite3.Connection, beside: Path) -> list[Path]:
-    """Return the archives in order, where they were written or in `beside`. Raises ArchiveMissingError."""
+    """Return the archives in order, where they were written or in `beside`, each with the events of its seal.
+
+    Raises ArchiveMissingError.
+    """
     return [_file(seal, beside) for seal in all_of(connection)]
 
 
+def place(seal: Seal, beside: Path) -> Path | None:
+    """Return where the archive lies by its name and size, else by its name; None if it is not there.
+
+    It may have been moved into `beside`, where another log's archive may have the same name, too.
+    """
+    there = _places(seal, beside)
+    return next((path for path in there if path.stat().st_size == seal.bytes), next(iter(there), None))
+
+
+def _places(seal: Seal, beside: Path) -> list[Path]:
+    return [path for path in dict.fromkeys((seal.file, beside / seal.file.name)) if _is_file(path)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # below a directory that we may not enter
+        return False
+
+
 def _file(seal: Seal, beside: Path) -> Path:
-    for path in (seal.file, beside / seal.file.name):
-        if path.is_file():
+    there = _places(seal, beside)
+    for path in there:
+        if _holds(path, seal):
             return path
+    others = f" {' and '.join(map(str, there))} holds other events, or is damaged." if there else ""
     raise ArchiveMissingError(
         f"The events {seal.previous.seq + 1} to {seal.head.seq} are needed for a replay and were archived: put"
-        f" {seal.file.name} (SHA-256 {seal.sha256}) back to {seal.file} or into {beside}."
+        f" {seal.file.name} (SHA-256 {seal.sha256}) back to {seal.file} or into {beside}.{others}"
     )
+
+
+def _holds(path: Path, seal: Seal) -> bool:
+    """Whether the file has exactly the events of the seal: by its checksum, or (packed anew) by their hashes."""
+    try:
+        if archive.measure(path) == (seal.bytes, seal.sha256):
+            return True
+        found = archive.check(path)
+    except ArchiveError:
+        return False
+    return (found.previous, found.head) == (seal.previous, seal.head)
 
 
 def insert(connection: sqlite3.Connection, file: ArchiveFile) -> None:

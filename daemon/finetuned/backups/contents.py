@@ -27,12 +27,12 @@ class Named:
     sha256: str | None = None
 
 
-def archived(log: Path) -> Iterator[Named]:
-    """The files that hold the beginning of the log."""
+def archived(log: Path, beside: Path) -> Iterator[Named]:
+    """The files that hold the beginning of the log, where they were written or in ``beside``."""
     with closing(sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         for seal in seals.all_of(connection):
             name = f"events {seal.previous.seq + 1} to {seal.head.seq}"
-            yield Named("archive", name, seal.file, seal.sha256)
+            yield Named("archive", name, seals.place(seal, beside) or seal.file, seal.sha256)
 
 
 def world_of(log: Path) -> World:

@@ -16,7 +16,7 @@ from finetuned.backups.contents import Named
 from finetuned.backups.manifest import File, Listed, Manifest
 from finetuned.domain.errors import Rejected, StorageFullError
 from finetuned.wire import BackupReport
-from finetuned_sdk.bundle import sync_directory
+from finetuned_events import durable, seals
 from finetuned_sdk.manifest import manifest_path
 
 LOG: Final = "events.sqlite"
@@ -55,7 +55,7 @@ def make(
         manifest.sync_tree(temporary)
         manifest.check(temporary, made.files)
         temporary.rename(destination)
-        sync_directory(destination.parent)
+        durable.sync_names(destination)
     except OSError as error:
         where = error.filename or destination
         raise Rejected(
@@ -84,7 +84,7 @@ def _fill(
     listed = []
     copied = {file.path for file in files}
     wanted = {PARTS[part] for part in includes}
-    found = [*contents.archived(root / LOG), *contents.named(world)]
+    found = [*contents.archived(root / LOG, state_dir / seals.ARCHIVES), *contents.named(world)]
     _check_room(found, wanted, state_dir, root)
     for each in found:
         present = contents.files(each.path)

@@ -21,7 +21,7 @@ from finetuned.cli import offline, units
 from finetuned.cli.checks import fail, ok, warn
 from finetuned.cli.shapes import Check
 from finetuned.domain.job import Job
-from finetuned_events.seals import all_of
+from finetuned_events import seals
 from finetuned_sdk import manifest
 from finetuned_sdk.bundle import Bundle, BundleError, RunnerIdentity
 
@@ -82,12 +82,11 @@ def projections(state_dir: Path) -> Check:
 def archives(log: Path) -> Check:
     """Whether the files that hold the beginning of the log are there."""
     with closing(sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        seals = all_of(connection)
-    if not seals:
+        found = seals.all_of(connection)
+    if not found:
         return ok("archives", "none: the log is whole")
-    for seal in seals:
-        places = (seal.file, log.parent / "archives" / seal.file.name)
-        path = next((each for each in places if each.is_file()), None)
+    for seal in found:
+        path = seals.place(seal, log.parent / seals.ARCHIVES)
         if path is None:
             return warn(
                 "archives",
@@ -100,7 +99,7 @@ def archives(log: Path) -> Check:
                 f"{path} has {path.stat().st_size} bytes and had {seal.bytes}.",
                 f"Put back a copy that `finetune log verify --archive {path}` accepts.",
             )
-    return ok("archives", f"{len(seals)}, up to event {seals[-1].head.seq}")
+    return ok("archives", f"{len(found)}, up to event {found[-1].head.seq}")
 
 
 # ---- bundles -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gzip
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -630,3 +631,64 @@ async def test_a_scan_that_sqlite_refuses_is_refused_by_the_log(
             monkeypatch.setattr(verify, "verify", broken)
             with pytest.raises(error):
                 await log.verify()
+
+
+NEWER: dict[str, Any] = {"model": CountsModel(), "projections": [Newer()]}
+
+
+async def of_another_log(path: Path, counts: dict[str, Any], upto: int = 20) -> ArchiveFile:
+    await asyncio.to_thread(path.parent.mkdir)
+    async with EventLog.open(path, **counts) as log:
+        for number in range(30):
+            await log.append([new("job/other", value=number)])
+        return await log.archive(upto)
+
+
+async def test_an_archive_of_another_log_is_passed_over_for_the_right_one(
+    path: Path, counts: dict[str, Any], tmp_path: Path
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        file = await log.archive(20, tmp_path / "elsewhere.gz")
+    other = await of_another_log(tmp_path / "other" / "events.db", counts)
+    (path.parent / "archives").mkdir()
+    file.path.rename(path.parent / "archives" / "elsewhere.gz")
+    other.path.rename(file.path)
+    async with EventLog.open(path, **NEWER) as log:
+        assert await log.fetch("SELECT count(*), sum(count) FROM counts") == [(7, 30)]
+        assert (await log.rebuild()).equal
+
+
+@pytest.mark.parametrize("harm", ["another log's", "another end", "another beginning", "damaged"])
+async def test_a_replay_takes_no_archive_that_does_not_hold_the_events_of_its_seal(
+    path: Path, counts: dict[str, Any], tmp_path: Path, harm: str
+) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        first, second = await log.archive(10), await log.archive(20)
+    match harm:
+        case "another log's":
+            other = await of_another_log(tmp_path / "other" / "events.db", counts, 10)
+            other.path.replace(first.path)
+        case "another end":
+            await asyncio.to_thread(shutil.copyfile, second.path, first.path)
+        case "another beginning":
+            await asyncio.to_thread(shutil.copyfile, first.path, second.path)
+        case _:
+            os.truncate(second.path, second.bytes - 1)
+    with pytest.raises(ArchiveMissingError, match="holds other events, or is damaged"):
+        async with EventLog.open(path, **NEWER):
+            pass
+
+
+async def test_an_archive_that_was_packed_anew_serves_a_replay(path: Path, counts: dict[str, Any]) -> None:
+    async with EventLog.open(path, **counts) as log:
+        await fill(log)
+        file = await log.archive(20)
+
+    def pack() -> None:
+        file.path.write_bytes(gzip.compress(gzip.decompress(file.path.read_bytes()), 1))
+
+    await asyncio.to_thread(pack)
+    async with EventLog.open(path, **NEWER) as log:
+        assert await log.fetch("SELECT sum(count) FROM counts") == [(30,)]

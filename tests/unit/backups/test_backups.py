@@ -99,6 +99,35 @@ def test_archives_of_the_log_are_listed_and_come_back_where_they_were(state: Sta
     assert (tmp_path / "new" / "archives" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_an_archive_that_was_moved_beside_the_log_is_copied_from_there(state: State, tmp_path: Path) -> None:
+    async def archive() -> Path:
+        async with open_log(state.log) as log:
+            return (await log.archive(3, tmp_path / "elsewhere.gz")).path
+
+    path = anyio.run(archive)
+    (state.path / "archives").mkdir()
+    moved = path.rename(state.path / "archives" / path.name)
+    made = back_up(state, tmp_path / "backup", "archives")
+    (listed,) = (each for each in made.listed if each.what == "archive")
+    assert (listed.path, listed.included) == (str(moved), True)
+    restoring.restore(tmp_path / "backup", tmp_path / "new", verify)
+    assert (tmp_path / "new" / "archives" / path.name).read_bytes() == moved.read_bytes()
+
+
+def test_all_names_that_lead_to_a_backup_are_synced(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = [], os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    back_up(state, tmp_path / "a" / "b" / "backup")
+    assert {tmp_path / "a" / "b", tmp_path / "a", tmp_path} <= set(synced)
+
+
 def test_what_lies_outside_or_is_gone_is_listed_with_the_reason(state: State, tmp_path: Path) -> None:
     for path in state.model.iterdir():
         path.unlink()

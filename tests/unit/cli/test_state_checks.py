@@ -72,7 +72,8 @@ def test_a_projection_that_is_not_the_fold_is_found_and_left_as_it_is(state: Sta
 
 
 @pytest.mark.parametrize(
-    ("change", "verdict"), [("kept", "ok"), ("gone", "warn"), ("cut", "fail"), ("moved", "ok")]
+    ("change", "verdict"),
+    [("kept", "ok"), ("gone", "warn"), ("cut", "fail"), ("moved", "ok"), ("moved from another's", "ok")],
 )
 def test_an_archive_that_is_gone_or_cut_is_found(
     state: State, tmp_path: Path, change: str, verdict: str
@@ -88,9 +89,11 @@ def test_an_archive_that_is_gone_or_cut_is_found(
             path.unlink()
         case "cut":
             path.write_bytes(path.read_bytes()[:-1])
-        case "moved":
+        case "moved" | "moved from another's":
             (state.path / "archives").mkdir()
             path.rename(state.path / "archives" / path.name)
+            if change != "moved":
+                path.write_bytes(b"of another log")
     assert state_checks.archives(state.log)["verdict"] == verdict
 
 
