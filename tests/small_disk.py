@@ -16,26 +16,47 @@ import pytest
 BALLAST = "ballast"
 
 
+class NoMountError(Exception):
+    """No file system can be mounted by this process, and why."""
+
+
+@contextlib.contextmanager
+def mounted(place: Path, size: int) -> Iterator[Path]:
+    """A tmpfs of ``size`` bytes over a directory. Raises ``NoMountError``."""
+    mount, unmount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or unmount is None or os.geteuid() != 0:
+        raise NoMountError("only root can mount a file system of its own")
+    command = [mount, "-t", "tmpfs", "-o", f"size={size},mode=0750", "none", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise NoMountError(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run([unmount, "-l", place], check=True)
+
+
+def is_possible() -> bool:
+    """Whether this process can mount one."""
+    with tempfile.TemporaryDirectory(prefix="ftd-disk-") as directory:
+        try:
+            with mounted(Path(directory), 1 << 20):
+                return True
+        except NoMountError:
+            return False
+
+
 @contextlib.contextmanager
 def small_disk(size: int) -> Iterator[Path]:
     """A tmpfs of ``size`` bytes. Skips the test where none can be mounted."""
-    mount, unmount = shutil.which("mount"), shutil.which("umount")
-    if mount is None or unmount is None or os.geteuid() != 0:
-        pytest.skip("only root can mount a file system of its own")
     directory = Path(tempfile.mkdtemp(prefix="ftd-disk-"))
     try:
-        done = subprocess.run(
-            [mount, "-t", "tmpfs", "-o", f"size={size},mode=0750", "none", directory],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(mounted(directory, size))
+            except NoMountError as error:
+                pytest.skip(str(error))
             yield directory
-        finally:
-            subprocess.run([unmount, "-l", directory], check=True)
     finally:
         directory.rmdir()
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests import small_disk
 from tests.chaos.server import Server
-
-BLOCK = 1 << 16
-
 
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
@@ -33,39 +30,21 @@ class Disk:
         self.fills = 0
         self.refused = 0
         self._place = place
-        self._filler = place / ".filler"
-        self._megabytes = megabytes
-
-    @staticmethod
-    def is_possible() -> bool:
-        """Whether this process may mount."""
-        return (
-            os.geteuid() == 0
-            and subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode
-            == 0
-        )
+        self._mount = small_disk.mounted(place, megabytes << 20)
 
     def __enter__(self) -> Self:
-        options = f"size={self._megabytes}m,mode=0750"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "chaos", self._place], check=True)
+        self._mount.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.free()
-        subprocess.run(["umount", "--lazy", self._place], check=True)
+        self._mount.__exit__(kind, error, trace)
 
     def fill(self) -> None:
-        """Leave no byte."""
+        """Leave no room."""
         self.fills += 1
-        with self._filler.open("ab", buffering=0) as file, suppress(OSError):
-            size = BLOCK
-            while size:
-                try:
-                    file.write(b"\0" * size)
-                except OSError:
-                    size //= 2
+        small_disk.fill(self._place)
 
     def ask(self, server: Server) -> None:
         """Ask for a job while there is no room, which is to be refused."""
@@ -74,4 +53,4 @@ class Disk:
 
     def free(self) -> None:
         """Give the room back."""
-        self._filler.unlink(missing_ok=True)
+        small_disk.relieve(self._place)

@@ -16,7 +16,9 @@ from tests.chaos.tiny import Tiny
 from tests.chaos.world import Reckoning, World, details, figures
 
 PARTS = ("daemon", "runner", "trainer", "child")
-GONE_S = 10.0  # from the last kill, or from when the next daemon is ready
+#: from the last kill, or from when the next daemon is ready; demanded where all orders are tried
+GONE_S = 10.0
+LEFT_S = 60.0  # what is there after so long stays, however slow the machine is
 
 #: every order of every choice of these that takes the runner or the trainer along: otherwise nothing has to end
 ORDERS = tuple(
@@ -54,7 +56,12 @@ def run(task: Task) -> Row:
     row = Row(NAME, f"{len(chosen)} orders of killing {', '.join(PARTS)}; {real} of them on real trainers")
     row.figures = [
         all_of("groups gone", len(gone), len(chosen)),
-        below(f"s for the slowest (limit {GONE_S:g} s)", max(gone, default=GONE_S), GONE_S),
+        below(
+            f"s for the slowest (limit {GONE_S:g} s)",
+            max(gone, default=GONE_S),
+            GONE_S,
+            is_demanded=len(chosen) == len(everything),
+        ),
         none_of("processes of a group left", left),
         *figures([each for each, _ in found]),
     ]
@@ -90,10 +97,10 @@ def _try(world: World, kind: str, order: tuple[str, ...], tiny: Tiny | None, tri
         server.start()  # what a runner that was killed left is its to find
     began = time.monotonic()
     try:
-        until(lambda: not _group(server, job), GONE_S, "the group's end")
+        until(lambda: not _group(server, job), LEFT_S, "the group's end")
         tried.gone_s.append(time.monotonic() - began)
     except TimeoutError:
-        tried.left.append(f"{kind}, {' then '.join(order)}: {_group(server, job)} left after {GONE_S:g} s")
+        tried.left.append(f"{kind}, {' then '.join(order)}: {_group(server, job)} left after {LEFT_S:g} s")
         server.ok("POST", f"/v1/jobs/{job}/cancel")
     server.settle(30)
 

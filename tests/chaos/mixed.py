@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from tests import small_disk
 from tests.chaos import processes
 from tests.chaos.clock import Clock
 from tests.chaos.disk import Disk
@@ -120,7 +121,7 @@ def run(task: Task) -> Row:
     clock = _clock(task, notes)
     with ExitStack() as stack:
         world = stack.enter_context(World(task, environment=clock.environment if clock else None))
-        disk = stack.enter_context(Disk(world.server.state, 256)) if Disk.is_possible() else None
+        disk = stack.enter_context(Disk(world.server.state, 256)) if small_disk.is_possible() else None
         if disk is None:
             notes.append("the disk was not filled: a tmpfs cannot be mounted here (root can)")
         world.server.start()

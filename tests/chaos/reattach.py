@@ -16,22 +16,23 @@ TRAINERS = 8
 STEP_S = 0.2  # slow enough for every step to be reported, and for eight trainers not to need the cores
 LINES = 3  # printed at each step
 LIMIT_S = 2.0
+FULL = 20  # at fewer kills, in a quick look at a busy machine, the time is only told
+FOUND_S = 60.0
 
 Event = Mapping[str, Any]
 
 
 def run(task: Task) -> Row:
     """Kill the daemon under eight trainers as often as the task says."""
-    steps = 50 + task.amount * 20
     with World(task, slots=TRAINERS) as world:
         server = world.server.start()
-        params: dict[str, Any] = {"steps": steps, "step_seconds": STEP_S, "output_lines": LINES}
+        params: dict[str, Any] = {"steps": 1_000_000, "step_seconds": STEP_S, "output_lines": LINES}
         jobs = [server.submit("quick", **params) for _ in range(TRAINERS)]
         until(lambda: all(server.steps(job) for job in jobs), 120, "all trainers' first step")
         taken = [_kill_and_return(world, server, jobs) for _ in range(task.amount)]
-        for job in jobs:
-            server.wait_for(job, timeout=steps * STEP_S * 3)
-        lost = [problem for job in jobs for problem in _lost(server, job, steps)]
+        _stop(server, jobs)
+        steps = sum(len(server.steps(job)) for job in jobs)
+        lost = [problem for job in jobs for problem in _lost(server, job)]
         attempts = [server.job(job)["attempt"] for job in jobs]
         found = world.reckon()
     slowest = max(seconds for seconds, _ in taken)
@@ -40,9 +41,14 @@ def run(task: Task) -> Row:
         all_of(
             "trainers found again and watched on", sum(again for _, again in taken), task.amount * TRAINERS
         ),
-        below(f"s from the new daemon's exec to the slowest (limit {LIMIT_S:g} s)", slowest, LIMIT_S),
+        below(
+            f"s from the new daemon's exec to the slowest (limit {LIMIT_S:g} s)",
+            slowest,
+            LIMIT_S,
+            is_demanded=task.amount >= FULL,
+        ),
         none_of("second attempts", sum(number != 1 for number in attempts)),
-        Figure("steps", TRAINERS * steps),
+        Figure("steps", steps),
         none_of("steps, metrics or log lines lost or repeated", lost),
         *figures([found]),
     ]
@@ -59,7 +65,7 @@ def _kill_and_return(world: World, server: Server, jobs: Sequence[str]) -> tuple
     server.start()
     last = server.events()[-1]["seq"]  # what was read while it started is news, too: it is told of by then
     newer = {job for job in jobs if max(server.steps(job)) > before[job]}
-    while len(newer) < len(jobs) and time.monotonic() < began + 30:
+    while len(newer) < len(jobs) and time.monotonic() < began + FOUND_S:
         page = server.ok("GET", f"/v1/events?limit=1000&types=job.progress&after={last}")["data"]
         newer |= {event["stream"].removeprefix("job/") for event in page}
         last = page[-1]["seq"] if page else last
@@ -67,25 +73,32 @@ def _kill_and_return(world: World, server: Server, jobs: Sequence[str]) -> tuple
     return time.monotonic() - began, len(newer)
 
 
-def _lost(server: Server, job: str, steps: int) -> list[str]:
+def _stop(server: Server, jobs: Sequence[str]) -> None:
+    """Have the trainers leave after a step, all of which is told and printed then."""
+    for job in jobs:
+        server.ok("POST", f"/v1/jobs/{job}/pause", {})
+    for job in jobs:
+        server.wait_for(job, "paused", timeout=120)
+        server.ok("POST", f"/v1/jobs/{job}/cancel", {})
+
+
+def _lost(server: Server, job: str) -> list[str]:
     """What the log and the output lack, or have twice, of what the trainer did."""
     found: list[str] = []
     told = server.steps(job)
     spool = server.jobs_dir / job / "attempts" / "1" / "spool.ndjson"
     said = [json.loads(line[line.index("{") :]) for line in spool.read_text(encoding="utf-8").splitlines()]
     reported = [line["data"]["current_step"] for line in said if line.get("type") == "progress"]
-    if told != reported or told[-1] != steps:
-        found.append(
-            f"{job}: the log tells of {len(told)} steps, the trainer of {len(reported)} ({told[-1]})"
-        )
-    if told != sorted(set(told)):
-        found.append(f"{job}: a step is told twice")
+    if told != reported:
+        found.append(f"{job}: the log tells of {len(told)} steps, the trainer of {len(reported)}")
+    if told != list(range(1, len(told) + 1)):
+        found.append(f"{job}: a step is told twice, or not at all")
     status, output = server.request("GET", f"/v1/jobs/{job}/logs")
-    wanted = [f"step {step} line {line}" for step in range(1, steps + 1) for line in range(LINES)]
+    wanted = [f"step {step} line {line}" for step in told for line in range(LINES)]
     if status != 200 or output.splitlines() != wanted:
         found.append(f"{job}: {len(output.splitlines())} lines of output instead of {len(wanted)}")
     return found
 
 
 NAME = "reattach"
-SCENARIO = Scenario(name=NAME, full=20, run=run)
+SCENARIO = Scenario(name=NAME, full=FULL, run=run)

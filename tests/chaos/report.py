@@ -43,9 +43,9 @@ def some(what: str, count: int) -> Figure:
     return Figure(what, count, count > 0)
 
 
-def below(what: str, value: float, limit: float) -> Figure:
-    """A figure that has to stay below a limit."""
-    return Figure(what, round(value, 3), value < limit)
+def below(what: str, value: float, limit: float, *, is_demanded: bool = True) -> Figure:
+    """A figure that has to stay below a limit; unless that is demanded, it is only shown."""
+    return Figure(what, round(value, 3), value < limit or not is_demanded)
 
 
 @dataclass(slots=True)

@@ -256,6 +256,7 @@ def test_a_row_without_figures_and_one_with_a_figure_that_misses_do_not_hold() -
         below("s", 2.0, 2.0),
     ):
         assert not Row("a", "something", [none_of("gaps", 0), figure]).holds
+    assert below("s", 2.0, 2.0, is_demanded=False).holds
 
 
 def test_a_scenario_that_breaks_off_does_not_hold(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ MANY = 20
 SAVE_S = 0.08  # a checkpoint of the tiny model takes about so long; where in it the kill falls is chance
 LATE = 0.4  # the share that is to be killed between a checkpoint's move and its manifest
 TRIES_LATE = 3
-STOPPED_S = 5.0
+STOPPED_S = 60.0
 
 Event = Mapping[str, Any]
 

@@ -21,7 +21,7 @@ from tests.chaos.watcher import Watcher, compare
 Event = Mapping[str, Any]
 
 SETTLE_S = 180.0  # for all jobs to end after the last disturbance: their backoffs are part of it
-GONE_S = 10.0
+GONE_S = 60.0  # for the last runners, which have nothing left to do
 
 
 class World:
