@@ -56,7 +56,7 @@ class Past:
         """The job as it was after event ``at``. Raises ``NotFoundError`` if it was not there yet."""
         stream, after = f"job/{job_id}", 0
         sealed = self.log.sealed
-        found = await self._sealed_job(job_id)
+        found = await self._sealed_job(job_id, sealed)
         while True:
             page = await self.log.read(after=after, before=at + 1, limit=PAGE, stream=stream, types=_FOLDED)
             found = await anyio.to_thread.run_sync(partial(_folded, found, job_id, page))
@@ -85,23 +85,25 @@ class Past:
     def _still(self, sealed: int) -> None:
         """Raise ``ArchivedError`` if events were archived while they were folded: some of them may be missing."""
         if self.log.sealed != sealed:
-            raise ArchivedError(
-                f"Events up to {self.log.sealed} were archived just now; ask again.", param="at"
-            )
+            raise _archived_meanwhile(self.log.sealed)
 
-    async def _sealed_job(self, job_id: str) -> Job | None:
+    async def _sealed_job(self, job_id: str, sealed: int) -> Job | None:
         """The job as it was where the beginning of the log was archived."""
-        if not self.log.sealed:
+        if not sealed:
             return None
-        rows = await self.log.fetch(queries()["select_sealed_job"], (job_id,))
-        return job_from(rows[0][0]) if rows else None
+        ((document, position),) = await self.log.fetch(queries()["select_sealed_job"], (job_id,))
+        if position != sealed:
+            raise _archived_meanwhile(position)
+        return None if document is None else job_from(document)
 
     async def _beginning(self) -> Kept:
         """The world at the newest seal; an empty one for a log that is whole."""
         kept = Kept(self.log.sealed, World())
         if kept.position:
             rows = await self.log.fetch(queries()["select_sealed_world"])
-            await anyio.to_thread.run_sync(fill, kept.world, rows)
+            position = await anyio.to_thread.run_sync(fill, kept.world, rows)
+            if position != kept.position:
+                raise _archived_meanwhile(position)
         return kept
 
     def _keep(self, kept: Kept) -> None:
@@ -183,6 +185,10 @@ class Past:
         newest = {stream.removeprefix("job/"): rest for stream, *rest in rows}
         # One that is not there is as it was: all its events are in archives.
         return [_updated(each, *newest[each.id]) if each.id in newest else each for each in found]
+
+
+def _archived_meanwhile(position: int) -> ArchivedError:
+    return ArchivedError(f"Events up to {position} were archived just now; ask again.", param="at")
 
 
 def _updated(found: Job, version: int, seq: int, at: int, progress: bytes | None) -> Job:

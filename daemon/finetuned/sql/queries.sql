@@ -65,13 +65,15 @@ SELECT found.name, events.version, events.seq, events.at, (
 FROM found JOIN events ON events.stream = found.id AND events.version = found.newest;
 
 -- select_sealed_world --
--- Everything as it was where the beginning of the log was archived, ended jobs too.
-SELECT 'job', id, document FROM "sealed:jobs"
+-- Everything as it was where the beginning of the log was archived, ended jobs too, and that position.
+SELECT 'seq', NULL, max(seq) FROM seals
+UNION ALL SELECT 'job', id, document FROM "sealed:jobs"
 UNION ALL SELECT 'device', id, document FROM "sealed:devices"
 UNION ALL SELECT register, key, document FROM "sealed:registers";
 
 -- select_sealed_job --
-SELECT document FROM "sealed:jobs" WHERE id = ?;
+-- As it was where the beginning of the log was archived, if it was there, and that position.
+SELECT (SELECT document FROM "sealed:jobs" WHERE id = ?), (SELECT max(seq) FROM seals);
 
 -- select_ends --
 -- Of the jobs of these ids (a JSON array): whether each lives, and when it ended; null once its files were removed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from tests.unit.domain.worlds import submission
 
 from finetuned.domain import decisions, facts
+from finetuned.domain.errors import ArchivedError
 from finetuned.domain.streams import job_event
 from finetuned.queries import past as past_module
 from finetuned.queries.past import KEPT_S, Past
@@ -171,3 +172,34 @@ async def test_each_job_of_a_page_has_the_progress_of_then(log: Log) -> None:
     assert [each.progress for each in shown] == [None, None, {"current_step": 7}, {"current_step": 2}, None]
     newest = {each.id: (each.version, each.updated_seq) for each in shown}
     assert (newest["job-1"], newest["job-2"], newest["job-0"]) == ((3, before - 1), (2, before), (1, 2))
+
+
+class Behind(Watched):
+    """A log of which a reader does not know yet that it was archived further."""
+
+    def __init__(self, log: Log, sealed: int) -> None:
+        super().__init__(log)
+        self._sealed = sealed
+
+    @property
+    def sealed(self) -> int:
+        return self._sealed
+
+
+async def test_copies_of_a_newer_seal_than_is_known_are_not_taken_for_those_of_the_older(log: Log) -> None:
+    await log.archive(3)
+    assert await ids(Past(log), 4) == ["job-2", "job-1", "job-0"]
+    await log.archive(5)
+    behind = Past(Behind(log, 3))  # type: ignore[arg-type]
+    looks: list[Callable[[], Awaitable[object]]] = [
+        lambda: behind.jobs(4),
+        lambda: behind.job("job-0", 4),
+        lambda: behind.job("job-3", 4),
+        lambda: behind.devices(4),
+        lambda: behind.models(4),
+    ]
+    for look in looks:
+        with pytest.raises(ArchivedError, match="Events up to 5 were archived just now; ask again"):
+            await look()
+    assert (await Past(log).job("job-3", 6)).id == "job-3"
+    assert await ids(Past(log), 6) == ["job-4", "job-3", "job-2", "job-1", "job-0"]
