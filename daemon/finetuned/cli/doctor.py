@@ -19,7 +19,7 @@ from finetuned.client import Client
 from finetuned.client.errors import UnreachableError
 from finetuned.domain.errors import FinetunedError
 
-JOBS = "jobs"  # in the state directory
+JOBS, SECRETS = "jobs", "secrets"  # in the state directory
 MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold red")}
 
 
@@ -32,7 +32,7 @@ MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "bold 
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Look at this state directory. Default: that of the configuration.",
+    help="Look at this state directory, its secrets and its socket. Default: those of the configuration.",
 )
 @json_option(shape=Diagnosis)
 def doctor(*, deep: bool, state_dir: Path | None, as_json: bool) -> int:
@@ -61,6 +61,7 @@ def _checks(state_dir: Path | None, *, deep: bool) -> Iterator[Check]:
     from finetuned import config  # noqa: PLC0415 - what is wrong with them is for the checks to tell
     from finetuned.cli import gpu_check, state_checks  # noqa: PLC0415
     from finetuned.cli.offline import LOG_FILE  # noqa: PLC0415
+    from finetuned.config_sources import SOCKET_NAME  # noqa: PLC0415
     from finetuned.machine import devices  # noqa: PLC0415
 
     try:
@@ -76,9 +77,10 @@ def _checks(state_dir: Path | None, *, deep: bool) -> Iterator[Check]:
     yield from _safely("log", lambda: checks.log(state / LOG_FILE))
     if (state / LOG_FILE).exists():
         yield from _kept(state, state / LOG_FILE, deep=deep)
-    yield from _safely(
-        "permissions", lambda: state_checks.permissions(state, settings.socket, settings.secrets_dir)
-    )
+    socket, secrets = settings.socket, settings.secrets_dir
+    if state != settings.state_dir:  # what is configured belongs to another daemon
+        socket, secrets = state / SOCKET_NAME, state / SECRETS
+    yield from _safely("permissions", lambda: state_checks.permissions(state, socket, secrets))
     yield from _safely("space", lambda: state_checks.space(state))
     there = daemon()
     yield there

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.text import Text
 
 from finetuned.cli import console, tables, units
+from finetuned.domain.errors import InvalidRequestError
 from finetuned.wire import DryRun
 
 STYLES = {"ok": "green", "warning": "yellow", "refused": "bold red", "unknown": "dim"}
@@ -12,14 +13,14 @@ NAMES = {"device_memory": "GPU memory", "host_memory": "memory", "slot_memory": 
 
 
 def show(found: DryRun, *, as_json: bool) -> int:
-    """Print it; the exit code: 0 if the job would be accepted, 4 if not."""
+    """Print it; the exit code: 0 if the job would be accepted, else that of its refusal."""
     if as_json:
         console.emit(found)
     else:
         _show_checks(found)
         for line in lines(found):
             console.say(line)
-    return 0 if found["accepted"] else 4
+    return 0 if found["accepted"] else InvalidRequestError.exit_code
 
 
 def _show_checks(found: DryRun) -> None:

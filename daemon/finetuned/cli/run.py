@@ -104,6 +104,8 @@ async def run(
 
     KIND is one of `finetune kinds`; `finetune kinds KIND` lists its parameters. Files that --data or a relative path
     names are sent to the daemon first.
+
+    A job that cannot fit is refused with the exit code 2, and --dry-run says so with the same.
     """
     known = await _kind(daemon, await _kind_of(daemon, template) if kind is None else kind)
     given = await _params(daemon, known, short, params, callbacks, sends=not dry_run)

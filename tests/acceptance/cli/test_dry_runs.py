@@ -56,7 +56,7 @@ def test_a_dry_run_prints_what_would_come_of_it_and_sends_nothing(
     assert posts[0][1]["params"]["dataset"] == str(tmp_path / "rows.jsonl")
 
 
-def test_a_dry_run_of_what_does_not_fit_shows_what_would_and_ends_with_4(
+def test_a_dry_run_of_what_does_not_fit_shows_what_would_and_ends_as_its_refusal_would(
     daemon: FakeDaemon, finetune: Any
 ) -> None:
     daemon.foretold = foretold(
@@ -72,7 +72,7 @@ def test_a_dry_run_of_what_does_not_fit_shows_what_would_and_ends_with_4(
         },
     )
     outcome = finetune("run", "sft", "--model", "tiny", "--data", "org/rows", "--dry-run")
-    assert outcome.code == 4
+    assert outcome.code == 2
     for text in (
         "time: not known",
         "start: as #2 of the queue: behind job-7, which is next",

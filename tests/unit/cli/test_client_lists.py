@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finetuned.client.models import ModelCalls
+from finetuned.client.transport import ANSWER_TIMEOUT
 
 
 class Pages:
@@ -13,7 +14,8 @@ class Pages:
     def __init__(self) -> None:
         self.asked: list[dict[str, str]] = []
 
-    async def request(self, method: str, path: str, *, query: dict[str, str]) -> Any:
+    async def request(self, method: str, path: str, *, query: dict[str, str], timeout: float) -> Any:
+        assert timeout == ANSWER_TIMEOUT
         assert (method, path) == ("GET", "/v1/models")
         self.asked.append(query)
         first = int(query.get("after", "0"))
