@@ -24,7 +24,7 @@ help:
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
 	@echo "make fuzz    schemathesis over the whole API of a live daemon, for ten minutes"
 	@echo "make crash   the crash tests at full length"
-	@echo "make chaos   break everything at random and count what was lost: one table, in three quarters of an hour"
+	@echo "make chaos   break everything at random and count what was lost: one table, in well under an hour"
 	@echo "make chaos-small   the same in three minutes, with a fixed seed"
 	@echo "make powerloss     cut the power at every operation on the disk, and look what is left: a quarter of an hour (strace)"
 	@echo "make audit   whether what is installed is what was pinned, and known to be good"

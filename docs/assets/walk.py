@@ -100,13 +100,15 @@ class Walk:
         runs = [each for each in self.job(job)["attempts"] if each["purpose"] == "run"]
         assert len(runs) == 1, runs
         return _page(
+            job,
             _clean(said[:died_at], self.state),
             _clean(away, self.state),
             _clean(alive, self.state),
             _clean(said[died_at:], self.state),
             f"The second daemon answered after {ready_s:.1f} s. The log has {len(steps)} reports of steps, from"
             f" {steps[0]} to {steps[-1]}, each step at most once, all of attempt 1."
-            f" ({time.strftime('%Y-%m-%d', time.gmtime())}, {platform.machine()}, {os.cpu_count()} cores, no GPU)",
+            f" ({time.strftime('%Y-%m-%d', time.gmtime())}, {platform.machine()}, {os.cpu_count()} cores,"
+            f" load {os.getloadavg()[0]:.0f}, no GPU)",
         )
 
     def start(self) -> None:
@@ -166,11 +168,11 @@ def _clean(text: str, state: Path) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
-def _page(before: str, away: str, alive: str, after: str, figures: str) -> str:
+def _page(job: str, before: str, away: str, alive: str, after: str, figures: str) -> str:
     return (
-        f"```console\n$ finetune watch walk-job\n{before}\n```\n\n"
+        f"```console\n$ finetune watch {job}\n{before}\n```\n\n"
         "Now, in another terminal, the worst that can happen to the daemon:\n\n"
-        f"```console\n$ kill -9 $(pidof finetuned)\n$ finetune ls\n{away}\n```\n\n"
+        f"```console\n$ kill -9 $(pgrep -x finetuned)\n$ finetune ls\n{away}\n```\n\n"
         "The trainer does not notice; it is the child of its runner, not of the daemon:\n\n"
         f"```console\n$ ps --ppid RUNNER\n{alive}\n```\n\n"
         "Start the daemon again (systemd does that by itself), and the first terminal goes on:\n\n"
