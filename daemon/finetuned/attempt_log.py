@@ -25,7 +25,7 @@ from finetuned.attempts.ports import (
     SpecUnavailableError,
 )
 from finetuned.board import Board
-from finetuned.domain import attempt_decisions, facts
+from finetuned.domain import attempt_decisions, facts, verdicts
 from finetuned.domain.attempt_decisions import Prospect
 from finetuned.domain.errors import FinetunedError
 from finetuned.domain.failures import RULES, Failure
@@ -157,7 +157,7 @@ class DaemonAttemptLog:
 
     async def ended(self, job: str, attempt: int, ending: Ending) -> None:
         """Record the attempt's proven end and what follows from it for the job."""
-        end = attempt_decisions.End(
+        end = verdicts.End(
             exit_code=ending.exit_code,
             signal=ending.signal,
             lost=ending.lost,
@@ -181,7 +181,7 @@ class DaemonAttemptLog:
         fact = _watched(attempt, what)
         await self._execute(lambda world: attempt_decisions.intervene(world, job, fact))
 
-    async def _prospect(self, job_id: str, end: attempt_decisions.End) -> Prospect:
+    async def _prospect(self, job_id: str, end: verdicts.End) -> Prospect:
         """What another attempt would begin with.
 
         The newest complete checkpoint may be one that the log has not heard of. Its files are read through, so it is
@@ -192,7 +192,7 @@ class DaemonAttemptLog:
         attempt = job.live_attempt if job is not None else None
         if job is None or attempt is None or job.state is JobState.CANCELLING:
             return Prospect()
-        verdict = attempt_decisions.judge(job, attempt, end)
+        verdict = verdicts.judge(job, attempt, end)
         if verdict.outcome == "succeeded":
             return Prospect()
         newest = await self._newest_checkpoint(job, attempt)

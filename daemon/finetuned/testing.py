@@ -25,7 +25,7 @@ from finetuned.commands.door import Commands
 from finetuned.commands.secrets import SecretCommands
 from finetuned.config import Config
 from finetuned.datasets.store import DatasetStore, Limits
-from finetuned.domain import attempt_decisions, decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts, verdicts
 from finetuned.domain.errors import StorageFullError
 from finetuned.domain.streams import job_event
 from finetuned.domain.world import World
@@ -111,7 +111,7 @@ class House:
         number = job.attempt.number
         if not error:
             await self.report(job_id, facts.AttemptResult(attempt=number, values={"train_loss": 0.5}))
-        end = attempt_decisions.End(
+        end = verdicts.End(
             exit_code=1 if error else 0, signal=None, lost=None, problem=None, oom_killed=False, usage={}
         )
         await self.log.execute(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetuned.domain import attempt_decisions, facts
+from finetuned.domain import attempt_decisions, facts, verdicts
 
 
 async def running_job(house: Any) -> str:
@@ -82,7 +82,7 @@ async def test_a_run_that_went_on_from_a_checkpoint_keeps_the_steps_before_it(
     await house.report(
         job_id, facts.CheckpointSaved(attempt=1, step=2, path="/x/checkpoint-2", bytes=1, metrics={})
     )
-    end = attempt_decisions.End(exit_code=1, signal=None, lost=None, problem=None, oom_killed=False, usage={})
+    end = verdicts.End(exit_code=1, signal=None, lost=None, problem=None, oom_killed=False, usage={})
     await house.log.execute(
         lambda world: attempt_decisions.ended(
             world, job_id, 1, end, attempt_decisions.Prospect(resume_from="/x/checkpoint-2", jitter=0.0)

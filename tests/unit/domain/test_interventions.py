@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import attempt_decisions, facts, pauses
+from finetuned.domain import attempt_decisions, facts, pauses, verdicts
 from finetuned.domain.job import Attempt, Job
 from finetuned_sdk import bundle
 
@@ -104,7 +104,7 @@ def test_one_that_ends_otherwise_though_it_was_asked_to_stop_has_crashed() -> No
 
 
 def test_the_exit_code_of_a_stopped_worker_is_the_workers() -> None:
-    assert bundle.STOPPED_EXIT_CODE == attempt_decisions.STOPPED_EXIT_CODE
+    assert bundle.STOPPED_EXIT_CODE == verdicts.STOPPED_EXIT_CODE
 
 
 def test_a_job_that_used_up_its_time_fails_and_says_how_to_go_on() -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Container, Sequence
 from typing import Any
 
-from finetuned.domain import attempt_decisions, decisions, facts
+from finetuned.domain import attempt_decisions, decisions, facts, verdicts
 from finetuned.domain.job import Job
 from finetuned.domain.world import World
 from finetuned_events import Event, NewEvent
@@ -126,7 +126,7 @@ def submission(**changes: Any) -> facts.JobSubmitted:
     return facts.JobSubmitted(**{**values, **changes})
 
 
-def end(**how: Any) -> attempt_decisions.End:
+def end(**how: Any) -> verdicts.End:
     """An attempt's end; exit code 0 unless said otherwise."""
     values: dict[str, Any] = {
         "exit_code": 0,
@@ -136,4 +136,4 @@ def end(**how: Any) -> attempt_decisions.End:
         "oom_killed": False,
         "usage": {},
     }
-    return attempt_decisions.End(**{**values, **how})
+    return verdicts.End(**{**values, **how})
