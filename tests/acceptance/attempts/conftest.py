@@ -11,6 +11,8 @@ from typing import Any
 import anyio
 import pytest
 from anyio import to_thread
+from tests.acceptance.daemon import gated
+from tests.acceptance.daemon.process import ROOT
 
 from finetuned.attempts import identity, temporary
 from finetuned.attempts.launcher import Executor, LocalExecutor
@@ -21,7 +23,7 @@ from finetuned.attempts.supervisor import Timing
 from finetuned.attempts.testing import Entry, MemoryAttemptLog, fake_spec
 from finetuned_sdk.bundle import Bundle, RunnerIdentity, Spec
 
-QUICK = Timing(start=20.0, poll=0.01, poll_idle=0.05)
+QUICK = Timing(start=60.0, poll=0.01, poll_idle=0.05)
 
 
 def alive(tag: str, runners: list[RunnerIdentity]) -> list[int]:
@@ -49,11 +51,21 @@ class House:
         self.jobs = path / "jobs"
         self.log = CheckingLog()
         self.executor: Executor = LocalExecutor()
+        self.gate = path / "gate"
 
     def start(self, *, timeouts: Timeouts | None = None, spent_s: float = 0.0, **changes: Any) -> Entry:
         if timeouts is not None:
             changes = {"heartbeat_s": beat_interval(timeouts), **changes}
         return self.log.start(fake_spec(**changes), timeouts, spent_s=spent_s)
+
+    def held(self) -> dict[str, Any]:
+        """Of a specification: work that stands still after its first step until the gate is there."""
+        return {
+            "entry": f"{gated.__name__}:run",
+            "params_model": f"{gated.__name__}:GatedParams",
+            "params": {"gate": str(self.gate), "held_at": 1},
+            "environment": {"PYTHONPATH": str(ROOT)},
+        }
 
     @contextlib.asynccontextmanager
     async def daemon(self, timing: Timing = QUICK) -> AsyncIterator[Supervision]:
@@ -80,7 +92,7 @@ class House:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Look again and again until a condition holds that other processes bring about."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while not await to_thread.run_sync(condition):  # noqa: ASYNC110 - no event comes from there
                 await anyio.sleep(0.01)
 
@@ -93,7 +105,7 @@ class House:
             runner = Bundle(path).read_runner()
             # With its random part: tests that run beside this one have attempts of the same job and number.
             tag = Bundle(path).read_spec().tag if Bundle(path).spec_path.exists() else "none"
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not self._is_clear(tag, runner):
                 assert time.monotonic() < deadline, f"{tag} cannot be killed"
                 time.sleep(0.01)

@@ -26,7 +26,7 @@ from finetuned_sdk.spool import Fact
 if TYPE_CHECKING:
     from tests.acceptance.attempts.conftest import House
 
-FAMILY = {"steps": 1000, "step_seconds": 0.05, "spawn_children": 2}
+FAMILY = {"steps": 100_000, "step_seconds": 0.05, "spawn_children": 2}
 
 
 async def test_a_finished_attempt_left_its_facts_in_order_and_its_files_complete(house: House) -> None:
@@ -104,7 +104,7 @@ async def test_a_finished_worker_leaves_no_child_behind(house: House) -> None:
 
 
 async def test_an_attempt_that_an_earlier_daemon_asked_to_stop_says_why(house: House) -> None:
-    entry = house.start(params={"steps": 1000, "step_seconds": 0.05})
+    entry = house.start(params={"steps": 100_000, "step_seconds": 0.05})
     async with house.daemon():
         await house.log.until_fact("job-1", 1, "progress")
         await to_thread.run_sync(lambda: house.bundle(entry.spec).request_stop("lunch", checkpoint=True))
@@ -113,7 +113,7 @@ async def test_an_attempt_that_an_earlier_daemon_asked_to_stop_says_why(house: H
 
 
 async def test_a_cancelled_attempt_stops_at_its_next_step_without_a_result(house: House) -> None:
-    entry = house.start(params={"steps": 1000, "step_seconds": 0.02})
+    entry = house.start(params={"steps": 100_000, "step_seconds": 0.02})
     async with house.daemon() as supervision:
         await house.log.until_fact("job-1", 1, "progress")
         house.log.cancel("job-1", 1)
@@ -137,7 +137,7 @@ async def test_a_cancelled_group_that_ignores_sigterm_is_killed_to_the_last_gran
 
 
 async def test_a_cancel_request_from_before_the_restart_is_still_honoured(house: House) -> None:
-    house.start(params={"steps": 1000, "step_seconds": 0.02})
+    house.start(params={"steps": 100_000, "step_seconds": 0.02})
     async with house.daemon():
         await house.log.until_fact("job-1", 1, "progress")
     house.log.cancel("job-1", 1)
@@ -166,7 +166,7 @@ async def test_an_attempt_whose_runner_died_is_lost_only_when_nothing_of_it_is_a
 
 
 async def test_a_worker_never_outlives_its_runner_even_with_no_daemon(house: House) -> None:
-    entry = house.start(params={"steps": 1000, "step_seconds": 0.05})
+    entry = house.start(params={"steps": 100_000, "step_seconds": 0.05})
     async with house.daemon():
         await house.log.until_fact("job-1", 1, "progress")
     os.kill(entry.runners[0].pid, signal.SIGKILL)
@@ -178,7 +178,7 @@ async def test_a_restart_loses_no_line_and_doubles_none(house: House) -> None:
     for _ in range(6):
         async with house.daemon():
             seen = len(entry.lines)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 while entry.ending is None and len(entry.lines) < seen + 3:
                     await house.log.until_changed()
     async with house.daemon():
@@ -191,9 +191,10 @@ async def test_a_restart_loses_no_line_and_doubles_none(house: House) -> None:
 
 
 async def test_an_attempt_that_ended_while_nobody_looked_is_read_to_its_end(house: House) -> None:
-    entry = house.start(params={"steps": 3, "step_seconds": 0.1})
+    entry = house.start(**house.held())
     async with house.daemon():
-        await house.log.until_fact("job-1", 1, "hello")
+        await house.log.until_fact("job-1", 1, "progress")
+    await to_thread.run_sync(house.gate.touch)
     await house.until(house.bundle(entry.spec).exit_path.exists)
     async with house.daemon():
         ending = await house.log.until_ended("job-1", 1)
@@ -321,7 +322,7 @@ async def test_kill_all_takes_every_attempt_along(house: House) -> None:
 
 
 async def test_a_bundle_that_the_log_does_not_know_is_reported_and_left_alone(house: House) -> None:
-    entry = house.start(params={"steps": 1000, "step_seconds": 0.05}, devices=("cpu:1",))
+    entry = house.start(params={"steps": 100_000, "step_seconds": 0.05}, devices=("cpu:1",))
     async with house.daemon():
         await house.log.until_fact("job-1", 1, "progress")
     house.log.entries.clear()
@@ -351,7 +352,7 @@ async def test_a_log_that_fails_for_a_moment_does_not_end_the_attempt(
 
 
 async def test_the_runner_inherits_nothing_of_the_daemon(house: House) -> None:
-    house.start(params={"steps": 1000, "step_seconds": 0.05})
+    house.start(params={"steps": 100_000, "step_seconds": 0.05})
     async with house.daemon():
         hello = await house.log.until_fact("job-1", 1, "hello")
     runner = house.log.entries["job-1", 1].runners[0]
@@ -501,9 +502,10 @@ async def test_a_disk_that_is_full_for_a_while_costs_no_checkpoint_fact(house: H
 
 
 async def test_an_exit_record_that_cannot_be_read_is_a_loss_that_says_so(house: House) -> None:
-    entry = house.start(params={"steps": 1})
+    entry = house.start(params={"steps": 100_000, "step_seconds": 0.05})
     async with house.daemon():
-        await house.log.until_fact("job-1", 1, "hello")
+        hello = await house.log.until_fact("job-1", 1, "hello")
+    os.kill(hello.data["pid"], signal.SIGKILL)
     bundle = house.bundle(entry.spec)
     await house.until(bundle.exit_path.exists)
     await house.until(lambda: not identity.is_alive(entry.runners[0]))
@@ -575,7 +577,7 @@ def is_locked(directory: Path) -> bool:
 
 
 async def test_nobody_tidies_up_temporary_files_while_the_attempt_lives(house: House) -> None:
-    entry = house.start(params={"steps": 1000, "step_seconds": 0.05})
+    entry = house.start(params={"steps": 100_000, "step_seconds": 0.05})
     async with house.daemon() as supervision:
         await house.log.until_fact("job-1", 1, "progress")
         directory = await to_thread.run_sync(house.bundle(entry.spec).temporary.readlink)
@@ -585,7 +587,7 @@ async def test_nobody_tidies_up_temporary_files_while_the_attempt_lives(house: H
 
 
 async def test_temporary_files_of_a_killed_runner_are_removed(house: House) -> None:
-    entry = house.start(params={"steps": 1000, "step_seconds": 0.05})
+    entry = house.start(params={"steps": 100_000, "step_seconds": 0.05})
     temporary = house.bundle(entry.spec).temporary
     async with house.daemon():
         await house.log.until_fact("job-1", 1, "progress")

@@ -24,8 +24,8 @@ from finetuned_sdk.bundle import STOPPED_EXIT_CODE, Bundle, Spec
 if TYPE_CHECKING:
     from tests.acceptance.attempts.conftest import House
 
-#: a start may take its time on a busy machine; nothing else may
-SHORT = Timeouts(heartbeat_s=1.0, start_s=60.0, stall_s=1.0, evaluation_s=60.0, saving_s=60.0, pause_s=10.0)
+#: short, so that a test can wait for them, and longer than a busy machine lets a trainer wait for a core
+SHORT = Timeouts(heartbeat_s=3.0, start_s=60.0, stall_s=3.0, evaluation_s=60.0, saving_s=60.0, pause_s=10.0)
 IMPATIENT = replace(SHORT, pause_s=0.3)
 HANG = {"steps": 1000, "checkpoint_every": 1, "hang_at": 3}
 DEAF = {**HANG, "ignore_sigterm": True, "spawn_children": 1}
@@ -48,7 +48,7 @@ def failures(entry: Entry) -> set[str | None]:
 
 async def until_action(house: House, action: str) -> Intervention:
     entry = house.log.entries["job-1", 1]
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while True:
             for each in entry.interventions:
                 if isinstance(each, Intervention) and each.action == action:
@@ -96,18 +96,28 @@ async def test_native_code_that_holds_the_interpreter_is_silent_and_shows_its_st
 
 
 async def test_long_phases_within_their_limits_are_left_alone(house: House) -> None:
-    slow = {"loading_seconds": 2.5, "evaluate_at": 1, "evaluation_seconds": 2.5, "saving_seconds": 2.5}
-    entry = house.start(params={"steps": 2, "checkpoint_every": 2, **slow}, timeouts=SHORT)
+    """Each of them is twice as long as what is called a stall anywhere else."""
+    timeouts = replace(SHORT, heartbeat_s=30.0)
+    long = 2 * timeouts.stall_s if timeouts.stall_s else 0.0
+    slow = [
+        {"loading_seconds": long},
+        {"evaluate_at": 1, "evaluation_seconds": long},
+        {"checkpoint_every": 2, "saving_seconds": long},
+    ]
+    entries = [
+        house.start(job=f"job-{number}", params={"steps": 2, **params}, timeouts=timeouts)
+        for number, params in enumerate(slow)
+    ]
     async with house.daemon():
-        ending = await house.log.until_ended("job-1", 1)
-    assert ending.exit_code == 0
-    assert entry.interventions == []
+        endings = [await house.log.until_ended(entry.spec.job, 1) for entry in entries]
+    assert [ending.exit_code for ending in endings] == [0, 0, 0]
+    assert [entry.interventions for entry in entries] == [[], [], []]
 
 
 @pytest.mark.parametrize(
     ("params", "short", "failure"),
     [
-        ({"loading_seconds": 60}, {"start_s": 2.0}, "start_timeout"),
+        ({"loading_seconds": 60}, {"start_s": 8.0}, "start_timeout"),
         ({"evaluate_at": 1, "evaluation_seconds": 60}, {"evaluation_s": 1.0}, "stall"),
         ({"checkpoint_every": 1, "saving_seconds": 60}, {"saving_s": 1.0}, "stall"),
     ],
@@ -160,7 +170,7 @@ async def test_a_trainer_that_somebody_stopped_with_sigstop_goes_through_the_lad
 
 
 async def test_one_that_comes_back_to_life_after_its_stacks_is_left_alone(house: House) -> None:
-    limits = replace(SHORT, stall_s=4.0)  # and so two seconds until the second look
+    limits = replace(SHORT, stall_s=8.0)  # and so four seconds until the second look
     entry = house.start(params={"steps": 10_000, "step_seconds": 0.02}, timeouts=limits)
     async with house.daemon() as supervision:
         await house.log.until_fact("job-1", 1, "progress")
@@ -169,23 +179,25 @@ async def test_one_that_comes_back_to_life_after_its_stacks_is_left_alone(house:
         await until_action(house, "dump_stacks")
         os.kill(pid, signal.SIGCONT)
         lines = len(entry.lines)
-        await house.until(lambda: len(entry.lines) > lines + 30)  # three seconds' worth
+        await house.until(lambda: len(entry.lines) > lines + 50)  # five seconds' worth
         await supervision.kill_all()
     assert actions(entry) == ["dump_stacks"]
 
 
 async def test_a_runner_that_somebody_stopped_is_woken_and_tells_how_its_worker_ended(house: House) -> None:
-    entry = house.start(params={"steps": 20, "step_seconds": 0.02}, timeouts=IMPATIENT)
+    limits = replace(IMPATIENT, stall_s=60.0)  # it is the worker's end that is noticed
+    entry = house.start(timeouts=limits, **house.held())
     async with house.daemon():
         await house.log.until_fact("job-1", 1, "progress")
         os.kill(entry.runners[0].pid, signal.SIGSTOP)
+        await to_thread.run_sync(house.gate.touch)
         ending = await house.log.until_ended("job-1", 1)
     assert ending.exit_code == 0
     assert entry.facts[-1].type == "result"
 
 
 async def test_a_stall_is_seen_through_by_the_daemon_that_comes_after_the_killed_one(house: House) -> None:
-    limits = replace(SHORT, pause_s=2.0)
+    limits = replace(SHORT, pause_s=8.0)
     entry = house.start(params=DEAF, timeouts=limits, grace_s=0.3)
     async with house.daemon():
         await until_action(house, "request_stop")
