@@ -119,7 +119,7 @@ async def test_a_daemon_that_says_nothing_is_given_up_after_the_time_out(directo
 async def test_a_stream_without_so_much_as_a_heartbeat_is_taken_for_dead(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_follow, "SILENCE_TIMEOUT", 0.1)
+    monkeypatch.setattr(client_follow, "SILENCE_TIMEOUT", 0.4)
     monkeypatch.setattr(client_follow, "FIRST_BACKOFF", 0.01)
     troubles: list[str | None] = []
     first, second = EVENT % (1, 1), EVENT % (1, 1) + EVENT % (2, 2)
@@ -138,7 +138,7 @@ async def test_a_stream_without_so_much_as_a_heartbeat_is_taken_for_dead(
 async def test_an_event_that_was_cut_in_the_middle_is_not_shown(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_follow, "SILENCE_TIMEOUT", 0.1)
+    monkeypatch.setattr(client_follow, "SILENCE_TIMEOUT", 0.4)
     monkeypatch.setattr(client_follow, "FIRST_BACKOFF", 0.01)
     torn = EVENT % (1, 1) + b'id: 2\nevent: x\ndata: {"se'
     async with (

@@ -33,22 +33,25 @@ def start_finetune(daemon: Daemon, *arguments: str) -> Iterator[subprocess.Popen
 
 def test_watch_sees_every_event_once_though_the_daemon_is_killed_in_between() -> None:
     with running() as daemon:
-        job_id = daemon.submit(steps=20, step_seconds=0.2)
+        job_id = daemon.begun()
         with start_finetune(daemon, "watch", job_id, "--json") as watching:
             assert watching.stdout is not None
             first = watching.stdout.readline()
             daemon.kill()
             daemon.start()
+            before = len(daemon.steps(job_id))
+            eventually(lambda: len(daemon.steps(job_id)) > before, what="another step")
+            daemon.ok("POST", f"/v1/jobs/{job_id}/cancel")
             lines: list[dict[str, Any]] = [json.loads(line) for line in (first, *watching.stdout)]
             err = "" if watching.stderr is None else watching.stderr.read()
             watching.wait(DEADLINE)
-        assert watching.returncode == 0, err
+        assert watching.returncode == 1, err  # it did not succeed
         told = [line["seq"] for line in lines[:-1]]
         seqs = [event["seq"] for event in daemon.events(job_id)]
         # It began where the job stood, and ends with the job's end: what comes behind that is no news of the job.
         assert told == seqs[seqs.index(told[0]) :][: len(told)]
-        assert lines[-2]["type"] == "job.succeeded"
-        assert lines[-1]["state"] == "succeeded"
+        assert lines[-2]["type"] == "job.cancelled"
+        assert lines[-1]["state"] == "cancelled"
         assert "Connection lost" in err
 
 
@@ -103,7 +106,7 @@ def test_a_followed_log_begins_at_its_head() -> None:
     with running() as daemon:
         with start_finetune(daemon, "events", "--follow", "--limit", "1", "--json") as following:
             eventually(lambda: following.poll() is not None or connected(daemon), what="the stream")
-            job_id = daemon.submit(steps=5, step_seconds=0.2)  # goes on after the stream is there
+            job_id = daemon.submit(steps=100_000, step_seconds=0.2)  # goes on after the stream is there
             out, err = following.communicate(timeout=DEADLINE)
         assert following.returncode == 0, err
         assert json.loads(out)["stream"] == f"job/{job_id}"

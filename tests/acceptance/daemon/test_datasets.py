@@ -73,7 +73,7 @@ def test_a_dataset_follows_its_jobs_through_deletion() -> None:
     with running() as daemon:
         _, dataset = upload(daemon, LINE)
         (kept,) = files(daemon)
-        job_id = daemon.submit("fake", dataset="dataset:colours", steps=1000, step_seconds=0.05)
+        job_id = daemon.submit("fake", dataset="dataset:colours", steps=100_000, step_seconds=0.05)
         job = daemon.wait_for(job_id, "running")
         assert job["datasets"]["dataset"] == {
             "name": "colours", "version": dataset["version"], "path": str(kept),

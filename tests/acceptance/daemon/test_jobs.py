@@ -68,7 +68,7 @@ def test_bad_data_fail_the_job_with_the_rows_before_it_takes_a_device(daemon: Da
 
 def test_a_worker_that_crashes_is_tried_again_from_its_newest_checkpoint(daemon: Daemon) -> None:
     job_id = daemon.submit(steps=4, checkpoint_every=2, crash_at=3, fail_attempts=1)
-    job = daemon.wait_for(job_id, timeout=40)
+    job = daemon.wait_for(job_id)
     assert job["state"] == "succeeded"
     assert job["attempt"] == 2
     assert job["result"]["first_step"] == 3
@@ -88,7 +88,7 @@ def test_an_error_of_the_job_itself_is_shown_and_not_tried_again(daemon: Daemon)
 
 
 def test_cancelling_a_running_job_leaves_nothing_of_it_alive(daemon: Daemon) -> None:
-    job_id = daemon.submit(steps=1000, step_seconds=0.1, spawn_children=2)
+    job_id = daemon.submit(steps=100_000, step_seconds=0.1, spawn_children=2)
     daemon.wait_for(job_id, "running")
     # worker, runner, and two children with a child each
     eventually(lambda: len(daemon.attempt_processes(job_id)) >= 6, what="the whole group")
@@ -102,7 +102,7 @@ def test_cancelling_a_running_job_leaves_nothing_of_it_alive(daemon: Daemon) -> 
 
 
 def test_a_queued_job_is_cancelled_at_once_and_says_before_why_it_waits(daemon: Daemon) -> None:
-    first = daemon.submit(steps=1000, step_seconds=0.1)
+    first = daemon.submit(steps=100_000, step_seconds=0.1)
     daemon.wait_for(first, "running")
     second = daemon.submit(steps=1)
     waiting = daemon.wait_for(second, "queued")
@@ -114,7 +114,7 @@ def test_a_queued_job_is_cancelled_at_once_and_says_before_why_it_waits(daemon: 
 
 
 def test_a_higher_priority_is_served_first_and_equals_in_order(daemon: Daemon) -> None:
-    first = daemon.submit(steps=10_000, step_seconds=0.1)
+    first = daemon.submit(steps=100_000, step_seconds=0.1)
     daemon.wait_for(first, "running")
     jobs = [daemon.submit(steps=1, priority=priority) for priority in (0, 0, 5)]
     for job_id in jobs:

@@ -62,7 +62,7 @@ def test_a_worker_is_seen_with_what_its_processes_use_until_it_has_ended() -> No
         def worker() -> dict[str, object] | None:
             return next(iter(daemon.ok("GET", "/v1/workers")["data"]), None)
 
-        eventually(lambda: (found := worker()) is not None and found["cpu"] is not None, timeout=30)
+        eventually(lambda: (found := worker()) is not None and found["cpu"] is not None)
         seen = worker()
         assert seen is not None
         assert (seen["job"], seen["purpose"], seen["state"]) == (job, "run", "running")
@@ -87,7 +87,7 @@ def test_a_job_and_the_request_that_submitted_it_are_traced_to_a_collector(colle
         daemon.arguments += ["--config", str(config)]
         daemon.start()
         daemon.wait_for(daemon.submit(steps=2))
-        eventually(lambda: "job fake" in collector.names, timeout=30)
+        eventually(lambda: "job fake" in collector.names)
         daemon.stop()
     assert {"POST /v1/jobs", "log.execute", "attempt run", "job fake"} <= set(collector.names)
 

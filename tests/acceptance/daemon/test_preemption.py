@@ -41,9 +41,13 @@ def test_an_urgent_job_gets_the_device_and_the_preempted_one_repeats_no_step(ear
 
 def test_a_job_that_is_not_preemptible_keeps_its_device(early: str) -> None:
     with running("--config", early) as daemon:
-        firm = submit(daemon, steps=30)
-        daemon.wait_for(firm, "running")
+        firm = daemon.held()
         urgent = submit(daemon, steps=1, priority=9)
+        daemon.wait_for(urgent, "queued")
+        seen = daemon.ok("GET", "/v1/system")["at"]
+        eventually(lambda: daemon.ok("GET", "/v1/system")["at"] > seen, what="time enough to preempt it")
+        assert daemon.job(firm)["state"] == "running"
+        daemon.open_gate()
         assert daemon.wait_for(urgent)["state"] == "succeeded"
         assert [each["outcome"] for each in daemon.job(firm)["attempts"] if each["purpose"] == "run"] == [
             "succeeded"

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from contextlib import suppress
 
 from tests.acceptance.daemon.process import Daemon, eventually, running
 
 
 def test_a_trainer_survives_the_killed_daemon_and_no_step_is_lost_or_repeated() -> None:
     with running() as daemon:
-        job_id = daemon.submit(steps=30, step_seconds=0.15)
-        daemon.wait_for(job_id, "running")
-        eventually(lambda: len(daemon.steps(job_id)) >= 3, what="some steps")
+        job_id = daemon.held()
         worker = daemon.attempt_processes(job_id)
         daemon.kill()
         assert set(worker) <= set(daemon.attempt_processes(job_id))
+        daemon.open_gate()
         daemon.start()
         job = daemon.wait_for(job_id)
         assert job["state"] == "succeeded"
@@ -28,9 +24,9 @@ def test_a_trainer_survives_the_killed_daemon_and_no_step_is_lost_or_repeated() 
 
 def test_a_trainer_that_ended_while_the_daemon_was_away_has_its_result() -> None:
     with running() as daemon:
-        job_id = daemon.submit(steps=4, step_seconds=0.3, result={"answer": 1})
-        daemon.wait_for(job_id, "running")
+        job_id = daemon.held(result={"answer": 1})
         daemon.kill()
+        daemon.open_gate()
         eventually(lambda: not daemon.attempt_processes(job_id), what="the trainer's end")
         daemon.start()
         job = daemon.wait_for(job_id)
@@ -40,7 +36,7 @@ def test_a_trainer_that_ended_while_the_daemon_was_away_has_its_result() -> None
 
 def test_sigterm_to_the_daemon_spares_its_trainers() -> None:
     with running() as daemon:
-        job_id = daemon.submit(steps=1000, step_seconds=0.1)
+        job_id = daemon.submit(steps=100_000, step_seconds=0.1)
         daemon.wait_for(job_id, "running")
         assert daemon.stop() == 0
         assert daemon.attempt_processes(job_id)
@@ -52,7 +48,7 @@ def test_sigterm_to_the_daemon_spares_its_trainers() -> None:
 
 def test_a_cancellation_is_honoured_although_the_daemon_died_right_after_it() -> None:
     with running() as daemon:
-        job_id = daemon.submit(steps=1000, step_seconds=0.1, ignore_sigterm=False)
+        job_id = daemon.submit(steps=100_000, step_seconds=0.1, ignore_sigterm=False)
         daemon.wait_for(job_id, "running")
         daemon.ok("POST", f"/v1/jobs/{job_id}/cancel")
         daemon.kill()
@@ -63,16 +59,12 @@ def test_a_cancellation_is_honoured_although_the_daemon_died_right_after_it() ->
 
 def test_the_whole_group_killed_with_the_daemon_is_found_lost_and_tried_again() -> None:
     with running() as daemon:
-        job_id = daemon.submit(steps=20, step_seconds=0.1, checkpoint_every=5)
+        job_id = daemon.submit(steps=8, checkpoint_every=5, hang_at=7, fail_attempts=1)
         eventually(lambda: daemon.job(job_id)["checkpoints"], what="a checkpoint")
-        runner = daemon.job(job_id)["attempts"][1]["pid"]
         daemon.kill()
-        os.kill(runner, signal.SIGKILL)  # first: it would tell how its worker ended
-        for pid in daemon.attempt_processes(job_id):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        daemon.kill_attempts(job_id)
         daemon.start()
-        job = daemon.wait_for(job_id, timeout=40)
+        job = daemon.wait_for(job_id)
         assert job["state"] == "succeeded"
         assert job["attempts"][1]["outcome"] == "lost"
         assert job["attempts"][2]["resume_from"] is not None
@@ -100,7 +92,7 @@ def test_a_secret_that_a_killed_daemon_left_half_stored_is_swept_at_the_next_sta
 
 def test_an_ephemeral_daemon_takes_its_jobs_along() -> None:
     with running("--ephemeral") as daemon:
-        job_id = daemon.submit(steps=1000, step_seconds=0.1, spawn_children=1)
+        job_id = daemon.submit(steps=100_000, step_seconds=0.1, spawn_children=1)
         daemon.wait_for(job_id, "running")
         assert daemon.stop() == 0
         assert daemon.attempt_processes() == []
@@ -123,7 +115,7 @@ def test_an_ephemeral_daemon_goes_with_whoever_started_it() -> None:
 
 def test_a_job_whose_plugin_is_gone_says_so_instead_of_waiting_for_ever() -> None:
     with running() as daemon:
-        first = daemon.submit(steps=1000, step_seconds=0.1)
+        first = daemon.submit(steps=100_000, step_seconds=0.1)
         daemon.wait_for(first, "running")
         second = daemon.submit(steps=1)
         daemon.wait_for(second, "queued")
@@ -131,6 +123,6 @@ def test_a_job_whose_plugin_is_gone_says_so_instead_of_waiting_for_ever() -> Non
         daemon.environment["FINETUNED_EXTRA_PLUGINS"] = ""
         daemon.start()
         daemon.ok("POST", f"/v1/jobs/{first}/cancel")
-        job = daemon.wait_for(second, timeout=50)
+        job = daemon.wait_for(second)
         assert job["state"] == "failed"
         assert "plugin of the job kind 'fake' is not loaded" in job["error"]["message"]

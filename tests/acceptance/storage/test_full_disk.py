@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.daemon.process import Daemon, UnixConnection, eventually
+from tests.acceptance.daemon.process import STEP_S, Daemon, UnixConnection, eventually
 from tests.small_disk import fill, free, relieve, small_disk
 
 MIB = 1 << 20
 LEAST = 8 * MIB  # of the disk is to stay free
 RESERVE = 4 * MIB
+FILLS = 3
 
 
 class OnSmallDisk(Daemon):
@@ -29,6 +30,7 @@ class OnSmallDisk(Daemon):
             str(disk / "s"),
         )
         self.home, self.state, self.socket = self.state, disk, disk / "s"
+        self.gate = self.home / "gate"
         settings = self.home / "config.toml"
         settings.write_text(
             f"min_free_disk_bytes = {LEAST}\ndisk_reserve_bytes = {RESERVE}\ncpu_slots = 1\n", "utf-8"
@@ -77,9 +79,10 @@ def test_a_job_ends_on_a_full_disk_and_goes_on_from_its_checkpoint_once_there_is
     daemon: OnSmallDisk, disk: Path
 ) -> None:
     """Its checkpoint finds no room: the attempt's end is recorded out of the reserve, and the job waits."""
-    job_id = daemon.submit(steps=30, step_seconds=0.12, checkpoint_every=6, checkpoint_bytes=MIB)
-    eventually(lambda: daemon.job(job_id)["checkpoints"], what="a checkpoint")
+    job_id = daemon.held(7, checkpoint_every=6, checkpoint_bytes=MIB)
+    assert daemon.job(job_id)["checkpoints"]
     fill(disk)
+    daemon.open_gate()
     job = daemon.wait_for(job_id, "queued")
     assert free(disk) < LEAST
     (failed,) = of_type(daemon, job_id, "attempt.ended")[-1:]
@@ -100,8 +103,7 @@ def test_a_job_ends_on_a_full_disk_and_goes_on_from_its_checkpoint_once_there_is
 def test_what_runs_ends_on_the_full_disk_and_what_is_new_is_refused_with_the_numbers(
     daemon: OnSmallDisk, disk: Path
 ) -> None:
-    ending = daemon.submit(steps=40, step_seconds=0.12, artifact_bytes=None)
-    daemon.wait_for(ending, "running")
+    ending = daemon.held(artifact_bytes=None)
     waiting = daemon.submit(steps=1)
     daemon.wait_for(waiting, "queued")
     fill(disk)
@@ -112,6 +114,7 @@ def test_what_runs_ends_on_the_full_disk_and_what_is_new_is_refused_with_the_num
     (alert,) = of_type(daemon, ending, "attempt.alert")
     assert alert["subject"] == "disk"
     assert alert["figures"]["free_bytes"] < alert["figures"]["min_free_disk_bytes"] == LEAST
+    daemon.open_gate()
     assert daemon.wait_for(ending)["state"] == "succeeded"
     assert daemon.job(waiting)["state"] == "queued"
     assert "are kept free" in daemon.job(waiting)["wait_reason"]
@@ -119,7 +122,7 @@ def test_what_runs_ends_on_the_full_disk_and_what_is_new_is_refused_with_the_num
 
     relieve(disk)
     assert daemon.wait_for(waiting)["state"] == "succeeded"
-    assert daemon.steps(ending) == list(range(1, 41))
+    assert daemon.steps(ending) == list(range(1, 31))
     daemon.is_sound()
 
 
@@ -128,7 +131,7 @@ def test_on_a_full_disk_a_job_can_be_cancelled_and_deleted_and_that_makes_room(
 ) -> None:
     old = daemon.submit(steps=1, artifact_bytes=20 * MIB)
     daemon.wait_for(old)
-    running = daemon.submit(steps=1000, step_seconds=0.1)
+    running = daemon.submit(steps=100_000, step_seconds=0.1)
     daemon.wait_for(running, "running")
     fill(disk)
     assert free(disk) == 0
@@ -168,10 +171,10 @@ def upload(daemon: Daemon, rows: bytes) -> tuple[int, Any]:
 def test_a_daemon_killed_on_the_full_disk_starts_there_again_and_records_what_ended_meanwhile(
     daemon: OnSmallDisk, disk: Path
 ) -> None:
-    job_id = daemon.submit(steps=25, step_seconds=0.12, artifact_bytes=None, result={"answer": 1})
-    daemon.wait_for(job_id, "running")
+    job_id = daemon.held(artifact_bytes=None, result={"answer": 1})
     fill(disk)
     daemon.kill()
+    daemon.open_gate()
     (disk / "s").unlink()
     daemon.start()
     job = daemon.wait_for(job_id)
@@ -180,26 +183,40 @@ def test_a_daemon_killed_on_the_full_disk_starts_there_again_and_records_what_en
     relieve(disk)
     after = daemon.submit(steps=1)
     assert daemon.wait_for(after)["state"] == "succeeded"
-    assert daemon.steps(job_id) == list(range(1, 26))
+    assert daemon.steps(job_id) == list(range(1, 31))
     daemon.is_sound()
 
 
 def test_filled_and_freed_again_and_again_nothing_is_lost(daemon: OnSmallDisk, disk: Path) -> None:
-    jobs = [
-        daemon.submit(steps=40, step_seconds=0.12, checkpoint_every=6, checkpoint_bytes=MIB) for _ in range(2)
-    ]
-    for _ in range(3):
-        eventually(lambda: any(daemon.job(job)["state"] == "running" for job in jobs), 60, what="a start")
+    params = {"steps": 40, "checkpoint_every": 6, "checkpoint_bytes": MIB}
+    jobs = [daemon.held(2, **params)]
+    jobs.append(daemon.submit("gated", gate=str(daemon.gate), held_at=2, step_seconds=STEP_S, **params))
+    for time in range(1, FILLS + 1):
+        (running,) = until_one_runs(daemon, jobs)
         fill(disk)
-        eventually(
-            lambda: all(daemon.job(job)["state"] != "running" for job in jobs),
-            60,
-            what="an end for want of room",
-        )
+        daemon.open_gate()
+        daemon.wait_for(running, "queued")  # for want of room for its next checkpoint
+        assert sum(met(daemon, job) for job in jobs) == time
+        daemon.shut_gate()
         relieve(disk)
-        if all(daemon.job(job)["state"] == "succeeded" for job in jobs):
-            break
+    daemon.open_gate()
     for job_id in jobs:
-        assert daemon.wait_for(job_id, timeout=60)["state"] == "succeeded"
+        assert daemon.wait_for(job_id)["state"] == "succeeded"
         assert set(daemon.steps(job_id)) == set(range(1, 41))
     daemon.is_sound()
+
+
+def until_one_runs(daemon: Daemon, jobs: list[str]) -> list[str]:
+    """Those of the jobs that run, once there are any: there is one device."""
+
+    def found() -> list[str]:
+        return [job for job in jobs if daemon.job(job)["state"] == "running"]
+
+    eventually(found, what="a start")
+    return found()
+
+
+def met(daemon: Daemon, job_id: str) -> int:
+    """How many attempts of a job found the disk full."""
+    ends = of_type(daemon, job_id, "attempt.ended")
+    return sum(end["failure"] == "disk_full" for end in ends)

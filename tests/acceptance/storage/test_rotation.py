@@ -40,11 +40,11 @@ class Following:
 
     def wait_until(self, position: int) -> None:
         with self.caught_up:
-            assert self.caught_up.wait_for(lambda: len(self.read) >= position, timeout=30)
+            assert self.caught_up.wait_for(lambda: len(self.read) >= position, timeout=60)
 
     def finish(self) -> bytes:
         self.is_done = True
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=60)
         assert not self._thread.is_alive()
         return bytes(self.read)
 
@@ -76,9 +76,9 @@ def test_output_is_rotated_as_configured_and_a_restart_of_the_daemon_loses_none_
     settings.write_text("output_file_bytes = 10000\noutput_files = 50\n", encoding="utf-8")
     with Daemon(FINETUNED_CONFIG=str(settings)) as daemon:
         daemon.start()
-        job_id = daemon.submit(steps=20, step_seconds=0.1, output_lines=300)
-        daemon.wait_for(job_id, "running")
+        job_id = daemon.held(steps=20, output_lines=300)
         daemon.kill()
+        daemon.open_gate()
         daemon.start()
         assert daemon.wait_for(job_id)["state"] == "succeeded"
         directory = daemon.state / "jobs" / job_id / "attempts" / "1"
