@@ -1,4 +1,6 @@
-"""TRL's SFT trainer with a stopwatch: how long a step takes, and how much of it is waiting for data."""
+"""TRL's SFT trainer with a stopwatch (how long a step takes, and how much of it is waiting for data), and with sums
+that outlive a resume.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ from transformers.trainer_callback import TrainerState
 
 from finetuned_sdk import WorkerContext, phases
 from finetuned_sft.loader_processes import LoaderContext
+
+SUMS = "UnloggedSums"  # their name among the states of callbacks in trainer_state.json
 
 
 @dataclass
@@ -96,9 +100,40 @@ class MeteredSFTTrainer(trl.SFTTrainer):
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)
         return metrics
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs["resume_from_checkpoint"] is not None and kwargs["epoch"] == kwargs["epochs_trained"]:
+            self._restore_sums()  # transformers has just begun them anew
+        super()._run_epoch(*args, **kwargs)
+
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self._leave_for(phases.SAVING)
+        self._keep_sums()
         super()._save_checkpoint(*args, **kwargs)
+
+    def _keep_sums(self) -> None:
+        """Put what was summed up since the newest log into the state, which is about to be written.
+
+        Without it the first log after a resume would be the mean of the steps since the checkpoint alone, and would
+        weigh as much as all steps since the log before.
+        """
+        self.state.stateful_callbacks[SUMS] = {
+            "args": {},
+            "attributes": {
+                "step_of_log": self._globalstep_last_logged,
+                "loss": self._tr_loss.item(),  # float32: a JSON number holds it to the last bit
+                "metrics": {name: list(values) for name, values in self._metrics["train"].items()},
+                "tokens": self._total_train_tokens,
+            },
+        }
+
+    def _restore_sums(self) -> None:
+        """Go on from what the checkpoint holds; one of an older version holds nothing."""
+        sums = kept_sums(self.state)
+        if sums:
+            self._globalstep_last_logged = sums["step_of_log"]
+            self._tr_loss.fill_(sums["loss"])
+            self._metrics["train"].update(sums["metrics"])
+            self._total_train_tokens = sums["tokens"]
 
     def _load_best_model(self) -> None:
         self._leave_for(phases.SAVING)  # it is read to be published
@@ -122,6 +157,12 @@ class MeteredSFTTrainer(trl.SFTTrainer):
 
     def _send_telemetry(self) -> None:
         """TRL reports trainer, model family and GPU to the hub; what runs here is the owner's business."""
+
+
+def kept_sums(state: TrainerState) -> dict[str, Any]:
+    """What a checkpoint's state holds of the sums since the log before it; empty if it holds none."""
+    attributes: dict[str, Any] = state.stateful_callbacks.get(SUMS, {}).get("attributes", {})
+    return attributes
 
 
 def _rows(batch: dict[str, Any]) -> int:

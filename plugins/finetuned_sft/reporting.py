@@ -21,7 +21,7 @@ from finetuned_sdk import JobError, WorkerContext, phases
 from finetuned_sdk.retention import Retention
 from finetuned_sft import trained_data
 from finetuned_sft.divergence import LossGuard
-from finetuned_sft.metering import StepMeter
+from finetuned_sft.metering import StepMeter, kept_sums
 
 WAIT_TOO_LONG = 0.10  # share of the steps' time spent waiting for data
 ADVICE_STEPS = 20  # reports that are looked at before advice is given
@@ -73,6 +73,7 @@ class Reporter(TrainerCallback):
                 self._guard.add(log["loss"])
             elif "eval_loss" in log:
                 self._latest["eval_loss"] = _finite(log["eval_loss"])
+        self._tokens = kept_sums(state).get("tokens", 0)
         self.ctx.phase(phases.TRAINING)
         if state.global_step == 0:
             self._report(state)

@@ -322,6 +322,43 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("step", [4, 6, 8], ids=["after a report", "at a report", "before one"])
+def test_a_run_resumed_between_two_reports_reports_what_an_uninterrupted_one_does(
+    run: Run, make_params: MakeParams, make_rows: MakeRows, step: int
+) -> None:
+    rows = make_rows("twenty.jsonl", map(chat, range(20)))
+    params = make_params(
+        dataset=rows,
+        max_steps=12,
+        logging_steps=3,
+        save_steps=1,
+        save_total_limit=20,
+        lora_dropout=0.1,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+    )
+
+    def logged(ctx: RecordingContext) -> dict[int, tuple[float, ...]]:
+        names = ("loss", "mean_token_accuracy", "entropy", "num_tokens", "grad_norm", "learning_rate")
+        reports = [fact for fact in ctx.of_type("progress") if fact["current_step"] % 3 == 0]
+        return {
+            fact["current_step"]: tuple(fact[name] for name in names)
+            for fact in reports
+            if fact["loss"] is not None
+        }
+
+    whole = run(params)
+    resumed = run(params, resume_from=checkpoint_at(whole, step))
+    straight = logged(whole)
+    assert list(straight) == [3, 6, 9, 12]
+    assert logged(resumed) == {at: figures for at, figures in straight.items() if at > step}
+    assert resumed.results["train_loss"] == whole.results["train_loss"]
+    # The checkpoint of the resumed run holds what is not reported yet, too.
+    again = run(params, resume_from=checkpoint_at(resumed, step + 1))
+    assert logged(again) == {at: figures for at, figures in straight.items() if at > step + 1}
+    assert again.results["train_loss"] == whole.results["train_loss"]
+
+
 def test_a_stop_request_saves_a_checkpoint_and_ends_without_a_result(
     run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:

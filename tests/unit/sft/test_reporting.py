@@ -52,6 +52,22 @@ def test_a_resumed_run_is_judged_by_the_losses_from_before(tmp_path: Path) -> No
     assert "lower learning_rate" in caught.value.message
 
 
+def test_a_resumed_run_counts_the_tokens_of_its_own_steps_for_their_rate(tmp_path: Path) -> None:
+    from finetuned_sft.metering import SUMS
+
+    ctx = RecordingContext(tmp_path)
+    state = state_after([2.0])
+    state.stateful_callbacks[SUMS] = {"args": {}, "attributes": {"tokens": 500}}
+    resumed = reporter(ctx)
+    seconds = 0.0
+    resumed.meter.clock = lambda: seconds
+    resumed.on_train_begin(NOTHING, state, NOTHING)
+    resumed.on_step_begin(NOTHING, state, NOTHING)
+    seconds = 2.0
+    resumed.on_log(NOTHING, state, NOTHING, logs={"loss": 1.0, "num_tokens": 600, "epoch": 0.1})
+    assert ctx.of_type("progress")[-1]["tokens_per_second"] == 50
+
+
 def test_a_resumed_run_still_knows_the_loss_of_its_last_evaluation(tmp_path: Path) -> None:
     ctx = RecordingContext(tmp_path)
     state = state_after([2.0, 1.9])
