@@ -8,20 +8,25 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from finetuned.backups import manifest
+from finetuned.attempts import identity
+from finetuned.backups import contents, manifest
 from finetuned.backups.making import CONFIGURATION, LOG
 from finetuned.backups.manifest import Manifest, Owner
 from finetuned.domain.errors import Rejected
+from finetuned.telemetry import marks
 from finetuned.wire import VerifyReport
-from finetuned_sdk.bundle import sync_directory
+from finetuned_events import durable
+from finetuned_sdk.bundle import Bundle, BundleError, sync_directory
 
 INCOMING: Final = ".restoring"
+JOBS: Final = "jobs"
 OF_LOG: Final = (LOG, f"{LOG}-wal", f"{LOG}-shm")
 
 Verify = Callable[[Path], VerifyReport]
@@ -42,11 +47,16 @@ def examine(backup: Path, verify: Verify) -> Manifest:
 
 
 def restore(backup: Path, state_dir: Path, verify: Verify) -> Manifest:
-    """Fill an empty state directory. Raises ``Rejected`` if it is not empty, or the backup does not hold."""
+    """Fill an empty state directory.
+
+    Raises ``Rejected`` if it is not empty, the backup does not hold, or what it is of still runs beside the new place.
+    """
     found = examine(backup, verify)
+    _require_ended(backup, found, state_dir)
     owner = _make(state_dir)
     with _alone(state_dir, owner):
-        _clear_broken_off(state_dir)
+        wanted = [file for file in found.files if file.path != CONFIGURATION]
+        _clear_broken_off(state_dir, {Path(file.path).parts[0] for file in wanted})
         left = sorted(path.name for path in state_dir.iterdir() if path.name != f"{LOG}.lock")
         if left:
             raise Rejected(
@@ -56,7 +66,6 @@ def restore(backup: Path, state_dir: Path, verify: Verify) -> Manifest:
         incoming = state_dir / INCOMING
         incoming.mkdir(mode=0o750)
         sync_directory(state_dir)
-        wanted = [file for file in found.files if file.path != CONFIGURATION]
         for file in wanted:
             if manifest.copy(backup / file.path, incoming, file.path, owner=owner) != file:
                 raise manifest.damaged(f"{backup / file.path} changed while it was read.")
@@ -76,6 +85,7 @@ def restore(backup: Path, state_dir: Path, verify: Verify) -> Manifest:
 def restore_log(backup: Path, state_dir: Path, verify: Verify) -> tuple[Manifest, Path | None]:
     """Put only the backup's log in the place of the present one; where that one lies now. Nothing is deleted."""
     found = examine(backup, verify)
+    _require_ended(backup, found, state_dir)
     owner = _make(state_dir)
     with _alone(state_dir, owner):
         new = state_dir / f".{LOG}.restoring"
@@ -88,20 +98,40 @@ def restore_log(backup: Path, state_dir: Path, verify: Verify) -> tuple[Manifest
 
 
 def _set_aside(state_dir: Path, owner: Owner | None) -> Path | None:
+    """Link the former log into a directory of its own, and take its -wal away: that would damage another log.
+
+    What is in the -wal goes into the log first. So the former log is whole where it was until the new one takes its
+    name, and a daemon that starts after a kill in between goes on with the one or the other.
+    """
     former = [state_dir / name for name in OF_LOG if (state_dir / name).exists()]
     if not former:
         return None
     aside = state_dir / f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
     aside.mkdir(mode=0o750)
     _give(aside, owner)
-    sync_directory(state_dir)  # or a power failure could leave the former log in a directory without a name
-    for path in reversed(
-        former
-    ):  # the log itself goes last: a -wal file beside another log would damage that
-        path.rename(aside / path.name)
+    for path in former:
+        os.link(path, aside / path.name)
+    if _is_folded_in(state_dir / LOG):
+        for name in OF_LOG[1:]:
+            (aside / name).unlink(missing_ok=True)
     sync_directory(aside)
+    sync_directory(state_dir)  # or a power failure could leave the former log in a directory without a name
+    for name in OF_LOG[1:]:
+        (state_dir / name).unlink(missing_ok=True)
     sync_directory(state_dir)  # nor the new log with the former one's -wal
     return aside
+
+
+def _is_folded_in(log: Path) -> bool:
+    """Whether all that was in the log's -wal is in the log by now; not if there is nothing that SQLite can read."""
+    if not log.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(log, isolation_level=None)) as former:
+            busy, frames, moved = former.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+    except sqlite3.Error:  # damaged: a reason to restore
+        return False
+    return not busy and frames == moved > 0
 
 
 def _make(state_dir: Path) -> Owner | None:
@@ -112,9 +142,7 @@ def _make(state_dir: Path) -> Owner | None:
     state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     for path in missing:
         _give(path, owner)
-    for directory in state_dir.parents:
-        with suppress(OSError):  # one that we may not read: somebody else made what is in it
-            sync_directory(directory)
+    durable.sync_names(state_dir)
     return owner
 
 
@@ -123,15 +151,50 @@ def _give(path: Path, owner: Owner | None) -> None:
         os.chown(path, *owner, follow_symlinks=False)
 
 
-def _clear_broken_off(state_dir: Path) -> None:
-    """Remove what a restore that was killed has put there: it had begun with an empty directory."""
+def _clear_broken_off(state_dir: Path, names: Collection[str]) -> None:
+    """Remove what a restore of these ``names`` that was killed has put there: it had begun with an empty directory."""
     if not (state_dir / INCOMING).is_dir() or (state_dir / LOG).exists():
         if (state_dir / INCOMING).is_dir() and not any((state_dir / INCOMING).iterdir()):
             (state_dir / INCOMING).rmdir()  # all of it was there
         return
     for path in state_dir.iterdir():
-        if path.name in {INCOMING, "jobs", "datasets", "archives"}:
+        if path.name not in {INCOMING, *names}:
+            continue
+        if path.is_dir():
             shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _require_ended(backup: Path, found: Manifest, state_dir: Path) -> None:
+    """Raise ``Rejected`` if jobs that the backup takes for live run here, below another directory.
+
+    A daemon on the copy would take their attempts for its own, and kill what they seem to have left.
+    """
+    former = Path(found.state_dir)
+    if former.resolve() == state_dir.resolve():
+        return
+    live = {job.id for job in contents.world_of(backup / LOG).live_jobs()}
+    running = {mark.job for jobs in (former / JOBS, backup / JOBS) for mark in _marks(jobs)} & live
+    running |= {path.parents[1].name for path in (backup / JOBS).glob("*/attempts/*") if _runs(path)}
+    if running:
+        raise Rejected(
+            "attempts_running",
+            f"{min(running)} of this backup still runs here, below {former}; a daemon on {state_dir} would take it"
+            " for its own. Restore on another machine, or once it has ended or is paused; `--check` only reads.",
+        )
+
+
+def _marks(jobs: Path) -> Iterable[marks.Mark]:
+    return marks.read(jobs).values()
+
+
+def _runs(bundle: Path) -> bool:
+    try:
+        runner = Bundle(bundle).read_runner()
+    except BundleError:
+        return False
+    return runner is not None and identity.is_alive(runner)
 
 
 @contextmanager

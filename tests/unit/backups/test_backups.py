@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import anyio
 import pytest
 from tests.unit.backups.state import ROWS, State, tampered
 
+from finetuned.attempts import identity
 from finetuned.backups import making, manifest, restoring
 from finetuned.backups.manifest import Manifest
 from finetuned.cli import offline
+from finetuned.domain import decisions
 from finetuned.domain.errors import Rejected, StorageFullError
 from finetuned.store import open_log
 from finetuned.wire import VerifyReport
 from finetuned_events import lock
+from finetuned_sdk.bundle import ATTEMPT_VARIABLE, Bundle
 
 
 def verify(directory: Path) -> VerifyReport:
@@ -310,13 +314,8 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("step", range(1, 40))
-def test_a_restore_that_was_killed_is_begun_again(
-    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    """Pathlib's and the kernel's calls that change something are counted; the kill comes before the one of that number."""
-    backup, new = tmp_path / "backup", tmp_path / "new"
-    made = back_up(state, backup, "models", "datasets", "checkpoints")
+def killed_at(monkeypatch: pytest.MonkeyPatch, step: int, *calls: tuple[object, str]) -> None:
+    """Let the call of that number among these be the last, and not happen."""
     left = step
 
     def counted(module: object, name: str) -> None:
@@ -331,8 +330,18 @@ def test_a_restore_that_was_killed_is_begun_again(
 
         monkeypatch.setattr(module, name, call)
 
-    for module, name in ((os, "fsync"), (Path, "rename"), (Path, "mkdir"), (Path, "rmdir")):
+    for module, name in calls:
         counted(module, name)
+
+
+@pytest.mark.parametrize("step", range(1, 40))
+def test_a_restore_that_was_killed_is_begun_again(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Pathlib's and the kernel's calls that change something are counted; the kill comes before the one of that number."""
+    backup, new = tmp_path / "backup", tmp_path / "new"
+    made = back_up(state, backup, "models", "datasets", "checkpoints")
+    killed_at(monkeypatch, step, (os, "fsync"), (Path, "rename"), (Path, "mkdir"), (Path, "rmdir"))
     try:
         restoring.restore(backup, new, verify)
     except Killed:
@@ -344,3 +353,88 @@ def test_a_restore_that_was_killed_is_begun_again(
     assert (new / state.dataset.relative_to(state.path)).read_bytes() == ROWS
     restored = {path for path in files(new) if not path.startswith(".restoring")}
     assert restored == {file.path for file in made.files}
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_whatever_a_restore_that_was_killed_had_put_there_is_put_there_anew(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    async def archive(path: Path) -> None:
+        async with open_log(state.log) as log:
+            await log.archive(3, path)
+
+    backup, new = tmp_path / "backup", tmp_path / "new"
+    anyio.run(archive, state.path / "beginning.gz")
+    made = back_up(state, backup, "archives")
+    killed_at(monkeypatch, step, (Path, "rename"))
+    with pytest.raises(Killed):
+        restoring.restore(backup, new, verify)
+    monkeypatch.undo()
+    assert restoring.restore(backup, new, verify) == made
+    assert (new / "beginning.gz").is_file()
+
+
+@pytest.mark.parametrize("step", range(1, 31))
+def test_a_log_only_restore_that_was_killed_leaves_the_former_log_whole_or_the_new_one(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """The former log's newest events are in its -wal, as after a kill of its daemon."""
+
+    async def append() -> None:
+        async with open_log(state.log) as log:
+            await log.execute(lambda _world: decisions.daemon_started("1.0", 1) * 5)
+            for name in names:
+                shutil.copyfile(state.path / name, tmp_path / name)
+
+    names = ("events.sqlite", "events.sqlite-wal")
+    back_up(state, tmp_path / "backup")
+    old = verify(state.path)["head"]["seq"]
+    anyio.run(append)
+    for name in names:
+        shutil.copyfile(tmp_path / name, state.path / name)
+    calls = ((os, "fsync"), (os, "link"), (Path, "rename"), (Path, "mkdir"), (Path, "unlink"))
+    killed_at(monkeypatch, step, *calls)
+    try:
+        restoring.restore_log(tmp_path / "backup", state.path, verify)
+    except Killed:
+        monkeypatch.undo()
+        report = verify(state.path)
+        assert (report["ok"], report["head"]["seq"]) in {(True, old), (True, old + 5)}
+        restoring.restore_log(tmp_path / "backup", state.path, verify)
+    monkeypatch.undo()
+    report = verify(state.path)
+    assert (report["ok"], report["head"]["seq"]) == (True, old)
+    aside = [
+        verify(each)["head"]["seq"] for each in state.path.glob("before-restore-*/") if any(each.iterdir())
+    ]
+    assert old + 5 in aside
+
+
+def test_a_copy_is_not_put_beside_the_living_attempts_of_what_it_was_made_of(
+    state: State, tmp_path: Path
+) -> None:
+    backup, new = tmp_path / "backup", tmp_path / "new"
+    bundle = Bundle(state.jobs / state.live / "attempts" / "1")
+    tag = bundle.read_spec().tag
+    with subprocess.Popen(["sleep", "60"], env={ATTEMPT_VARIABLE: tag}) as trainer:
+        back_up(state, backup)
+        for restore in (restoring.restore, restoring.restore_log):
+            with pytest.raises(Rejected, match="Restore on another machine, or once it has ended") as refused:
+                restore(backup, new, verify)
+            assert refused.value.stable_code == "attempts_running"
+        assert not new.exists()
+        restoring.restore_log(backup, state.path, verify)  # where they belong
+        trainer.kill()
+    restoring.restore(backup, new, verify)
+
+
+def test_a_copy_that_names_a_living_runner_is_put_back_only_where_it_was(
+    state: State, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup"
+    Bundle(state.jobs / state.live / "attempts" / "1").claim(identity.own())
+    back_up(state, backup)
+    with pytest.raises(Rejected, match=f"{state.live} of this backup still runs here"):
+        restoring.restore(backup, tmp_path / "new", verify)
+    state.path.rename(tmp_path / "lost")
+    restoring.restore(backup, state.path, verify)
