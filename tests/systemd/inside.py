@@ -428,6 +428,8 @@ def a_drained_service_stays_down_until_it_is_started_and_its_job_goes_on_then() 
     job = finetune("run", "fake", "--param", "steps=100000", "--param", "step_seconds=0.15")["id"]
     eventually(lambda: len(steps_of(job)) > 3, "some steps")
     run("systemctl", "stop", *sockets, code=None)  # or the next client would start it
+    run("systemctl", "restart", UNIT)  # its sockets' paths went with them: it makes its own
+    eventually(lambda: finetune("show", job)["state"] == "running", "the daemon's own socket")
     run("/usr/local/bin/finetune", "drain")
     eventually(lambda: show("ActiveState") == "inactive", "the end of the service")
     assert (show("Result"), attempt_processes(job)) == ("success", [])
