@@ -1,4 +1,4 @@
-"""A loss of power while a backup is put back: what has a log is whole, and what was told is there."""
+"""A loss of power while a backup is put back, or a log archived: what has a log is whole, and what was told is there."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from tests.powerloss import trace
 from tests.powerloss.disk import Disk, Tree
+from tests.powerloss.restores import UPTO
+
+from finetuned.store import open_log
+from finetuned_events import archive
 
 PARTS = 8  # random parts of what was not synced, an operation
 
@@ -80,3 +85,44 @@ def test_no_log_that_was_put_back_has_the_rest_of_another_beside_it(tmp_path: Pa
         aside = [content for path, content in state.items() if path.startswith("before-restore-")]
         if is_new:
             assert first["events.sqlite"] in aside, operation
+
+
+@pytest.mark.timeout(300)
+def test_no_event_is_gone_from_the_log_before_its_archive_is_on_disk(tmp_path: Path) -> None:
+    looked: dict[tuple[bytes, ...], tuple[int, int]] = {}
+    sealed_states, kept = 0, "kept/deep/beginning.gz"
+    for operation, files, done in crashes("archive", tmp_path):
+        state = below(files, "state")
+        key = tuple(state.get(name, b"") for name in ("events.sqlite", "events.sqlite-wal"))
+        if key not in looked:
+            looked[key] = left_of(tmp_path / "scratch", key)
+        sealed, events = looked[key]
+        first = next(iter(looked.values()))
+        assert first[0] == 0
+        assert (sealed, sealed + events) in {(0, first[1]), (UPTO, first[1])}, operation
+        assert sealed or not done, operation
+        if sealed:
+            archived = tmp_path / "archive.gz"
+            assert kept in files, operation
+            archived.write_bytes(files[kept])
+            assert archive.check(archived).head.seq == UPTO, operation
+        sealed_states += bool(sealed)
+    assert sealed_states > 50
+    assert len(looked) > 10
+
+
+def left_of(scratch: Path, content: tuple[bytes, ...]) -> tuple[int, int]:
+    """Open what a crash left of a log: the position of its seal, and how many events are behind it."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    for name, written in zip(("events.sqlite", "events.sqlite-wal"), content, strict=True):
+        (scratch / name).write_bytes(written)
+
+    async def look() -> tuple[int, int]:
+        async with open_log(scratch / "events.sqlite") as log:
+            report = await log.verify()
+            assert report.problems == ()
+            assert await log.differing() == []
+            return log.sealed, report.events
+
+    return anyio.run(look)
