@@ -118,8 +118,8 @@ async def test_long_phases_within_their_limits_are_left_alone(house: House) -> N
     ("params", "short", "failure"),
     [
         ({"loading_seconds": 60}, {"start_s": 8.0}, "start_timeout"),
-        ({"evaluate_at": 1, "evaluation_seconds": 60}, {"evaluation_s": 1.0}, "stall"),
-        ({"checkpoint_every": 1, "saving_seconds": 60}, {"saving_s": 1.0}, "stall"),
+        ({"evaluate_at": 1, "evaluation_seconds": 60}, {"evaluation_s": 4.0}, "stall"),
+        ({"checkpoint_every": 1, "saving_seconds": 60}, {"saving_s": 4.0}, "stall"),
     ],
 )
 async def test_each_phase_is_stopped_beyond_its_limit(
@@ -189,6 +189,7 @@ async def test_a_runner_that_somebody_stopped_is_woken_and_tells_how_its_worker_
     entry = house.start(timeouts=limits, **house.held())
     async with house.daemon():
         await house.log.until_fact("job-1", 1, "progress")
+        await house.until(house.bundle(entry.spec).heartbeat_path.exists)  # by it the worker's end is noticed
         os.kill(entry.runners[0].pid, signal.SIGSTOP)
         await to_thread.run_sync(house.gate.touch)
         ending = await house.log.until_ended("job-1", 1)
