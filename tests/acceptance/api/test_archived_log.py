@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,22 @@ async def test_an_archive_is_refused_before_anything_is_written_while_there_is_t
     assert (response.status, (await response.json())["error"]["code"]) == (507, "disk_full")
     assert not await anyio.Path(state_dir / "archives").exists()
     house.disk_is_full = False
+    assert (await archived(house, client, 3))["last"] == 3
+
+
+async def test_a_disk_that_becomes_full_while_the_log_is_archived_is_told_as_that(
+    house: Any, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    await ended_job(house)
+    await seen_by_followers(house)
+    monkeypatch.setattr(os, "link", full)
+    response = await client.post("/v1/log/archive", json={"upto": "3"})
+    assert (response.status, (await response.json())["error"]["code"]) == (507, "disk_full")
+    assert house.log.sealed == 0
+    monkeypatch.undo()
     assert (await archived(house, client, 3))["last"] == 3
 
 
