@@ -112,9 +112,24 @@ def check(process: subprocess.Popen[bytes], state_dir: Path) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a closed terminal and ``kill`` do what Ctrl-C does: raise ``KeyboardInterrupt``."""
-    with _handled(signal.default_int_handler, *ENDINGS):
-        yield
+    """Let a closed terminal and ``kill`` do what Ctrl-C does, whoever handles that by then: an event loop ends its task.
+
+    What is raised once it was asked for, since it struck in the midst of something, counts as ``KeyboardInterrupt``, too.
+    """
+    asked: list[int] = []
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    others = [number for number in ENDINGS if number is not signal.SIGINT]
+    try:
+        with _handled(signal.default_int_handler, signal.SIGINT), _handled(interrupt, *others):
+            yield
+    except Exception as error:
+        if asked:
+            raise KeyboardInterrupt from error
+        raise
 
 
 @contextlib.contextmanager

@@ -87,7 +87,8 @@ async def test_one_that_ignores_everything_is_killed_with_its_group_and_each_ste
 async def test_native_code_that_holds_the_interpreter_is_silent_and_shows_its_stacks_all_the_same(
     house: House,
 ) -> None:
-    entry = house.start(params={"steps": 9, "seize_at": 3}, timeouts=IMPATIENT, grace_s=0.3)
+    timeouts = replace(IMPATIENT, heartbeat_s=1.0, stall_s=6.0)  # silent long before it is stuck, at any load
+    entry = house.start(params={"steps": 9, "seize_at": 3}, timeouts=timeouts, grace_s=0.3)
     async with house.daemon():
         ending = await house.log.until_ended("job-1", 1)
     assert ending.signal == signal.SIGKILL

@@ -278,6 +278,19 @@ def test_ctrl_c_at_the_very_moment_of_the_start_loses_no_process(
     assert made[0].returncode is not None
 
 
+def test_what_an_ending_strikes_in_the_midst_of_is_no_defect() -> None:
+    def fail(*, asked: bool) -> None:
+        with process.interruptible():
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGHUP if asked else signal.SIGCONT)
+            raise ImportError("half imported")
+
+    with pytest.raises(KeyboardInterrupt):
+        fail(asked=True)
+    with pytest.raises(ImportError):
+        fail(asked=False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_however_it_is_stopped_it_leaves_neither_a_process_nor_a_directory(
     model_file: Path, number: signal.Signals
