@@ -20,9 +20,18 @@ from finetuned.store import Log
 
 #: seconds that an attempt runs at least before it may be preempted: starting it is not to be wasted
 MIN_RUN_S = 600.0
+#: for so many times as long as it worked the scheduler leaves the event loop to others: with thousands of jobs in the queue
+#: a look takes milliseconds, and one after each commit would make every client wait for it
+REST = 4.0
+LONGEST_REST_S = 0.2
 #: seconds between two looks at the host while nothing changes who waits and who runs: a job that waits for memory or
 #: disk is told by nothing else that there is some, and a look at each commit would cost more than all else
 ROOM_PERIOD_S = 5.0
+
+
+def rest_s(took: float) -> float:
+    """Seconds that the event loop is left to others after a look that took so long."""
+    return min(REST * took, LONGEST_REST_S)
 
 
 class Scheduler:
@@ -79,10 +88,12 @@ class Scheduler:
     async def run(self) -> None:
         """Schedule until cancelled."""
         while True:
-            head = self._log.head
+            head, began = self._log.head, self._clock()
             await patiently("Scheduling", self.step)
+            took = self._clock() - began
             with anyio.move_on_after(self.next_look_s()) as self._waiting:
                 await self._log.wait(head)
+            await anyio.sleep(rest_s(took))
 
     def look(self) -> None:
         """Schedule again: something changed of which the log does not tell."""
@@ -133,6 +144,8 @@ class Scheduler:
 
     def _note_in_vain(self, world: World, claims: Sequence[queue.Claim]) -> None:
         """Who preempted a job that starts again before it did itself preempted it for nothing."""
+        if not self._in_vain and not any(claim.job.preempted_by for claim in claims):
+            return
         queued = {job.id: job for job in world.live_jobs() if job.state is JobState.QUEUED}
         preempted = {claim.job.preempted_by for claim in claims} & queued.keys() - {
             claim.job.id for claim in claims

@@ -125,11 +125,13 @@ def _plan_runs(jobs: list[Job], slots: list[Slot], situation: Situation) -> tupl
     blocked: Job | None = None
     look = _look(jobs, slots, situation)
     for job in in_order(jobs, JobState.QUEUED):
+        if job.devices and blocked is not None:
+            continue
         if look.is_behind(job) or not look.is_ready(job):
             continue  # what it waits for may never come: it must not keep others from the devices
         usable = [device for device in free if _may_use(job, situation.holds.get(device))]
-        if job.devices and (blocked is not None or job.devices > len(usable)):
-            blocked = blocked or job
+        if job.devices > len(usable):
+            blocked = job
             continue
         claims.append(Claim(job, "run", tuple(usable[: job.devices])))
         look = replace(look, taken=look.taken + memory_of(job))

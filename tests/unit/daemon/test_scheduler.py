@@ -12,7 +12,7 @@ from finetuned.board import Board
 from finetuned.domain import attempt_decisions, decisions, facts, queue
 from finetuned.domain.room import Room
 from finetuned.domain.streams import job_event
-from finetuned.scheduler import MIN_RUN_S, ROOM_PERIOD_S, Scheduler
+from finetuned.scheduler import LONGEST_REST_S, MIN_RUN_S, ROOM_PERIOD_S, Scheduler, rest_s
 from finetuned.store import Log, open_log
 from finetuned_events import LogBrokenError, LogFullError
 
@@ -148,6 +148,12 @@ async def test_a_validation_waits_its_backoff_out_too(log: Log) -> None:
     await scheduler.step()
     assert len((await board.world()).jobs["job-1"].attempts) == 2
     assert scheduler.situation().in_backoff == set()
+
+
+def test_a_long_queue_takes_a_fifth_of_the_event_loop_at_most_and_delays_no_start_for_long() -> None:
+    for took in (0.0, 0.001, 0.01):
+        assert took <= (took + rest_s(took)) / 5 + 1e-9
+    assert rest_s(60.0) == LONGEST_REST_S < 1
 
 
 async def test_the_device_of_a_job_in_backoff_is_given_to_the_next(log: Log) -> None:
