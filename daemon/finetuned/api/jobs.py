@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Final
 
@@ -122,7 +123,7 @@ async def listed(call: Call, query: JobsQuery) -> Encoded[wire.Page[wire.Job]]:
     wanted = query.model_dump(exclude={"at"})
     if query.at is None:
         jobs, has_more = await call.queries.jobs(**wanted)
-        waits = await call.queries.waits()
+        waits: Mapping[str, Wait] = await call.queries.waits()
     else:
         jobs, has_more = await call.queries.past.jobs(await call.queries.position(query.at), **wanted)
         waits = {}
@@ -130,7 +131,7 @@ async def listed(call: Call, query: JobsQuery) -> Encoded[wire.Page[wire.Job]]:
     return Encoded(page() if len(jobs) <= INLINE_JOBS else await anyio.to_thread.run_sync(page))
 
 
-def _page(jobs: list[Job], waits: dict[str, Wait], *, has_more: bool) -> bytes:
+def _page(jobs: list[Job], waits: Mapping[str, Wait], *, has_more: bool) -> bytes:
     return encode(listing([views.job(job, waits.get(job.id)) for job in jobs], has_more=has_more))
 
 

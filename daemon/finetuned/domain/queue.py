@@ -15,7 +15,7 @@ become free by themselves are too few; they go on after it has begun, or if it c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
@@ -235,17 +235,43 @@ def _may_be_preempted(job: Job, by: Job, situation: Situation) -> bool:
     )
 
 
-def waits(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> dict[str, Wait]:
+class Waits(Mapping[str, Wait]):
+    """Why each live job that does not run is waiting, by job id. Reasons are put into words when they are asked for."""
+
+    def __init__(self, jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation) -> None:
+        self._jobs = {job.id: job for job in jobs}
+        live, queued = list(self._jobs.values()), in_order(self._jobs.values(), JobState.QUEUED)
+        self._situation = situation
+        self._look = _look(live, list(slots), situation)
+        self._positions = {job.id: position for position, job in enumerate(queued, start=1)}
+        self._blocker = next(filter(self._look.blocks, queued), None)
+
+    def __getitem__(self, job_id: str) -> Wait:
+        job, position = self._jobs[job_id], self._positions.get(job_id)
+        if position is None:
+            reason = _unqueued_reason(job, self._situation)
+            if reason is None:
+                raise KeyError(job_id)
+            return Wait(reason)
+        blocker = self._blocker
+        if blocker is not None and self._positions[blocker.id] >= position:
+            blocker = None
+        return Wait(_queued_reason(job, blocker, self._look), position)
+
+    def __iter__(self) -> Iterator[str]:
+        return (
+            job.id
+            for job in self._jobs.values()
+            if job.id in self._positions or _unqueued_reason(job, self._situation) is not None
+        )
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def waits(jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> Waits:
     """Why each live job that does not run is waiting, by job id."""
-    live, all_slots = list(jobs), list(slots)
-    found = {job.id: Wait(reason) for job in live if (reason := _unqueued_reason(job, situation)) is not None}
-    blocked_by: Job | None = None
-    look = _look(live, all_slots, situation)
-    for position, job in enumerate(in_order(live, JobState.QUEUED), start=1):
-        found[job.id] = Wait(_queued_reason(job, blocked_by, look), position)
-        if blocked_by is None and look.blocks(job):
-            blocked_by = job
-    return found
+    return Waits(jobs, slots, situation)
 
 
 def wait(job: Job, jobs: Iterable[Job], slots: Iterable[Slot], situation: Situation = CALM) -> Wait | None:

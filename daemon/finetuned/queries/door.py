@@ -73,7 +73,7 @@ class Queries:
     templates: TemplateQueries = field(init=False)
     output: OutputQueries = field(init=False)  # what jobs printed
     _threads: CapacityLimiter = field(default_factory=few)  # that look into files
-    _waits: tuple[tuple[object, ...], dict[str, queue.Wait]] | None = None
+    _waits: tuple[tuple[object, ...], queue.Waits] | None = None
 
     def __post_init__(self) -> None:
         self.templates = TemplateQueries(self.log, self.board)
@@ -152,7 +152,7 @@ class Queries:
             )
         return job_from(rows[0][0]).seq
 
-    async def waits(self) -> dict[str, queue.Wait]:
+    async def waits(self) -> queue.Waits:
         """Why each live job waits, by id; computed when asked for, once for each generation of the world."""
         world = await self.board.world()
         situation = self.situation()
