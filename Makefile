@@ -26,7 +26,7 @@ help:
 	@echo "make crash   the crash tests at full length"
 	@echo "make chaos   break everything at random and count what was lost: one table, in well under an hour"
 	@echo "make chaos-small   the same in three minutes, with a fixed seed"
-	@echo "make powerloss     cut the power at every operation on the disk, and look what is left: a quarter of an hour (strace)"
+	@echo "make powerloss     cut the power at every operation on the disk, and look what is left: eight minutes (strace)"
 	@echo "make audit   whether what is installed is what was pinned, and known to be good"
 	@echo "make lock    requirements.lock anew, after a change of the dependencies"
 
