@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,9 @@ from finetuned.domain.facts import (
     JobSucceeded,
 )
 from finetuned.store import Log
-from finetuned_events import ArchiveError, ArchiveFile
+from finetuned_events import ArchiveError, ArchiveFile, LogFullError
+
+_logger = logging.getLogger(__name__)
 
 #: Followers that must have seen an event before it goes, and the types that they want.
 FOLLOWED: dict[str, Collection[str]] = {
@@ -59,8 +62,9 @@ class ArchiveCommands:
     async def archive(self, upto: int, destination: Path | None = None, *, actor: str) -> Archived:
         """Archive the events up to ``upto``, or up to the first of a job that has not ended, if that comes before.
 
-        What was done is recorded behind it. Raises ``Rejected`` if that leaves nothing, ``StorageFullError`` if there is too little room to begin,
-        ``InvalidRequestError`` if the file cannot be written.
+        Who did it is recorded behind it, if there is room for that: what is done is no error. Raises ``Rejected`` if
+        that leaves nothing, ``StorageFullError`` if there is too little room to begin, ``InvalidRequestError`` if the
+        file cannot be written.
         """
         if destination is not None and not destination.is_absolute():
             raise InvalidRequestError(
@@ -69,11 +73,17 @@ class ArchiveCommands:
             )
         async with self._one:
             done = await self._archive(upto, destination)
-            await self.log.execute(
-                lambda _world: decisions.log_archived(done.file.head.seq, str(done.file.path), actor=actor),
-                necessary=True,
-            )
+            await self._record(done.file, actor)
             return done
+
+    async def _record(self, file: ArchiveFile, actor: str) -> None:
+        upto, path = file.head.seq, str(file.path)
+        try:
+            await self.log.execute(
+                lambda _world: decisions.log_archived(upto, path, actor=actor), necessary=True
+            )
+        except LogFullError as error:
+            _logger.warning("That %s archived up to event %d is not in the log: %s", actor, upto, error)
 
     async def _archive(self, upto: int, destination: Path | None) -> Archived:
         limit, reason = await self._limit(upto)

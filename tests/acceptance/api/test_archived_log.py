@@ -19,7 +19,7 @@ from finetuned.commands.archiving import FOLLOWED
 from finetuned.domain import facts
 from finetuned.domain.errors import Rejected
 from finetuned.followers import DatasetRemover, FileRemover
-from finetuned_events import EventLog
+from finetuned_events import EventLog, LogFullError
 
 
 async def seen_by_followers(house: Any) -> None:
@@ -233,6 +233,22 @@ async def test_a_disk_that_becomes_full_while_the_log_is_archived_is_told_as_tha
     assert house.log.sealed == 0
     monkeypatch.undo()
     assert (await archived(house, client, 3))["last"] == 3
+
+
+async def test_an_archive_that_is_made_is_no_error_though_there_is_no_room_to_say_who_made_it(
+    house: Any, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def full(*_arguments: object, **_keywords: object) -> None:
+        raise LogFullError
+
+    await ended_job(house)
+    await seen_by_followers(house)
+    monkeypatch.setattr(house.log, "execute", full)
+    response = await client.post("/v1/log/archive", json={"upto": "3"})
+    assert (response.status, (await response.json())["last"]) == (201, 3)
+    monkeypatch.undo()
+    assert house.log.sealed == 3
+    assert "archived up to event 3 is not in the log" in caplog.text
 
 
 async def test_what_is_no_moment_is_refused_by_the_name_that_the_request_has_for_it(client: Any) -> None:
