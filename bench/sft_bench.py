@@ -155,7 +155,7 @@ def timed_training() -> list[Run]:
 
 def time_own_code() -> list[float]:
     """Have the plugin's callback note the seconds of each of its calls."""
-    from finetuned_sft.reporting import Reporter
+    from finetuned_training.reporting import Reporter
 
     seconds: list[float] = []
 
@@ -289,7 +289,7 @@ def measure(work: Workload, pairs: int, scratch: Path) -> list[tuple[Run, Run]]:
 def chosen_workers() -> int:
     """The loader processes that the plugin would choose on this machine."""
     from finetuned_sft.params import SFTParams
-    from finetuned_sft.settings import resolve
+    from finetuned_training.settings import resolve
 
     cpu_count = len(os.sched_getaffinity(0))
     settings = resolve(

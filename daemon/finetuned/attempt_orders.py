@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from finetuned.attempts.liveness import beat_interval
 from finetuned.attempts.ports import LiveAttempt, SpecUnavailableError, StopOrder, Timeouts
@@ -20,13 +21,14 @@ from finetuned_sdk.context import CallbackSpec
 class AttemptSettings:
     """What the operator's configuration says about attempts. ``grace_s``: seconds between SIGTERM and SIGKILL.
 
-    ``output_files`` of ``output_file_bytes`` are kept of what an attempt prints.
+    ``output_files`` of ``output_file_bytes`` are kept of what an attempt prints. ``cache_dir`` is shared by all workers.
     """
 
     allow_remote_code: bool
     grace_s: float
     output_file_bytes: int = 10_000_000
     output_files: int = 7
+    cache_dir: Path | None = None
     interpreter: str = sys.executable
 
 
@@ -94,6 +96,7 @@ def spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, *
         grace_s=settings.grace_s,
         output_file_bytes=settings.output_file_bytes,
         output_files=settings.output_files,
+        cache=None if settings.cache_dir is None else str(settings.cache_dir),
         limits=job.limits,
         heartbeat_s=beat_interval(_timeouts(job)),
     )

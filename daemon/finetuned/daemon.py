@@ -67,6 +67,7 @@ log = logging.getLogger(__name__)
 
 LOG_FILE = "events.sqlite"
 JOBS_DIR = "jobs"
+CACHE_DIR = "cache"  # of workers; nothing is lost with it
 DATASETS_DIR = "datasets"
 SWEEP_S = 60.0  # between two looks for what an archiving has left; it costs nothing when there is nothing
 
@@ -198,6 +199,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         grace_s=config.cancel_grace_s,
         output_file_bytes=config.output_file_bytes,
         output_files=config.output_files,
+        cache_dir=config.state_dir / CACHE_DIR,
     )
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
     inventory = Inventory(events, config.state_dir, jobs_dir, config.state_dir / DATASETS_DIR)

@@ -55,7 +55,8 @@ class Spec:
     ``grace_s`` is how long the worker may take after SIGTERM before it is killed, in seconds.
     ``fence`` is random: it tells this attempt's processes from all others. ``limits``: cpu (cores), memory, gpu_memory,
     disk (bytes). ``heartbeat_s`` is how often the worker writes its heartbeat, in seconds. ``output_files`` of
-    ``output_file_bytes`` each are kept of what the worker prints, the newest.
+    ``output_file_bytes`` each are kept of what the worker prints, the newest. ``cache`` is a directory that all jobs
+    of the daemon share.
     """
 
     job: str
@@ -82,6 +83,7 @@ class Spec:
     heartbeat_s: float = 10.0
     output_file_bytes: int = 10_000_000
     output_files: int = 7
+    cache: str | None = None
     fence: str = field(default_factory=lambda: os.urandom(16).hex())
     protocol: int = PROTOCOL
 

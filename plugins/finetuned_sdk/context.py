@@ -93,6 +93,13 @@ class WorkerContext(Protocol):
         """Scratch space of this attempt; a trainer's ``output_dir``. On the file system of the checkpoints."""
 
     @property
+    def cache_dir(self) -> Path:
+        """Where what was worked out may be kept for other jobs and attempts, by content.
+
+        Anything there may be gone the next time, and several workers may write at once: write files whole, by rename.
+        """
+
+    @property
     def artifact_dir(self) -> Path:
         """Where results belong before they are published with :meth:`artifact`."""
 

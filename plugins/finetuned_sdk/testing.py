@@ -59,6 +59,7 @@ class RecordingContext(Context):
         metadata: Mapping[str, Any] | None = None,
         progress_interval: float = 0.0,
         secrets: Mapping[str, str] | None = None,
+        cache: Path | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         params = dict(params or {})
@@ -76,6 +77,7 @@ class RecordingContext(Context):
             resume_from=None if resume_from is None else str(resume_from),
             devices=tuple(device_ids),
             allow_remote_code=allow_remote_code,
+            cache=None if cache is None else str(cache),
             metadata=metadata
             if metadata is not None
             else {"kind": kind, "name": None, "params": params, "retry_of": None},

@@ -79,6 +79,10 @@ class Context:
         return self._bundle.work
 
     @property
+    def cache_dir(self) -> Path:
+        return self.work_dir / "cache" if self._spec.cache is None else Path(self._spec.cache)
+
+    @property
     def artifact_dir(self) -> Path:
         return self._bundle.artifacts
 

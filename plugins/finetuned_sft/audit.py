@@ -11,10 +11,12 @@ from itertools import islice
 from typing import Any, Protocol
 
 from finetuned_sdk import RowProblem, WorkerContext
-from finetuned_sft import tokenization, trained_data
+from finetuned_sft import tokenization
 from finetuned_sft.params import SFTAuditParams
-from finetuned_sft.tokenization import IGNORED, TokenizedRow, Tokenizer
-from finetuned_sft.validation import detect_format, load_tokenizer, refuse_remote_code, validate
+from finetuned_sft.tokenization import IGNORED, TokenizedRow
+from finetuned_sft.validation import detect_format, validate
+from finetuned_training import checks, trained_data
+from finetuned_training.chat import Tokenizer, load_tokenizer
 
 FILE = "preview.json"
 MOST_TOKENS = 4096  # of a row that are shown
@@ -32,7 +34,7 @@ def run(ctx: WorkerContext, params: SFTAuditParams) -> None:
 
     The preview comes first: rows that are refused can then be looked at.
     """
-    refuse_remote_code(ctx, params)
+    checks.refuse_remote_code(ctx, params)
     ctx.phase("previewing")
     tokenizer = load_tokenizer(ctx.model_path("model"), params)
     path = ctx.artifact_dir / FILE

@@ -10,15 +10,13 @@ import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from finetuned_sdk import AuditReport, BadDatasetError, JobError, RowProblem, WorkerContext
-from finetuned_sft import dataset, formats, tokenization, trained_data
+from finetuned_sft import formats, tokenization
 from finetuned_sft.params import FormatName, SFTParams
-from finetuned_sft.tokenization import IGNORED, TokenizedRow, Tokenizer
+from finetuned_sft.tokenization import IGNORED, TokenizedRow
+from finetuned_training import chat, checks, row_forms, trained_data
 
-PROBLEMS_KEPT = 100
-REMEDY = "Correct these rows and submit the job again."
 MANY_CUT = 0.05  # share of rows; from here on the job gets advice
 MANY_DUPLICATES = 0.1
 PERCENTILES = (50, 90, 99, 100)
@@ -29,66 +27,17 @@ def validate(ctx: WorkerContext, params: SFTParams) -> None:
 
     Returns early, with nothing reported, when asked to stop.
     """
-    refuse_remote_code(ctx, params)
+    checks.refuse_remote_code(ctx, params)
     ctx.phase("validating")
-    tokenizer = load_tokenizer(ctx.model_path("model"), params)
+    tokenizer = chat.load_tokenizer(ctx.model_path("model"), params)
     seen = _audit_dataset(ctx, params, tokenizer, "dataset", params.dataset_split, None)
     if seen is not None and params.eval_dataset is not None:
         _audit_dataset(ctx, params, tokenizer, "eval_dataset", "test", seen)
 
 
-def refuse_remote_code(ctx: WorkerContext, params: SFTParams) -> None:
-    """Raise ``JobError`` if the job wants a repository's code to run and the operator does not (or no longer)."""
-    if params.trust_remote_code and not ctx.allow_remote_code:
-        raise JobError(
-            "This daemon does not run code from model repositories; ask its operator to set trust_remote_code in "
-            "its configuration, or drop it from the job.",
-            code="remote_code_not_allowed",
-        )
-
-
-def load_tokenizer(path: str, params: SFTParams) -> Tokenizer:
-    """The tokenizer without torch, from ``tokenizer.json``; models that have none take the slow way."""
-    from transformers import PreTrainedTokenizerFast
-
-    try:
-        if not Path(path).is_dir() or Path(path, "tokenizer.json").is_file():
-            tokenizer: Tokenizer = PreTrainedTokenizerFast.from_pretrained(path)
-        else:
-            from transformers import AutoTokenizer  # imports torch
-
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=params.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise JobError(
-            f"The tokenizer of {params.model} cannot be loaded: {str(error).strip().splitlines()[0]}. Check that the "
-            "directory is complete, or that this machine may reach the hub.",
-            code="tokenizer_unloadable",
-        ) from error
-    return tokenizer
-
-
 def detect_format(path: str, split: str) -> FormatName:
     """The form of a dataset by its first readable row. Raises ``BadDatasetError`` if it looks like none."""
-    problems = []
-    for item in dataset.read_rows(path, split):
-        if isinstance(item, RowProblem):
-            problems.append(item)
-            if len(problems) < PROBLEMS_KEPT:
-                continue
-            break
-        form = formats.detect(item.data)
-        if form is not None:
-            return form
-        keys = ", ".join(f'"{key}"' for key in item.data) or "no keys"
-        known = "; ".join(f"{name} ({keys})" for name, keys in formats.KEYS.items())
-        raise BadDatasetError(
-            path,
-            [item.problem(f"has {keys}")],
-            remedy=f"Use one of these forms, or name it with dataset_format: {known}.",
-        )
-    if problems:
-        raise BadDatasetError(path, problems, remedy=REMEDY)
-    raise BadDatasetError(path, [RowProblem(1, "there are no rows")], remedy="Add rows.")
+    return row_forms.detect(path, split, formats.detect, formats.KEYS)
 
 
 @dataclass
@@ -131,7 +80,7 @@ class Tally:
         self.untemplated += row.untemplated
         if not learned:
             self.unanswered_total += 1
-            if len(self.unanswered) < PROBLEMS_KEPT:
+            if len(self.unanswered) < row_forms.PROBLEMS_KEPT:
                 self.unanswered.append(row.number)
         elif stops and length <= self.max_length:
             self.unstopped += not stops.intersection(label for label in labels[-3:] if label != IGNORED)
@@ -144,7 +93,7 @@ class Tally:
 def _audit_dataset(
     ctx: WorkerContext,
     params: SFTParams,
-    tokenizer: Tokenizer,
+    tokenizer: chat.Tokenizer,
     param: str,
     split: str,
     training: frozenset[int] | None,
@@ -200,11 +149,11 @@ def _tally(
     ctx: WorkerContext,
     rows: Iterable[TokenizedRow | RowProblem],
     path: str,
-    tokenizer: Tokenizer,
+    tokenizer: chat.Tokenizer,
     params: SFTParams,
     training: frozenset[int] | None,
 ) -> Tally | None:
-    stops, elsewhere = _stop_tokens(tokenizer), training or frozenset()
+    stops, elsewhere = chat.stop_tokens(tokenizer), training or frozenset()
     tally, total = Tally(params.max_length), 0
     problems: list[RowProblem] = []
     for item in rows:
@@ -215,16 +164,18 @@ def _tally(
             tally.add(item, stops=stops, elsewhere=elsewhere)
             continue
         total += 1
-        if len(problems) < PROBLEMS_KEPT:
+        if len(problems) < row_forms.PROBLEMS_KEPT:
             problems.append(item)
     if problems:
-        raise BadDatasetError(path, problems, total=total, remedy=REMEDY)
+        raise BadDatasetError(path, problems, total=total, remedy=row_forms.REMEDY)
     if not tally.rows:
         raise BadDatasetError(path, [RowProblem(1, "there are no rows")], remedy="Add rows.")
     return tally
 
 
-def _warnings(params: SFTParams, tally: Tally, tokenizer: Tokenizer, *, held_out: bool) -> dict[str, str]:
+def _warnings(
+    params: SFTParams, tally: Tally, tokenizer: chat.Tokenizer, *, held_out: bool
+) -> dict[str, str]:
     """What to look at before the training: the settings to change, each with the reason."""
     rows, found = tally.rows, {}
     if tally.unanswered_total:
@@ -237,7 +188,7 @@ def _warnings(params: SFTParams, tally: Tally, tokenizer: Tokenizer, *, held_out
             f"{tally.truncated} of {rows} rows are cut at max_length={params.max_length}, so the model does not "
             f"see their ends; the longest row has {tally.longest} tokens."
         )
-    templated = tokenization.chat_template(tokenizer) is not None
+    templated = chat.chat_template(tokenizer) is not None
     if templated and tally.untemplated and params.apply_chat_template is None and params.adapter is None:
         found["apply_chat_template"] = (
             "Plain prompts and completions are trained without the model's chat template; set "
@@ -267,8 +218,3 @@ def _warnings(params: SFTParams, tally: Tally, tokenizer: Tokenizer, *, held_out
             "gradient_accumulation_steps or per_device_train_batch_size."
         )
     return found
-
-
-def _stop_tokens(tokenizer: Tokenizer) -> frozenset[int]:
-    """Tokens that may end a turn: the added vocabulary, which the merges do not make."""
-    return frozenset(tokenizer.get_added_vocab().values())

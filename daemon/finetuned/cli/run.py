@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from finetuned.cli import console, foretold, parameters, transfers, watch
+from finetuned.cli import console, foretold, parameters, starting_point, transfers, watch
 from finetuned.cli.bounds import bounds_options
 from finetuned.cli.session import watch_option, with_daemon
 from finetuned.client import Client
@@ -30,6 +30,12 @@ SHORT = {"model": "model", "data": "dataset", "dataset_format": "dataset_format"
     help="Take what is not said here from a template: `finetune templates`.",
 )
 @click.option("--model", help="The base model: a registered name, a directory or a hub id.")
+@click.option(
+    "--from",
+    "start",
+    metavar="JOB",
+    help="Begin with what an earlier job made: its model, or its adapter on its base.",
+)
 @click.option(
     "--data",
     metavar="FILE",
@@ -83,6 +89,7 @@ async def run(
     *,
     kind: str | None,
     template: str | None,
+    start: str | None,
     params: tuple[str, ...],
     callbacks: tuple[str, ...],
     name: str | None,
@@ -109,6 +116,8 @@ async def run(
     """
     known = await _kind(daemon, await _kind_of(daemon, template) if kind is None else kind)
     given = await _params(daemon, known, short, params, callbacks, sends=not dry_run)
+    if start is not None:
+        given = {**await starting_point.of_job(daemon, start), **given}
     request: dict[str, Json] = {
         "template": template,
         "name": name,

@@ -32,8 +32,8 @@ def shown(ctx: Any) -> dict[str, Any]:
 def test_the_preview_marks_the_tokens_that_the_training_learns_from(
     tiny_model: str, make_rows: MakeRows, make_context: MakeContext
 ) -> None:
-    from finetuned_sft.model import load_tokenizer
     from finetuned_sft.trainer import load_rows
+    from finetuned_training.model import load_tokenizer
 
     dataset = make_rows("rows.jsonl", map(chat, range(9)))
     params = SFTAuditParams(model=tiny_model, dataset=dataset, max_length=24, preview_rows=3)

@@ -20,7 +20,7 @@ from finetuned_sdk.spool import Fact, parse
 from finetuned_sdk.testing import RecordingContext
 from finetuned_sdk.worker_failures import describe
 from finetuned_sft.params import SFTParams
-from finetuned_sft.reduction import reduce_memory
+from finetuned_training.reduction import reduce_memory
 
 from .conftest import MakeContext, MakeRows, chat
 
@@ -174,7 +174,7 @@ KILLER = """
 import os, signal
 from pathlib import Path
 from finetuned_sdk import checkpoints, manifest
-from finetuned_sft import metering, trainer
+from finetuned_sft import trainer
 
 def dying(function, nth):
     calls = 0
@@ -189,7 +189,7 @@ def dying(function, nth):
 def train(ctx, params):
     point = os.environ["KILL_AT"]
     if point == "weights are written, the optimizer is not":
-        of = metering.MeteredSFTTrainer
+        of = trainer.MeteredSFTTrainer
         of._save_optimizer_and_scheduler = dying(of._save_optimizer_and_scheduler, 3)
     else:  # it has its name, but no manifest
         checkpoints.manifest.write = dying(manifest.write, 3)
@@ -263,8 +263,7 @@ def rows_of_steps(
     ctx: RecordingContext, wanted: SFTParams, monkeypatch: pytest.MonkeyPatch
 ) -> list[list[tuple[int, ...]]]:
     """The rows that each optimizer step of a run learns from, padding left out, in order."""
-    from finetuned_sft.metering import MeteredSFTTrainer
-    from finetuned_sft.trainer import train
+    from finetuned_sft.trainer import MeteredSFTTrainer, train
 
     passes: list[tuple[int, list[tuple[int, ...]]]] = []
     original = MeteredSFTTrainer.training_step

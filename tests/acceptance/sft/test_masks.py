@@ -11,6 +11,8 @@ from finetuned_sdk import JobError
 from finetuned_sft import formats, tokenization
 from finetuned_sft.params import FormatName, SFTParams
 from finetuned_sft.tokenization import IGNORED, TokenizedRow
+from finetuned_training import chat as chat_of_model
+from finetuned_training import conversations
 
 from .conftest import MARKED_CHATML, MakeTokenizer, chat, exchange
 
@@ -101,7 +103,7 @@ def test_a_template_that_trl_knows_is_replaced_by_its_marked_one(tokenizer_facto
     from trl.chat_template_utils import get_training_chat_template, qwen2_5_chat_template
 
     tokenizer = tokenizer_factory(qwen2_5_chat_template)
-    assert tokenization.marked_template(qwen2_5_chat_template) == get_training_chat_template(tokenizer)
+    assert chat_of_model.marked_template(qwen2_5_chat_template) == get_training_chat_template(tokenizer)
     row = ours({"messages": messages(1, 2)}, "messages", tokenizer)
     learned = tokenizer.decode([label for label in row.labels if label != IGNORED])
     assert learned.replace("\n", "") == "".join(f"{exchange(n)[1]}<|im_end|>" for n in (1, 2))
@@ -158,7 +160,7 @@ def test_alpaca_rows_are_turns_for_a_chat_model_and_the_alpaca_prompt_for_a_base
 
 def test_a_refusal_of_the_template_is_a_problem_of_the_row(tokenizer_factory: MakeTokenizer) -> None:
     tokenizer = tokenizer_factory("{{ raise_exception('System role not supported') }}")
-    with pytest.raises(formats.BadRowError, match="System role not supported"):
+    with pytest.raises(conversations.BadRowError, match="System role not supported"):
         ours({"messages": messages(1)}, "messages", tokenizer)
 
 

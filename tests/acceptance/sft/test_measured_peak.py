@@ -16,8 +16,8 @@ from finetuned.machine import devices
 from finetuned_sdk import Host
 from finetuned_sdk.bundle import Bundle, Spec
 from finetuned_sdk.spool import Fact, parse
-from finetuned_sft.estimate import estimate
 from finetuned_sft.params import SFTParams
+from finetuned_training.estimate import estimate
 
 Json = Any
 

@@ -96,7 +96,7 @@ def test_a_lora_run_learns_and_reports_every_step(run: Run, make_params: MakePar
 def test_steps_are_reported_before_the_first_is_done_and_also_when_they_are_not_logged(
     run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetuned_sft import reporting
+    from finetuned_training import reporting
 
     def steps(ctx: RecordingContext) -> list[int]:
         return [report["current_step"] for report in ctx.of_type("progress")]
@@ -202,7 +202,8 @@ def test_the_time_of_other_callbacks_is_no_part_of_a_step(
     # A clock on which the slow callback alone takes time beside what the steps do.
     monkeypatch.setattr(RecordingContext, "load_callbacks", lambda _: [Slow()])
     real = time.perf_counter
-    from finetuned_sft import metering, trainer
+    from finetuned_sft import trainer
+    from finetuned_training import metering
 
     monkeypatch.setattr(
         trainer, "StepMeter", lambda: metering.StepMeter(clock=lambda: real() + 1000 * sum(slept))
@@ -283,7 +284,7 @@ def test_prompt_tokens_carry_no_loss_in_the_batches_that_are_trained_on(
     tokenizer_factory: MakeTokenizer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from finetuned_sft.metering import MeteredSFTTrainer
+    from finetuned_sft.trainer import MeteredSFTTrainer
 
     batches = []
     original = MeteredSFTTrainer.training_step
@@ -429,7 +430,7 @@ def test_qlora_trains_adapters_on_a_model_in_four_bits(
     run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bitsandbytes")
-    from finetuned_sft.metering import MeteredSFTTrainer
+    from finetuned_sft.trainer import MeteredSFTTrainer
 
     kinds: set[str] = set()
     original = MeteredSFTTrainer.training_step
@@ -579,7 +580,7 @@ def test_one_times_eight_is_eight_times_one(run: Run, make_params: MakeParams, m
 def test_the_steps_of_a_run_by_epochs_are_known_beforehand(
     run: Run, make_params: MakeParams, make_rows: MakeRows
 ) -> None:
-    from finetuned_sft.settings import total_steps
+    from finetuned_training.settings import total_steps
 
     rows = make_rows("ten.jsonl", map(chat, range(10)))
     params = make_params(dataset=rows, max_steps=None, num_train_epochs=1.5, gradient_accumulation_steps=2)
@@ -633,7 +634,7 @@ def test_a_starved_run_is_told_which_setting_to_change(
 def test_batches_are_made_by_processes_of_their_own_by_default(
     run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetuned_sft.metering import MeteredSFTTrainer
+    from finetuned_sft.trainer import MeteredSFTTrainer
 
     seen = []
     original = MeteredSFTTrainer.get_train_dataloader
@@ -653,7 +654,7 @@ def test_batches_are_made_by_processes_of_their_own_by_default(
 def test_a_loss_that_is_no_number_ends_the_job(
     run: Run, make_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from finetuned_sft.metering import MeteredSFTTrainer
+    from finetuned_sft.trainer import MeteredSFTTrainer
 
     original = MeteredSFTTrainer.compute_loss
     monkeypatch.setattr(MeteredSFTTrainer, "compute_loss", lambda *a, **k: original(*a, **k) * float("nan"))

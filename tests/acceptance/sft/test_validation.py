@@ -50,8 +50,8 @@ def test_what_can_be_trained_on_is_audited(
 def test_the_audit_counts_what_the_trainer_learns(
     tiny_model: str, make_rows: MakeRows, make_context: MakeContext
 ) -> None:
-    from finetuned_sft.model import load_tokenizer
     from finetuned_sft.trainer import load_rows
+    from finetuned_training.model import load_tokenizer
 
     params = SFTParams(model=tiny_model, dataset=make_rows("rows.jsonl", map(chat, range(9))), max_length=20)
     ctx = make_context(params)

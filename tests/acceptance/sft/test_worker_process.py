@@ -169,7 +169,7 @@ def test_a_worker_that_fails_in_the_midst_of_a_step_ends_with_its_loader(
     tmp_path: Path, params: SFTParams
 ) -> None:
     (tmp_path / "failing.py").write_text(
-        "from finetuned_sft import reporting, trainer\n"
+        "from finetuned_sft import trainer\nfrom finetuned_training import reporting\n"
         "def fail(self, args, state, control, **kwargs):\n"
         "    if state.global_step == 3: raise RuntimeError('as if')\n"
         "def train(ctx, params):\n"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finetuned_sft import dataset, formats
+from finetuned_sft import formats
 from finetuned_sft.params import SFTParams
+from finetuned_training import dataset
 
 DOCS = Path(__file__).parents[3] / "docs"
 

@@ -9,8 +9,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from finetuned_sft import formats
-from finetuned_sft.formats import BadRowError
 from finetuned_sft.params import FormatName
+from finetuned_training.conversations import BadRowError
 
 # What a row may hold: any text that has more than white space and no lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)

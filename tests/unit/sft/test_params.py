@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from finetuned_sft.params import SFTParams
-from finetuned_sft.settings import Resolved, every, intervals, resolve, total_steps
+from finetuned_training.settings import Resolved, every, intervals, resolve, total_steps
 
 
 def make(**changes: Any) -> SFTParams:

@@ -11,6 +11,7 @@ import pytest
 from finetuned_sdk import Device, Host, RefusedError, Registry
 from finetuned_sft import plugin
 from finetuned_sft.params import SFTParams
+from finetuned_training import checks
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 
 def check(files: dict[str, str], host: Host | None = None, **changes: Any) -> None:
-    plugin.check(SFTParams.model_validate(files | changes), host or Host())
+    checks.check_training(SFTParams.model_validate(files | changes), host or Host())
 
 
 def test_the_declaration_is_registered_with_its_entries() -> None:
@@ -53,7 +54,7 @@ def test_checking_a_job_imports_nothing_heavy(files: dict[str, str]) -> None:
     program = (
         "import sys\nfrom finetuned_sdk import Host\nfrom finetuned_sft import plugin\n"
         f"params = plugin.SFTParams(method='qlora', **{json.dumps(files)})\n"
-        "plugin.check(params, Host()); plugin.estimate(params, Host())\n"
+        "plugin.checks.check_training(params, Host()); plugin.estimate(params, Host())\n"
         "print(sorted({'torch', 'transformers', 'bitsandbytes', 'pyarrow'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -63,7 +64,7 @@ def test_checking_a_job_imports_nothing_heavy(files: dict[str, str]) -> None:
 @pytest.fixture
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the [train] extra were there, so that these checks run without it."""
-    monkeypatch.setattr(plugin, "find_spec", lambda name: None if name in ("wandb", "tensorboardX") else name)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name in ("wandb", "tensorboardX") else name)
 
 
 @pytest.mark.usefixtures("_installed")
@@ -145,7 +146,7 @@ class TestCheck:
 def test_a_missing_library_is_refused_before_the_job_starts(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch, missing: str, method: str, param: str
 ) -> None:
-    monkeypatch.setattr(plugin, "find_spec", lambda name: None if name == missing else name)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(RefusedError, match=missing) as caught:
         check(files, method=method)
     assert (caught.value.param, caught.value.code) == (param, "missing_dependency")

@@ -19,9 +19,9 @@ from transformers import (
 
 from finetuned_sdk import JobError, WorkerContext, phases
 from finetuned_sdk.retention import Retention
-from finetuned_sft import trained_data
-from finetuned_sft.divergence import LossGuard
-from finetuned_sft.metering import StepMeter, kept_sums
+from finetuned_training import trained_data
+from finetuned_training.loss_guard import LossGuard
+from finetuned_training.metering import StepMeter, kept_sums
 
 WAIT_TOO_LONG = 0.10  # share of the steps' time spent waiting for data
 ADVICE_STEPS = 20  # reports that are looked at before advice is given

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from finetuned_sft.local_path import local_path
-from finetuned_sft.small_json import open_regular
+from finetuned_training.local_path import local_path
+from finetuned_training.small_json import open_regular
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")  # a row a line
 BYTES_A_TOKEN = 3.5  # of a line: English has four and more, other scripts, code and figures fewer

@@ -8,10 +8,10 @@ from itertools import takewhile
 from typing import Any
 
 from finetuned_sdk import Host
-from finetuned_sft.estimate import settings_on
-from finetuned_sft.params import SFTParams
-from finetuned_sft.row_lengths import lines
-from finetuned_sft.settings import total_steps
+from finetuned_training.estimate import settings_on
+from finetuned_training.params import TrainingParams
+from finetuned_training.row_lengths import lines
+from finetuned_training.settings import total_steps
 
 Changes = Mapping[str, Any]
 
@@ -24,12 +24,13 @@ SPEED_PARAMS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "max_length",
-    "packing",
     "gradient_checkpointing",
+    "adapter",
+    "lora_target_modules",
 )
 
 
-def alternatives(params: SFTParams, host: Host) -> Iterator[list[Changes]]:
+def alternatives(params: TrainingParams, host: Host) -> Iterator[list[Changes]]:
     """Groups of changes, the least costly first: batches that sum up to the same, recomputing, adapters, cut rows.
 
     The effective batch is always the same, so the training is too but for the method and the length.
@@ -48,7 +49,7 @@ def alternatives(params: SFTParams, host: Host) -> Iterator[list[Changes]]:
     yield [{**smallest, "max_length": length} for length in lengths]
 
 
-def smaller_batches(params: SFTParams) -> Iterator[Changes]:
+def smaller_batches(params: TrainingParams) -> Iterator[Changes]:
     """Smaller batches on the device with as many more passes, from the largest down."""
     effective_batch = params.per_device_train_batch_size * params.gradient_accumulation_steps
     for rows in range(params.per_device_train_batch_size - 1, 0, -1):
@@ -59,23 +60,23 @@ def smaller_batches(params: SFTParams) -> Iterator[Changes]:
             }
 
 
-def cheaper_methods(params: SFTParams, *, gpu: bool) -> list[str]:
+def cheaper_methods(params: TrainingParams, *, gpu: bool) -> list[str]:
     """Methods that take less memory than the job's. Four bits are for GPUs."""
     methods = ["full", "lora", *(["qlora"] if gpu else [])]
     return methods[methods.index(params.method) + 1 :] if params.method in methods else []
 
 
-def effective(params: SFTParams, host: Host) -> dict[str, Any]:
+def effective(params: TrainingParams, host: Host) -> dict[str, Any]:
     """All parameters, with those that were left open as this host fills them in."""
     worked_out = asdict(settings_on(params, host))
     return {**params.model_dump(mode="json"), **worked_out}
 
 
-def steps(params: SFTParams, host: Host) -> int | None:
+def steps(params: TrainingParams, host: Host) -> int | None:
     """Optimizer steps, if they are named or the rows can be counted at a glance. Packed rows cannot."""
     if params.max_steps is not None:
         return params.max_steps
-    found = None if params.packing else lines(host.dataset(params.dataset))
+    found = None if params.packs else lines(host.dataset(params.dataset))
     if found is None or not found.count:
         return None
     return total_steps(params, max(1, round(found.count * (1 - params.eval_split))))

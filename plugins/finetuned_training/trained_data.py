@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from finetuned_sdk import JobError, WorkerContext
-from finetuned_sft import dataset
-from finetuned_sft.params import SFTParams
+from finetuned_training import dataset
+from finetuned_training.params import TrainingParams
 
 FILE = "dataset.json"
 
 Hashes = Mapping[str, str | None]  # by dataset; ``None`` for hub ids
 
 
-def hashes(ctx: WorkerContext, params: SFTParams) -> Hashes:
+def hashes(ctx: WorkerContext, params: TrainingParams) -> Hashes:
     """The SHA-256 of the job's datasets as they are now. Raises as :func:`sha256` does."""
     found = {params.dataset: sha256(ctx, "dataset", params.dataset_split)}
     if params.eval_dataset is not None:

@@ -14,7 +14,7 @@ class Clock:
 
 @pytest.mark.torch
 def test_the_meter_counts_from_the_first_step_and_stands_while_others_work() -> None:
-    from finetuned_sft.metering import StepMeter
+    from finetuned_training.metering import StepMeter
 
     clock = Clock()
     meter = StepMeter(clock=clock)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from finetuned_sdk import Registry
 from finetuned_sft.params import SFTParams
 from finetuned_sft.plugin import finetuned_register
-from finetuned_sft.reduction import reduce_memory
-from finetuned_sft.settings import total_steps
+from finetuned_training.reduction import reduce_memory
+from finetuned_training.settings import total_steps
 
 
 def params(**changes: Any) -> SFTParams:

@@ -10,19 +10,21 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from finetuned_sdk import JobError, RowProblem
-from finetuned_sft import json_stream
-from finetuned_sft.local_path import local_path
+from finetuned_training import json_stream
+from finetuned_training.local_path import local_path
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 READ_BYTES = 1 << 20
 PARQUET_ROWS = 1024
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +225,10 @@ def _read_hub(dataset: str, split: str) -> Iterator[SourceRow | RowProblem]:
         ) from error
     for number, row in enumerate(rows, start=1):
         yield SourceRow(number, {key: value for key, value in row.items() if value is not None})
+
+
+def telling(advancing: Callable[[], None], rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows; a large dataset takes hours, and the watchdog is to see that it gets on."""
+    for row in rows:
+        advancing()
+        yield row

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from finetuned_sdk import JobError, RowProblem
-from finetuned_sft import dataset, json_stream
-from finetuned_sft.dataset import SourceRow
+from finetuned_training import dataset, json_stream
+from finetuned_training.dataset import SourceRow
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x00"))
 rows = st.lists(

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from finetuned_sdk import Device, Estimate, Host
-from finetuned_sft.alternatives import alternatives, effective, steps
-from finetuned_sft.estimate import estimate
-from finetuned_sft.model_shape import read_shape
 from finetuned_sft.params import SFTParams
+from finetuned_training.alternatives import alternatives, effective, steps
+from finetuned_training.estimate import estimate
+from finetuned_training.model_shape import read_shape
 
 GB = 1e9
 HIDDEN, INNER, LAYERS, VOCABULARY = 576, 1536, 30, 49152  # SmolLM2-135M

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetuned_sdk import Host
-from finetuned_sft.local_path import local_path
-from finetuned_sft.params import SFTParams
-from finetuned_sft.settings import Resolved
-from finetuned_sft.small_json import read_object
+from finetuned_training.local_path import local_path
+from finetuned_training.params import TrainingParams
+from finetuned_training.settings import Resolved
+from finetuned_training.small_json import read_object
 
 CONFIG = "adapter_config.json"
 LARGEST_RANK = 1 << 16
@@ -25,7 +25,7 @@ class Adapter:
     dropout: float
 
 
-def adapter_of(params: SFTParams, settings: Resolved, host: Host) -> Adapter | None:
+def adapter_of(params: TrainingParams, settings: Resolved, host: Host) -> Adapter | None:
     """The adapter that is trained; ``None`` where every weight is. One that is on a hub counts as a new one.
 
     Raises ``OSError``, ``ValueError`` or ``KeyError`` if an earlier adapter's file is not as peft writes it.

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetuned_sft.divergence import NOT_A_NUMBER_LIMIT, PATIENCE, SMOOTHED, LossGuard
+from finetuned_training.loss_guard import NOT_A_NUMBER_LIMIT, PATIENCE, SMOOTHED, LossGuard
 
 DESCENT = [3.0 - 0.05 * step for step in range(20)]  # from 3.0 to 2.05
 

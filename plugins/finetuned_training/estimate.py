@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from finetuned_sdk import Estimate, Host
 from finetuned_sdk.retention import Retention
-from finetuned_sft.adapter_shape import Adapter, adapter_of
-from finetuned_sft.local_path import local_path
-from finetuned_sft.model_shape import Shape, shape_of
-from finetuned_sft.params import SFTParams
-from finetuned_sft.row_lengths import longest_row
-from finetuned_sft.settings import ALL_LINEAR, Resolved, resolve
+from finetuned_training.adapter_shape import Adapter, adapter_of
+from finetuned_training.local_path import local_path
+from finetuned_training.model_shape import Shape, shape_of
+from finetuned_training.params import TrainingParams
+from finetuned_training.row_lengths import longest_row
+from finetuned_training.settings import ALL_LINEAR, Resolved, resolve
 
 ADAM_BYTES = 8  # two float32 moments
 FLOAT32, HALF, NF4 = 4.0, 2.0, 0.52  # bytes a weight; NF4 with double quantisation (arXiv 2305.14314)
@@ -30,7 +30,7 @@ HEAD_TILES = {
 HEAP_HOLES = 1.5  # outputs of linear layers that the C library's heap keeps when they were freed: measured
 
 
-def estimate(params: SFTParams, host: Host) -> Estimate:
+def estimate(params: TrainingParams, host: Host) -> Estimate:
     """Memory and disk, in bytes. ``None`` for a model that is not on this machine's disk. Time is not known."""
     gpu = host.has_gpu
     settings = settings_on(params, host)
@@ -56,14 +56,14 @@ def estimate(params: SFTParams, host: Host) -> Estimate:
     )
 
 
-def settings_on(params: SFTParams, host: Host) -> Resolved:
+def settings_on(params: TrainingParams, host: Host) -> Resolved:
     """What is left open in the parameters, as this host fills it in."""
     return resolve(params, cpu_count=host.cpu_count, gpu=host.has_gpu, bf16_supported=host.has_gpu)
 
 
-def row_length(params: SFTParams, host: Host) -> int:
+def row_length(params: TrainingParams, host: Host) -> int:
     """Tokens of the longest row of a batch: the parameter, unless all rows of a file are shorter. Packed rows are not."""
-    longest = None if params.packing else longest_row(host.dataset(params.dataset))
+    longest = None if params.packs else longest_row(host.dataset(params.dataset))
     return params.max_length if longest is None else min(params.max_length, longest)
 
 
@@ -75,7 +75,7 @@ def trained_weights(shape: Shape, adapter: Adapter | None) -> int:
     return adapter.rank * (widths.inputs + widths.outputs)
 
 
-def disk_bytes(params: SFTParams, settings: Resolved, shape: Shape, adapter: Adapter | None) -> float:
+def disk_bytes(params: TrainingParams, settings: Resolved, shape: Shape, adapter: Adapter | None) -> float:
     """Checkpoints that are kept, one being written, and what is published; merged, it has the type that is stored."""
     trained = trained_weights(shape, adapter)
     kept = checkpoints_kept(params, settings) + 1 + settings.load_best_model_at_end
@@ -83,7 +83,7 @@ def disk_bytes(params: SFTParams, settings: Resolved, shape: Shape, adapter: Ada
     return kept * trained * (FLOAT32 + ADAM_BYTES) + trained * FLOAT32 + merged
 
 
-def checkpoints_kept(params: SFTParams, settings: Resolved) -> int:
+def checkpoints_kept(params: TrainingParams, settings: Resolved) -> int:
     """How many checkpoints lie there at most, beside the one to go back to: by limit, or as the callback keeps them."""
     if settings.save_total_limit is not None:
         return settings.save_total_limit
@@ -93,7 +93,13 @@ def checkpoints_kept(params: SFTParams, settings: Resolved) -> int:
 
 
 def training_bytes(
-    params: SFTParams, settings: Resolved, shape: Shape, adapter: Adapter | None, *, gpu: bool, length: int
+    params: TrainingParams,
+    settings: Resolved,
+    shape: Shape,
+    adapter: Adapter | None,
+    *,
+    gpu: bool,
+    length: int,
 ) -> dict[str, float]:
     """Bytes by part at the highest point of a step, with every row of the batch ``length`` tokens long.
 
@@ -101,7 +107,7 @@ def training_bytes(
     it ends (the other way round): each part counts as it is then.
     """
     wide = HALF if gpu and (settings.bf16 or settings.fp16) else FLOAT32
-    tokens = params.per_device_train_batch_size * length
+    tokens = params.per_device_train_batch_size * params.sequences_a_row * length
     trained = trained_weights(shape, adapter)
     activations = tokens * wide * kept_a_token(settings, shape, adapter, length, gpu=gpu)
     tiles = HEAD_TILES["gpu" if gpu else "cpu"]
@@ -122,10 +128,10 @@ def training_bytes(
     }
 
 
-def weight_bytes(params: SFTParams, shape: Shape, trained: int, wide: float) -> float:
-    """The model and its adapter, as they are loaded."""
+def weight_bytes(params: TrainingParams, shape: Shape, trained: int, wide: float) -> float:
+    """The model and its adapter, as they are loaded, and the model that it is compared with if that is kept beside it."""
     if params.method == "full":
-        return shape.weights * FLOAT32
+        return shape.weights * FLOAT32 * (2 if params.keeps_reference else 1)
     if params.method == "qlora":
         quantised = shape.linear_weights * NF4 + (shape.weights - shape.linear_weights) * wide
         return quantised + trained * FLOAT32

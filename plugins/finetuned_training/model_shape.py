@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from finetuned_sft.small_json import open_regular, parse_object, read_object
+from finetuned_training.small_json import open_regular, parse_object, read_object
 
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
 LARGEST = 1 << 40  # of any width or number of layers

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from finetuned_sft.params import SFTParams
+from finetuned_training.params import TrainingParams
 
 ALL_LINEAR = "all-linear"  # peft's word for every linear layer but the head
 SAVE_EVERY_AT_MOST = 500  # steps; a crash costs no more than these
@@ -16,7 +16,7 @@ SAVE_EVERY_AT_MOST = 500  # steps; a crash costs no more than these
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """What the ``None`` defaults of :class:`SFTParams` mean for one method on one device."""
+    """What the ``None`` defaults of :class:`TrainingParams` mean for one method on one device."""
 
     learning_rate: float
     lora_r: int
@@ -36,7 +36,7 @@ class Resolved:
     dataloader_prefetch_factor: int | None
 
 
-def resolve(params: SFTParams, *, cpu_count: int, gpu: bool, bf16_supported: bool) -> Resolved:
+def resolve(params: TrainingParams, *, cpu_count: int, gpu: bool, bf16_supported: bool) -> Resolved:
     """Fill in what the user left open.
 
     Sources: LoRA's learning rate, rank and "every linear layer" from "LoRA Without Regret" (Thinking Machines,
@@ -56,7 +56,7 @@ def resolve(params: SFTParams, *, cpu_count: int, gpu: bool, bf16_supported: boo
     fp16 = gpu and not bf16_supported and params.bf16 is None if params.fp16 is None else params.fp16
 
     return Resolved(
-        learning_rate=params.learning_rate or (2e-5 if params.method == "full" else 2e-4),
+        learning_rate=params.learning_rate or params.learning_rates[params.method != "full"],
         lora_r=lora_r,
         lora_alpha=params.lora_alpha or 2 * lora_r,
         lora_dropout=0.05 if params.lora_dropout is None else params.lora_dropout,
@@ -79,7 +79,7 @@ def resolve(params: SFTParams, *, cpu_count: int, gpu: bool, bf16_supported: boo
     )
 
 
-def total_steps(params: SFTParams, rows: int) -> int:
+def total_steps(params: TrainingParams, rows: int) -> int:
     """Optimizer steps of the whole run over ``rows`` rows (packed: sequences), counted as transformers does."""
     if params.max_steps is not None:
         return params.max_steps
@@ -92,7 +92,7 @@ def every(steps: float, total: int) -> int:
     return max(1, math.ceil(steps * total) if steps < 1 else int(steps))
 
 
-def intervals(params: SFTParams, settings: Resolved, total: int) -> tuple[int, int]:
+def intervals(params: TrainingParams, settings: Resolved, total: int) -> tuple[int, int]:
     """Steps between evaluations and between checkpoints in a run of ``total`` steps.
 
     Checkpoints that the user did not space are no more than :data:`SAVE_EVERY_AT_MOST` steps apart; where the best

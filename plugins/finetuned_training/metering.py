@@ -1,9 +1,10 @@
-"""TRL's SFT trainer with a stopwatch (how long a step takes, and how much of it is waiting for data), and with sums
-that outlive a resume.
+"""A trainer with a stopwatch (how long a step takes, and how much of it is waiting for data), and with sums that
+outlive a resume.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import trl
+from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from finetuned_sdk import WorkerContext, phases
-from finetuned_sft.loader_processes import LoaderContext
+from finetuned_training.loader_processes import LoaderContext
 
 SUMS = "UnloggedSums"  # their name among the states of callbacks in trainer_state.json
 
@@ -60,8 +61,8 @@ class StepMeter:
         return max((self.clock() if self._paused is None else self._paused) - self._started, 1e-9)
 
 
-class MeteredSFTTrainer(trl.SFTTrainer):
-    """Measures each wait for a batch, says what phase the job is in, and does not phone home."""
+class MeteredTrainer(Trainer):
+    """Before one of TRL's trainers: measures waits for batches, says what phase the job is in, does not phone home."""
 
     def __init__(self, ctx: WorkerContext, meter: StepMeter, **kwargs: Any) -> None:
         self.ctx = ctx
@@ -83,7 +84,7 @@ class MeteredSFTTrainer(trl.SFTTrainer):
         started = self.meter.clock()
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.meter.waited += self.meter.clock() - started
-        self.meter.rows += sum(map(_rows, batches))
+        self.meter.rows += sum(map(self.rows_in, batches))
         return batches, items
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
@@ -144,7 +145,20 @@ class MeteredSFTTrainer(trl.SFTTrainer):
         self._away = True
         self.ctx.phase(phase)
 
-    def restore(self, checkpoint: str) -> None:
+    def rows_in(self, batch: dict[str, Any]) -> int:
+        """Rows in a batch, by shapes alone so that no device has to be waited for."""
+        if "cu_seq_lens_q" in batch:  # packed: one long sequence of several rows
+            return int(batch["cu_seq_lens_q"].shape[0]) - 1
+        return int(batch["input_ids"].shape[0])
+
+    def run(self, resume_from: Path | None, steps: int) -> None:
+        """Train, from the checkpoint on if there is one; ``steps`` is how many the whole run has."""
+        if resume_from is not None and last_step(resume_from) >= steps:
+            self._restore(str(resume_from))
+        else:
+            self.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+
+    def _restore(self, checkpoint: str) -> None:
         """Take over a run whose last step is done: transformers would train one step more."""
         self._load_from_checkpoint(checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
@@ -165,8 +179,7 @@ def kept_sums(state: TrainerState) -> dict[str, Any]:
     return attributes
 
 
-def _rows(batch: dict[str, Any]) -> int:
-    """Rows in a batch, by shapes alone so that no device has to be waited for."""
-    if "cu_seq_lens_q" in batch:  # packed: one long sequence of several rows
-        return int(batch["cu_seq_lens_q"].shape[0]) - 1
-    return int(batch["input_ids"].shape[0])
+def last_step(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    step: int = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
+    return step

@@ -6,9 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes", "tokenizers")
+
+
+class Method(NamedTuple):
+    """How a model was trained: in words, and as a tag."""
+
+    words: str
+    tag: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +51,9 @@ def installed_libraries() -> dict[str, str]:
     return found
 
 
-def render(name: str, kind: str, lineage: Lineage, figures: Mapping[str, float | None]) -> str:
+def render(name: str, kind: str, how: Method, lineage: Lineage, figures: Mapping[str, float | None]) -> str:
     """The card, with the metadata header that the hub and peft read. ``kind``: adapter, full or merged."""
-    header = [f"base_model: {json.dumps(lineage.base_model)}", "tags: [finetuned, sft, trl]"]
+    header = [f"base_model: {json.dumps(lineage.base_model)}", f"tags: [finetuned, {how.tag}, trl]"]
     if kind == "adapter":
         header.append("library_name: peft")
     else:
@@ -63,7 +70,7 @@ def render(name: str, kind: str, lineage: Lineage, figures: Mapping[str, float |
 
 # {name}
 
-Trained by supervised fine-tuning ({lineage.method}) of {origin}.
+Trained by {how.words} ({lineage.method}) of {origin}.
 
 | lineage | |
 | --- | --- |

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from finetuned_sft.params import SFTParams
+from finetuned_training.params import TrainingParams
 
 
-def reduce_memory(params: SFTParams) -> Mapping[str, Any] | None:
+def reduce_memory(params: TrainingParams) -> Mapping[str, Any] | None:
     """Parameters to change after memory ran out; ``None`` if no pass can be made smaller.
 
     The batch is divided by its smallest prime factor (an even one is halved) and the accumulation multiplied by it, so

@@ -9,7 +9,7 @@ import pytest
 
 from finetuned_sdk import JobError, manifest
 from finetuned_sdk.testing import RecordingContext
-from finetuned_sft.divergence import PATIENCE
+from finetuned_training.loss_guard import PATIENCE
 
 pytestmark = pytest.mark.torch
 
@@ -17,8 +17,8 @@ NOTHING: Any = None
 
 
 def reporter(ctx: RecordingContext, **changes: Any) -> Any:
-    from finetuned_sft.metering import StepMeter
-    from finetuned_sft.reporting import Reporter
+    from finetuned_training.metering import StepMeter
+    from finetuned_training.reporting import Reporter
 
     settings: dict[str, Any] = {
         "workers": 0,
@@ -53,7 +53,7 @@ def test_a_resumed_run_is_judged_by_the_losses_from_before(tmp_path: Path) -> No
 
 
 def test_a_resumed_run_counts_the_tokens_of_its_own_steps_for_their_rate(tmp_path: Path) -> None:
-    from finetuned_sft.metering import SUMS
+    from finetuned_training.metering import SUMS
 
     ctx = RecordingContext(tmp_path)
     state = state_after([2.0])

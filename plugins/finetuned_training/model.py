@@ -8,16 +8,28 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
-from finetuned_sdk import JobError
-from finetuned_sft.params import SFTParams
-from finetuned_sft.settings import Resolved
+from finetuned_sdk import JobError, WorkerContext
+from finetuned_training.params import TrainingParams
+from finetuned_training.settings import Resolved
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(path: str, params: SFTParams) -> PreTrainedTokenizerBase:
+def holds_gpu(ctx: WorkerContext) -> bool:
+    """Whether the attempt trains on a GPU. Raises ``JobError`` if it holds one that torch cannot use."""
+    gpu = any(device.startswith("gpu:") for device in ctx.device_ids)
+    if gpu and not torch.cuda.is_available():
+        raise JobError(
+            f"The job holds {', '.join(ctx.device_ids)}, but torch {torch.__version__} cannot use it; install a CUDA "
+            "build of torch that fits the driver.",
+            code="gpu_unusable",
+        )
+    return gpu
+
+
+def load_tokenizer(path: str, params: TrainingParams) -> PreTrainedTokenizerBase:
     """The model's tokenizer. Raises ``JobError`` if the directory or hub id has none."""
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=params.trust_remote_code)
@@ -25,7 +37,7 @@ def load_tokenizer(path: str, params: SFTParams) -> PreTrainedTokenizerBase:
         raise _cannot_load("tokenizer", params.model, error) from error
 
 
-def load_model(path: str, params: SFTParams, settings: Resolved, *, gpu: bool) -> PreTrainedModel:
+def load_model(path: str, params: TrainingParams, settings: Resolved, *, gpu: bool) -> PreTrainedModel:
     """The base model: in float32 where its weights are trained or the CPU computes, else in what the GPU likes.
 
     Weights that the optimizer moves stay in float32, because bfloat16 rounds small updates away; a frozen base
@@ -53,7 +65,7 @@ def load_model(path: str, params: SFTParams, settings: Resolved, *, gpu: bool) -
         raise _cannot_load("model", params.model, error) from error
 
 
-def lora_config(settings: Resolved, params: SFTParams) -> LoraConfig:
+def lora_config(settings: Resolved, params: TrainingParams) -> LoraConfig:
     """A new adapter, as the parameters describe it."""
     from peft import LoraConfig
 
@@ -77,7 +89,7 @@ def load_adapter(model: PreTrainedModel, path: str) -> PeftModel:
         raise _cannot_load("adapter", path, error) from error
 
 
-def merge_adapter(base: str, adapter: Path, destination: Path, params: SFTParams) -> None:
+def merge_adapter(base: str, adapter: Path, destination: Path, params: TrainingParams) -> None:
     """Write the base model with the adapter merged in, in the type that the base is stored in."""
     from peft import PeftModel
 
