@@ -1,0 +1,53 @@
+"""How far the student's next-token distribution is from the teacher's, per position. Pure.
+
+All take log-probabilities over the same vocabulary (or the same tokens of it) in the last dimension, and give nats.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+_MOST = -1e-7  # the log of the largest mass that tokens apart from the tail may have: 1 would leave it log(0)
+
+
+def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher ‖ student) = Σ π_T (log π_T - log π_S): the student is to cover what the teacher does. [..., V] -> [...]."""
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1)
+
+
+def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(student ‖ teacher) = Σ π_S (log π_S - log π_T): the student is to do nothing that the teacher would not.
+
+    [..., V] -> [...].
+    """
+    return F.kl_div(teacher, student, reduction="none", log_target=True).sum(-1)
+
+
+def generalized_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
+    """β KL(π_T ‖ M) + (1-β) KL(π_S ‖ M) with M = β π_T + (1-β) π_S (GKD, arXiv 2306.13649, section 2).
+
+    At its ends, where that is 0 whatever the student does, it is what it tends to once divided by what vanishes:
+    β = 0 is the forward KL and β = 1 the reverse KL, as in TRL. [..., V] -> [...]. Raises ``ValueError`` for another β.
+    """
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta must be from 0 (forward KL) to 1 (reverse KL), not {beta}")
+    if beta == 0.0:
+        return forward_kl(student, teacher)
+    if beta == 1.0:
+        return reverse_kl(student, teacher)
+    mixture = torch.logaddexp(student + math.log1p(-beta), teacher + math.log(beta))
+    return beta * forward_kl(mixture, teacher) + (1 - beta) * forward_kl(mixture, student)
+
+
+def with_tail(log_probs: Tensor) -> Tensor:
+    """The log-probabilities of some tokens and, last, of all others together: [..., K] -> [..., K+1].
+
+    Without the tail a reverse KL over a few tokens falls when the student moves its mass to others, and so teaches it
+    nothing (verl, issue 5041).
+    """
+    mass = torch.logsumexp(log_probs, dim=-1, keepdim=True).clamp(max=_MOST)
+    return torch.cat([log_probs, torch.log(-torch.expm1(mass))], dim=-1)
