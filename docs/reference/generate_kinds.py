@@ -12,6 +12,7 @@ from finetuned import plugins
 from finetuned_sdk import JobKind
 
 PAGE = Path(__file__).parent / "kinds.md"
+PAGES = ("sft", "dpo")  # kinds with a page of their own
 INTRODUCTION = """\
 # Kinds of jobs
 
@@ -31,8 +32,8 @@ def page() -> str:
 def _section(kind: JobKind, trained: JobKind) -> str:
     lines = [f"## {kind.name}", "", kind.summary, *_facts(kind), ""]
     rows = kind.params.model_fields
-    if kind is trained:
-        return "\n".join([*lines, "[SFT](sft.md) has its parameters.", ""])
+    if kind.name in PAGES:
+        return "\n".join([*lines, f"[{kind.name.upper()}]({kind.name}.md) has its parameters.", ""])
     if common := set(rows) & set(trained.params.model_fields):
         rows = {name: field for name, field in rows.items() if name not in common}
         lines += ["It takes the parameters of [sft](sft.md#parameters), and these:", ""]

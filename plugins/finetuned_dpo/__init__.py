@@ -1,0 +1,1 @@
+"""Direct preference optimisation of language models, with TRL's trainer."""

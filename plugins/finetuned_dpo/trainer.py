@@ -1,0 +1,186 @@
+"""Direct preference optimisation: the work of a ``dpo`` job, top to bottom.
+
+Runs in a worker process. ``train`` loads the tokenizer, the pairs and the model, hands them to TRL's ``DPOTrainer``,
+and publishes what comes out. Pairs are tokenized by the same code that validated them.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import datasets
+import torch
+from trl import DPOConfig
+
+from finetuned_dpo import tokenization
+from finetuned_dpo.params import DPOParams
+from finetuned_dpo.preference_trainer import PreferenceTrainer, StoppedError
+from finetuned_dpo.prepared import prepare
+from finetuned_dpo.reference import ReferenceScores, hash_of
+from finetuned_dpo.validation import detect_format
+from finetuned_sdk import WorkerContext, phases
+from finetuned_training import arguments, chat, checks, publishing, trained_data
+from finetuned_training.dataset import telling
+from finetuned_training.metering import StepMeter
+from finetuned_training.model import holds_gpu, load_adapter, load_model, load_tokenizer, lora_config
+from finetuned_training.model_card import Method
+from finetuned_training.reporting import Reporter, ResumableEarlyStopping
+from finetuned_training.settings import Resolved, intervals, resolve, total_steps
+
+HOW = Method("direct preference optimisation", "dpo")
+
+
+def train(ctx: WorkerContext, params: DPOParams) -> None:
+    """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
+    checks.refuse_remote_code(ctx, params)
+    of_job = ctx.load_callbacks()  # before all that takes long, so that what is wrong with them shows at once
+    gpu = holds_gpu(ctx)
+    cpu_count = len(os.sched_getaffinity(0))
+    settings = resolve(
+        params, cpu_count=cpu_count, gpu=gpu, bf16_supported=gpu and torch.cuda.is_bf16_supported()
+    )
+    base = ctx.model_path("model")
+    datasets.disable_progress_bars()
+
+    ################
+    # Dataset
+    ################
+    ctx.phase(phases.PREPARING_DATA)
+    data = trained_data.hashes(ctx, params)
+    if ctx.resume_from is not None:
+        trained_data.require_those_of(ctx.resume_from, data)
+    tokenizer = load_tokenizer(base, params)
+    train_dataset = load_pairs(ctx, "dataset", params.dataset_split, params, tokenizer)
+    eval_dataset = None
+    if params.eval_dataset is not None:
+        eval_dataset = load_pairs(ctx, "eval_dataset", "test", params, tokenizer)
+    elif params.eval_split > 0:
+        parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
+        train_dataset, eval_dataset = parts["train"], parts["test"]
+    trained_data.require_same(trained_data.hashes(ctx, params), data, "while it was read")
+
+    ################
+    # Model: the reference is the model as it is now, its new adapter switched off; an earlier adapter is copied
+    ################
+    ctx.phase(phases.LOADING_MODEL)
+    model = load_model(base, params, settings, gpu=gpu)
+    peft_config = None
+    if params.adapter is not None:
+        model = load_adapter(model, ctx.model_path("adapter"))
+    elif params.method != "full":
+        peft_config = lora_config(settings, params)
+
+    ################
+    # Training
+    ################
+    meter = StepMeter()
+    reporter = Reporter(
+        ctx,
+        meter,
+        workers=settings.dataloader_num_workers,
+        cpu_count=cpu_count,
+        save_total_limit=settings.save_total_limit,
+        max_loss_ratio=params.max_loss_ratio,
+        data=data,
+    )
+    callbacks = [reporter, *of_job]
+    if params.early_stopping_patience is not None:
+        callbacks.append(ResumableEarlyStopping(params.early_stopping_patience))
+
+    scores = reference_scores(ctx, params, settings)
+    try:
+        trainer = PreferenceTrainer(
+            ctx,
+            meter,
+            scores,
+            model=model,
+            args=dpo_config(ctx, params, settings, gpu=gpu, precompute=scores is not None),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            peft_config=peft_config,
+            callbacks=callbacks,
+        )
+    except StoppedError:
+        return
+    steps = total_steps(params, len(train_dataset))
+    eval_steps, trainer.args.save_steps = intervals(params, settings, steps)
+    trainer.args.eval_steps = eval_steps if params.evaluates else None
+
+    trainer.run(ctx.resume_from, steps)
+    if ctx.stop_requested is not None:
+        return
+
+    publishing.publish(
+        ctx,
+        params,
+        trainer,
+        how=HOW,
+        rows=len(train_dataset),
+        dataset_sha256=data[params.dataset],
+        figures=held_out(trainer.state.log_history),
+    )
+    for file in ctx.work_dir.glob("*.arrow"):
+        file.unlink(missing_ok=True)
+
+
+def held_out(history: list[dict[str, float]]) -> dict[str, float | None]:
+    """How held-out pairs fared before the first step and after the last: accuracy and margin of their rewards."""
+    found: dict[str, float | None] = {}
+    for name in ("accuracies", "margins"):
+        values = [log[f"eval_rewards/{name}"] for log in history if f"eval_rewards/{name}" in log]
+        if len(values) > 1:
+            found |= {f"eval_{name}_before": values[0], f"eval_{name}_after": values[-1]}
+    return found
+
+
+def load_pairs(
+    ctx: WorkerContext, param: str, split: str, params: DPOParams, tokenizer: chat.Tokenizer
+) -> datasets.Dataset:
+    """The tokenized pairs that ``param`` names, in a file of the work directory."""
+    path = ctx.dataset_path(param)
+    form = params.dataset_format or detect_format(path, split)
+    pairs = tokenization.tokenized_pairs(path, split, form, tokenizer)
+    file = ctx.work_dir / f"{param}.arrow"
+    return prepare(telling(ctx.advancing, pairs), file, source=path, max_length=params.max_length)
+
+
+def reference_scores(ctx: WorkerContext, params: DPOParams, settings: Resolved) -> ReferenceScores | None:
+    """Where the reference's scores are kept; ``None`` where they are worked out at every step."""
+    if not params.reference_cache:
+        return None
+    names = ("model", *(("adapter",) if params.adapter is not None else ()))
+    directories = [Path(ctx.model_path(name)) for name in names]
+    model = hash_of(directories) if all(each.is_dir() for each in directories) else None
+    directory = ctx.cache_dir if model is not None else ctx.work_dir  # of a hub id the bytes are not known
+    made_from = {
+        "model": model or ctx.job_id,
+        "method": params.method,
+        "bf16": settings.bf16,
+        "fp16": settings.fp16,
+        "max_length": params.max_length,
+        "ld_alpha": params.ld_alpha,
+    }
+    return ReferenceScores(directory / "reference-scores", made_from)
+
+
+def dpo_config(
+    ctx: WorkerContext, params: DPOParams, settings: Resolved, *, gpu: bool, precompute: bool
+) -> DPOConfig:
+    """TRL's configuration. What is not set here is TRL's default."""
+    return DPOConfig(
+        **arguments.of_training(ctx.work_dir, ctx.job_id, params, settings, gpu=gpu),
+        max_length=params.max_length,
+        # Loss
+        beta=params.beta,
+        loss_type=list(params.loss_type),
+        loss_weights=params.loss_weights,
+        label_smoothing=params.label_smoothing,
+        f_divergence_type=params.f_divergence_type,
+        ld_alpha=params.ld_alpha,
+        precompute_ref_log_probs=precompute,
+        # Held-out pairs are looked at before the first step, once.
+        eval_on_start=params.evaluates and ctx.resume_from is None,
+        prediction_loss_only=True,
+    )
