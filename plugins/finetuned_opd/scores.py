@@ -1,0 +1,58 @@
+"""What a teacher says of the tokens of completions, and who can be asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A prompt and a completion of it, as token ids; the completion has at least one, its end of turn included."""
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the loss needs of the teacher: its hidden states (the whole distribution), or its ``top_k`` tokens.
+
+    The log-probability of each token of the completion is always given. ``tokens`` is how many tokens of a completion
+    are scored, from its first on; ``None`` is all.
+    """
+
+    hidden: bool = False
+    top_k: int = 0
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What the teacher says of the first ``n`` tokens of one completion, at temperature 1. On the CPU.
+
+    log_probs       [n] float32: log π_T(y_t | x, y_<t)
+    hidden          [n, H]: the teacher's last hidden states before each of them, which its head makes logits of
+    top_ids         [n, k] int64: its likeliest tokens, the likeliest first
+    top_log_probs   [n, k] float32: their log-probabilities
+    """
+
+    log_probs: Tensor
+    hidden: Tensor | None = None
+    top_ids: Tensor | None = None
+    top_log_probs: Tensor | None = None
+
+
+class Teacher(Protocol):
+    """Who scores completions. Whole rows go in and come out, so that a cache can stand before it."""
+
+    @property
+    def identity(self) -> str | None:
+        """What its scores depend on, as a hash; ``None`` if that is not known, and nothing may be kept."""
+
+    def score(self, rows: Sequence[Row], wanted: Wanted) -> list[Scores]:
+        """The scores of each row. Raises ``TeacherError`` if it cannot be asked."""
