@@ -68,7 +68,7 @@ def _fact(kind: str, data: Mapping[str, Any], attempt: int) -> facts.Fact:
     if kind == "hello":
         fields = {"hello": fields}
     elif kind == "error":  # it may carry details for which the event has no field
-        fields = {key: fields[key] for key in ("code", "message", "retryable") if key in fields}
+        fields = {key: fields[key] for key in ("code", "message", "retryable", "pauses") if key in fields}
     if "attempt" in fact.__dataclass_fields__:
         fields["attempt"] = attempt
     return _adapter(kind).validate_python(fields)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from finetuned_sdk.context import AuditReport, Progress, StopRequest, WorkerContext
-    from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError, RowProblem
+    from finetuned_sdk.errors import BadDatasetError, JobError, PauseError, RefusedError, RowProblem
     from finetuned_sdk.hooks import PROJECT_NAME, hookimpl, hookspec
     from finetuned_sdk.kinds import Callback, Device, Estimate, Host, JobKind, Resources
     from finetuned_sdk.registry import Registry
@@ -35,6 +35,7 @@ __all__ = (
     "Host",
     "JobError",
     "JobKind",
+    "PauseError",
     "Progress",
     "RefusedError",
     "Registry",
@@ -55,6 +56,7 @@ _HOMES = {
     "WorkerContext": "context",
     "BadDatasetError": "errors",
     "JobError": "errors",
+    "PauseError": "errors",
     "RefusedError": "errors",
     "RowProblem": "errors",
     "PROJECT_NAME": "hooks",

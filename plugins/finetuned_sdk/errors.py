@@ -21,6 +21,16 @@ class JobError(Exception):
             self.code = code
 
 
+class PauseError(JobError):
+    """The job cannot go on as long as something outside it is amiss, a server that does not answer for instance.
+
+    It is paused with the message as the reason, frees its devices and uses up no try; resumed, it goes on from its
+    newest checkpoint. While its data are being checked it fails like any :class:`JobError`.
+    """
+
+    code = "job_interrupted"
+
+
 class RefusedError(JobError):
     """The job is refused at submission: ``param`` names what to change. Becomes a 400 of the API."""
 

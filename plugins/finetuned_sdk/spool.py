@@ -35,7 +35,7 @@ FACT_TYPES: Final = frozenset({
     "artifact",  # name, kind, path, bytes, files
     "model",  # name, path, kind, base, lineage
     "result",  # values
-    "error",  # code, message, retryable
+    "error",  # code, message, retryable, pauses
 })  # fmt: skip
 DROPPABLE: Final = frozenset({"progress", "phase", "advice"})  # what may be lost while the disk is full
 #: What the job's fate hangs on: on disk before the work goes on.

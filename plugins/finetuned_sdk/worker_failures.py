@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from finetuned_sdk.errors import BadDatasetError, JobError, RefusedError
+from finetuned_sdk.errors import BadDatasetError, JobError, PauseError, RefusedError
 from finetuned_sdk.fields import NAME_LIMIT, short
 
 LINE_LIMIT: Final = 3500  # bytes of an error's first line; with what is said around it about 4 KiB
@@ -137,6 +137,8 @@ def _details(error: JobError) -> dict[str, Any]:
             for problem in error.problems
         ]
         return {"path": short(str(error.path)), "problems": problems, "total": error.total}
+    if isinstance(error, PauseError):
+        return {"pauses": True}
     if isinstance(error, RefusedError):
         return {"param": None if error.param is None else short(str(error.param), NAME_LIMIT)}
     return {}

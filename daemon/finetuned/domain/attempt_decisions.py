@@ -143,6 +143,9 @@ def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospe
     failure = verdict.failure
     if failure is not None and not _may_try_again(job, failure, prospect):
         return [on_job(_failed(job, attempt, failure, verdict))]
+    if verdict.waits and not (job.state is JobState.PAUSING and job.pause_then == "queued"):
+        wanted = facts.JobPauseRequested(reason=shortened(verdict.cause or "it cannot go on"))
+        return [on_job(wanted), on_job(_paused(job, verdict, prospect))]
     if job.state is JobState.PAUSING:
         return [on_job(_left(job, verdict, prospect))]
     if verdict.outcome == "paused":  # it uses up no try, and waits for nothing
@@ -170,19 +173,22 @@ def _failed(job: Job, attempt: Attempt, failure: Failure, verdict: Verdict) -> f
 
 def _left(job: Job, verdict: Verdict, prospect: Prospect) -> facts.JobPaused | facts.JobQueued:
     """What a pause ends in: the job waits to be resumed, or goes on by itself when it may."""
-    repeated = _repeated(job, prospect)
     if job.pause_then == "paused":
-        return facts.JobPaused(
-            resume_from=prospect.resume_from,
-            repeated_steps=repeated,
-            overrides=_overrides(job, verdict, prospect),
-        )
+        return _paused(job, verdict, prospect)
     return facts.JobQueued(
         reason=job.pause_reason or "it left its devices",
         resume_from=prospect.resume_from,
-        repeated_steps=repeated,
+        repeated_steps=_repeated(job, prospect),
         overrides=_overrides(job, verdict, prospect),
         preempted_by=job.preempted_by,
+    )
+
+
+def _paused(job: Job, verdict: Verdict, prospect: Prospect) -> facts.JobPaused:
+    return facts.JobPaused(
+        resume_from=prospect.resume_from,
+        repeated_steps=_repeated(job, prospect),
+        overrides=_overrides(job, verdict, prospect),
     )
 
 

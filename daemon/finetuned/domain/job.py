@@ -268,7 +268,12 @@ def _evolve_attempt(job: Job, fact: facts.Fact, at: int) -> Job:
             del produced["attempt"]
             return _newest(job, models=[*(job.attempts[-1].models or []), produced])
         case facts.AttemptError():
-            error = {"code": fact.code, "message": fact.message, "retryable": fact.retryable}
+            error = {
+                "code": fact.code,
+                "message": fact.message,
+                "retryable": fact.retryable,
+                "pauses": fact.pauses,
+            }
             return _newest(job, error=error)
         case facts.AttemptEnded():
             return _newest(

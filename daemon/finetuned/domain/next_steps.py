@@ -55,7 +55,7 @@ def next_steps(job: Job, wait: Wait | None = None) -> list[Step]:
         case JobState.PAUSING:
             return [Step("wait", "It saves a checkpoint and leaves its devices.", f"finetune show {job.id}")]
         case JobState.PAUSED:
-            return [_resume(job), _stop(job)]
+            return [*_of_interruption(job), _resume(job), _stop(job)]
     return [*_of_waiting(job, wait), *_of_advice(job), _stop(job)]
 
 
@@ -66,6 +66,12 @@ def _of_waiting(job: Job, wait: Wait | None) -> Iterator[Step]:
         yield Step(
             "look", "Its curves so far may tell whether it is worth going on.", f"finetune metrics {job.id}"
         )
+
+
+def _of_interruption(job: Job) -> Iterator[Step]:
+    error = job.attempt.error if job.attempt is not None else None
+    if error is not None and error.get("pauses"):
+        yield Step("repair", f"It could not go on, and will not before this is mended: {error['message']}")
 
 
 def _resume(job: Job) -> Step:

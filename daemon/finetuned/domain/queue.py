@@ -318,7 +318,7 @@ def _unqueued_reason(job: Job, situation: Situation) -> str | None:
         case JobState.PAUSING:
             return "saving a checkpoint before it pauses"
         case JobState.PAUSED:
-            return "paused"
+            return "paused" if job.pause_reason is None else f"paused: {job.pause_reason}"
         case JobState.CANCELLING:
             return "its processes are being stopped"
     return None

@@ -48,11 +48,15 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How an attempt ended, why, and the kind of its failure if it is one."""
+    """How an attempt ended, why, and the kind of its failure if it is one.
+
+    ``waits``: its cause is nothing that another attempt could mend; the job is to wait until somebody resumes it.
+    """
 
     outcome: str
     cause: str | None = None
     failure: Failure | None = None
+    waits: bool = False
 
 
 def judge(job: Job, attempt: Attempt, end: End) -> Verdict:
@@ -67,6 +71,8 @@ def judge(job: Job, attempt: Attempt, end: End) -> Verdict:
         failure = Failure(attempt.stopping["failure"])
         stalled = failure in {Failure.STALL, Failure.START_TIMEOUT}
         return Verdict("stalled" if stalled else "failed", attempt.stopping["reason"], failure)
+    if attempt.error is not None and attempt.error.get("pauses") and attempt.purpose == "run":
+        return Verdict("paused", attempt.error["message"], waits=True)
     if attempt.error is not None:
         failure = failures.of_error(attempt.error["code"], retryable=bool(attempt.error.get("retryable")))
         return Verdict("failed", attempt.error["message"], failure)

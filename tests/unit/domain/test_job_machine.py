@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import attempt_decisions, decisions, facts, pauses
+from finetuned.domain import attempt_decisions, decisions, facts, pauses, tries
 from finetuned.domain.errors import FinetunedError, NotFoundError, Rejected
 from finetuned.domain.job import Job
 from finetuned.domain.states import TERMINAL, JobState
@@ -26,6 +26,15 @@ WAYS_TO_END: list[dict[str, Any]] = [
     {"exit_code": None, "lost": "the machine was restarted"},
     {"problem": "a manifest does not hold"},
 ]
+
+
+def is_interrupted(job: Job, number: int) -> bool:
+    """Whether the live attempt said last that something outside it is amiss, and nothing counts for more."""
+    attempt = job.live_attempt
+    if attempt is None or attempt.number != number or attempt.purpose != "run":
+        return False
+    said = attempt.error is not None and attempt.error["pauses"]
+    return bool(said) and job.state is not JobState.CANCELLING and not attempt.result and not attempt.stopping
 
 
 class JobMachine(RuleBasedStateMachine):
@@ -58,7 +67,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(
         attempt=attempts,
-        what=st.sampled_from(["hello", "progress", "checkpoint", "result", "error", "model"]),
+        what=st.sampled_from(["hello", "progress", "checkpoint", "result", "error", "interruption", "model"]),
     )
     def report(self, attempt: tuple[str, int], what: str) -> None:
         job_id, number = attempt
@@ -76,13 +85,21 @@ class JobMachine(RuleBasedStateMachine):
                 fact = facts.AttemptResult(attempt=number, values={"train_loss": 1.0})
             case "model":
                 fact = facts.AttemptModel(attempt=number, name="m", path="/m", kind="adapter", base=None)
+            case "interruption":
+                fact = facts.AttemptError(attempt=number, code="away", message="away", pauses=True)
             case _:
                 fact = facts.AttemptError(attempt=number, code="bad", message="bad")
         self.scene.report(job_id, fact, attempt=number)
 
     @rule(attempt=consumes(attempts), how=st.sampled_from(WAYS_TO_END))
     def end(self, attempt: tuple[str, int], how: dict[str, Any]) -> None:
+        before = self.scene.world.jobs[attempt[0]]
         self.scene.end(attempt[0], attempt=attempt[1], **how)
+        if is_interrupted(before, attempt[1]):
+            goes_on = before.state is JobState.PAUSING and before.pause_then == "queued"
+            after = self.scene.world.jobs[attempt[0]]
+            assert after.state is (JobState.QUEUED if goes_on else JobState.PAUSED)
+            assert after.attempts[-1].outcome in tries.UNCOUNTED
 
     @rule(attempt=attempts, how=st.sampled_from(WAYS_TO_END))
     def end_twice(self, attempt: tuple[str, int], how: dict[str, Any]) -> None:

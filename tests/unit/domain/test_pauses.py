@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.unit.domain.worlds import Scene
+from tests.unit.domain.worlds import Scene, end
 
-from finetuned.domain import decisions, facts, pauses, queue
+from finetuned.domain import attempt_decisions, decisions, facts, pauses, queue
 from finetuned.domain.errors import Rejected
 from finetuned.domain.job import Job
+from finetuned.domain.next_steps import next_steps
 from finetuned.domain.room import Room
+from finetuned.domain.verdicts import judge
 
 
 def job(scene: Scene, job_id: str = "job-1") -> Job:
@@ -397,3 +399,115 @@ def test_a_preempted_job_whose_preemptor_has_begun_says_who_holds_the_device() -
     schedule(scene, ripe())
     waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values())
     assert waits["job-1"].reason == "needs 1 device; 0 of 1 free, held by urgent"
+
+
+def interrupt(scene: Scene, *, step: int | None = None) -> None:
+    """Let the newest attempt give up for what is amiss outside it."""
+    newest = job(scene).attempts[-1]
+    said = facts.AttemptError(
+        attempt=newest.number, code="teacher_unavailable", message="No teacher.", pauses=True
+    )
+    scene.report("job-1", said)
+    scene.end(exit_code=1, resume_from=None if step is None else f"/checkpoint-{step}", step=step)
+
+
+@pytest.mark.parametrize("told_of_itself", [True, False])
+def test_a_job_that_cannot_go_on_for_now_pauses_itself_with_the_reason(*, told_of_itself: bool) -> None:
+    scene = Scene()
+    scene.submit("job-1")
+    scene.schedule()
+    if told_of_itself:
+        scene.start("job-1")
+    scene.report("job-1", facts.JobProgress({"current_step": 12}))
+    interrupt(scene, step=10)
+    found = job(scene)
+    assert (found.state, found.pause_reason, found.resume_from) == ("paused", "No teacher.", "/checkpoint-10")
+    assert (found.repeated_steps, found.attempts[-1].outcome, found.attempts[-1].failure) == (
+        2,
+        "paused",
+        None,
+    )
+    assert not any(slot.holder for slot in scene.world.slots.values())
+    waits = queue.wait(found, [found], scene.world.slots.values())
+    assert waits is not None
+    assert waits.reason == "paused: No teacher."
+    assert [step.action for step in next_steps(found)] == ["repair", "resume", "cancel"]
+    assert "No teacher." in next_steps(found)[0].why
+
+
+def test_a_job_that_paused_itself_waits_until_it_is_resumed_and_has_used_up_no_try() -> None:
+    scene = running(max_attempts=1)
+    for _ in range(3):
+        interrupt(scene, step=10)
+        scene.schedule()
+        assert scene.state() == "paused"
+        resume(scene)
+        scene.schedule()
+        scene.start("job-1")
+        assert (job(scene).attempts[-1].resume_from, job(scene).pause_reason) == ("/checkpoint-10", None)
+    scene.report("job-1", facts.AttemptResult(attempt=4, values={}))
+    scene.end()
+    assert scene.state() == "succeeded"
+
+
+def test_a_job_that_was_to_pause_anyway_tells_why_it_could_not_have_gone_on() -> None:
+    scene = running()
+    scene.fold(pauses.pause(scene.world, "job-1", actor="uid:1", reason="lunch"))
+    interrupt(scene)
+    assert (scene.state(), job(scene).pause_reason) == ("paused", "No teacher.")
+
+
+def test_a_job_that_was_to_go_on_after_its_pause_does_though_it_could_not_go_on_before() -> None:
+    scene = running()
+    pause(scene)
+    resume(scene)
+    interrupt(scene, step=10)
+    assert (scene.state(), job(scene).resume_from) == ("queued", "/checkpoint-10")
+
+
+def test_a_job_that_is_being_cancelled_is_cancelled_whatever_kept_it_from_going_on() -> None:
+    scene = running()
+    scene.fold(decisions.cancel(scene.world, "job-1", actor="uid:1"))
+    interrupt(scene)
+    assert scene.state() == "cancelled"
+
+
+def test_an_attempt_that_the_watchdog_stopped_is_judged_by_that() -> None:
+    scene = running()
+    scene.fold(
+        attempt_decisions.intervene(
+            scene.world,
+            "job-1",
+            facts.AttemptIntervened(attempt=1, action="request_stop", failure="stall", reason="no step"),
+        )
+    )
+    interrupt(scene)
+    assert (scene.state(), job(scene).attempts[-1].outcome) == ("queued", "stalled")
+
+
+def test_a_check_of_data_that_cannot_go_on_fails_the_job_with_the_same_words() -> None:
+    scene = Scene()
+    scene.submit("job-1", validates=True)
+    scene.schedule()
+    scene.start("job-1")
+    interrupt(scene)
+    assert (scene.state(), job(scene).error) == (
+        "failed",
+        {"code": "teacher_unavailable", "message": "No teacher."},
+    )
+
+
+def test_an_error_of_a_log_that_knew_no_such_pauses_is_none() -> None:
+    old = {"attempt": 1, "code": "bad", "message": "It broke.", "retryable": False}
+    scene = running()
+    scene.report("job-1", facts.decode("attempt.error", old))
+    scene.end(exit_code=1)
+    assert (scene.state(), job(scene).error) == ("failed", {"code": "bad", "message": "It broke."})
+
+
+def test_a_job_projected_by_a_release_that_knew_no_such_pauses_is_judged_as_before() -> None:
+    scene = running()
+    old = {"code": "bad", "message": "It broke.", "retryable": False}
+    attempt = replace(job(scene).attempts[-1], error=old)
+    verdict = judge(job(scene), attempt, end(exit_code=1))
+    assert (verdict.outcome, verdict.waits) == ("failed", False)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from finetuned_sdk import JobError, RefusedError, RowProblem, worker_failures
+from finetuned_sdk import JobError, PauseError, RefusedError, RowProblem, worker_failures
 from finetuned_sdk.errors import BadDatasetError
 from finetuned_sdk.spool import Fact, encode
 from finetuned_sdk.worker_failures import describe
@@ -46,6 +46,12 @@ def test_a_bad_dataset_names_its_rows() -> None:
     data = describe(error)
     assert data["problems"] == [{"row": 3, "reason": "no answer"}]
     assert data["total"] == 1
+
+
+def test_only_what_can_go_on_later_pauses_its_job() -> None:
+    data = describe(PauseError("The teacher does not answer.", code="teacher_unavailable"))
+    assert (data["code"], data["retryable"], data["pauses"]) == ("teacher_unavailable", False, True)
+    assert "pauses" not in describe(JobError("No."))
 
 
 def test_a_refusal_names_the_parameter() -> None:

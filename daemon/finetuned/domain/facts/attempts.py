@@ -66,13 +66,14 @@ class AttemptModel(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptError(Fact):
-    """The worker gave up and said why. An error that is not retryable fails the job."""
+    """The worker gave up and said why. An error that is not retryable fails the job, or pauses it."""
 
     type: ClassVar[str] = "attempt.error"
     attempt: int
     code: str
     message: str
     retryable: bool = False
+    pauses: bool = False  #: the job is to wait until its cause has gone and somebody resumes it
 
 
 @dataclass(frozen=True, kw_only=True)

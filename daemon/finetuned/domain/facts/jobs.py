@@ -76,7 +76,10 @@ class JobCancelled(Fact):
 
 @dataclass(frozen=True, kw_only=True)
 class JobPauseRequested(Fact):
-    """The job is to leave its devices after a checkpoint. Asked again, the newest request counts."""
+    """The job is to leave its devices after a checkpoint. Asked again, the newest request counts.
+
+    Recorded for a job whose trainer could not go on, too, once its attempt has ended.
+    """
 
     type: ClassVar[str] = "job.pause_requested"
     reason: str | None = None
