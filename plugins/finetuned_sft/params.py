@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from finetuned_training.params import TrainingParams
-
-FormatName = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "text"]
+from finetuned_training.supervised_rows import FormatName
 
 
 class SFTParams(TrainingParams):

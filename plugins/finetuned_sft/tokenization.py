@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from finetuned_sdk import JobError, RowProblem
-from finetuned_sft import formats
-from finetuned_sft.params import FormatName, SFTParams
-from finetuned_training import chat, conversations, dataset
+from finetuned_sft.params import SFTParams
+from finetuned_training import chat, conversations, dataset, supervised_rows
 from finetuned_training.chat import Tokenizer
+from finetuned_training.supervised_rows import FormatName
 
 IGNORED = -100  # the label that cross-entropy leaves out
 
@@ -76,13 +76,15 @@ def tokenized_rows(
             continue
         try:
             yield tokenize(
-                formats.convert(item.data, rule.form, chat=rule.chat), item.number, rule, tokenizer
+                supervised_rows.convert(item.data, rule.form, chat=rule.chat), item.number, rule, tokenizer
             )
         except conversations.BadRowError as error:
             yield item.problem(str(error))
 
 
-def tokenize(row: formats.TrainingRow, number: int, rule: LossRule, tokenizer: Tokenizer) -> TokenizedRow:
+def tokenize(
+    row: supervised_rows.TrainingRow, number: int, rule: LossRule, tokenizer: Tokenizer
+) -> TokenizedRow:
     """Token ids and labels of one row in TRL's form. Raises ``BadRowError`` if the template refuses it."""
     if "text" in row:
         ids = chat.plain_ids(tokenizer, chat.with_eos(row["text"], tokenizer))
@@ -105,7 +107,7 @@ def tokenize(row: formats.TrainingRow, number: int, rule: LossRule, tokenizer: T
 
 
 def _tokenize_messages(
-    row: formats.TrainingRow, number: int, rule: LossRule, tokenizer: Tokenizer
+    row: supervised_rows.TrainingRow, number: int, rule: LossRule, tokenizer: Tokenizer
 ) -> TokenizedRow:
     messages, tools = row["messages"], row.get("tools")
     if not rule.assistant_only:

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from finetuned_sdk import AuditReport, BadDatasetError, JobError, RowProblem, WorkerContext
-from finetuned_sft import formats, tokenization
-from finetuned_sft.params import FormatName, SFTParams
+from finetuned_sft import tokenization
+from finetuned_sft.params import SFTParams
 from finetuned_sft.tokenization import IGNORED, TokenizedRow
-from finetuned_training import chat, checks, row_forms, trained_data
+from finetuned_training import chat, checks, row_forms, supervised_rows, trained_data
+from finetuned_training.supervised_rows import FormatName
 
 MANY_CUT = 0.05  # share of rows; from here on the job gets advice
 MANY_DUPLICATES = 0.1
@@ -37,7 +38,7 @@ def validate(ctx: WorkerContext, params: SFTParams) -> None:
 
 def detect_format(path: str, split: str) -> FormatName:
     """The form of a dataset by its first readable row. Raises ``BadDatasetError`` if it looks like none."""
-    return row_forms.detect(path, split, formats.detect, formats.KEYS)
+    return row_forms.detect(path, split, supervised_rows.detect, supervised_rows.KEYS)
 
 
 @dataclass

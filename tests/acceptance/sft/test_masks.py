@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from finetuned_sdk import JobError
-from finetuned_sft import formats, tokenization
-from finetuned_sft.params import FormatName, SFTParams
+from finetuned_sft import tokenization
+from finetuned_sft.params import SFTParams
 from finetuned_sft.tokenization import IGNORED, TokenizedRow
 from finetuned_training import chat as chat_of_model
-from finetuned_training import conversations
+from finetuned_training import conversations, supervised_rows
+from finetuned_training.supervised_rows import FormatName
 
 from .conftest import MARKED_CHATML, MakeTokenizer, chat, exchange
 
@@ -28,7 +29,7 @@ REWRITING = (  # shows the newest answer only, as templates of reasoning models 
 def ours(row: dict[str, Any], form: FormatName, tokenizer: Any, **changes: Any) -> TokenizedRow:
     params = SFTParams(model="m", dataset="d", **changes)
     rule = tokenization.loss_rule(params, form, tokenizer)
-    return tokenization.tokenize(formats.convert(row, form, chat=rule.chat), 1, rule, tokenizer)
+    return tokenization.tokenize(supervised_rows.convert(row, form, chat=rule.chat), 1, rule, tokenizer)
 
 
 def trls(row: dict[str, Any], tokenizer: Any, directory: Path, model: str, **config: Any) -> tuple[Any, Any]:

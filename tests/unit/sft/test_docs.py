@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from finetuned_sft import formats
 from finetuned_sft.params import SFTParams
-from finetuned_training import dataset
+from finetuned_training import dataset, supervised_rows
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -33,5 +32,5 @@ def test_the_reference_lists_every_parameter_with_its_default_and_description() 
 
 def test_the_guide_to_data_names_every_form_and_kind_of_file() -> None:
     guide = (DOCS / "how-to" / "prepare-data.md").read_text(encoding="utf-8")
-    for name in (*formats.FORMATS, *dataset.SUFFIXES):
+    for name in (*supervised_rows.FORMATS, *dataset.SUFFIXES):
         assert f"`{name}`" in guide

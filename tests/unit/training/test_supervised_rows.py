@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from finetuned_sft import formats
-from finetuned_sft.params import FormatName
+from finetuned_training import supervised_rows
 from finetuned_training.conversations import BadRowError
+from finetuned_training.supervised_rows import FormatName
 
 # What a row may hold: any text that has more than white space and no lone surrogates.
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
@@ -30,15 +30,15 @@ def conversations(draw: st.DrawFn) -> list[dict[str, str]]:
 
 @given(conversations())
 def test_messages_come_out_as_they_went_in(messages: list[dict[str, str]]) -> None:
-    assert formats.convert({"messages": messages}, "messages") == {"messages": messages}
-    assert formats.convert({"messages": json.dumps(messages)}, "messages") == {"messages": messages}
+    assert supervised_rows.convert({"messages": messages}, "messages") == {"messages": messages}
+    assert supervised_rows.convert({"messages": json.dumps(messages)}, "messages") == {"messages": messages}
 
 
 @given(conversations())
 def test_sharegpt_turns_become_the_same_messages(messages: list[dict[str, str]]) -> None:
     names = {"system": "system", "user": "human", "assistant": "gpt"}
     turns = [{"from": names[message["role"]], "value": message["content"]} for message in messages]
-    assert formats.convert({"conversations": turns}, "sharegpt") == {"messages": messages}
+    assert supervised_rows.convert({"conversations": turns}, "sharegpt") == {"messages": messages}
 
 
 @given(texts, texts)
@@ -48,9 +48,9 @@ def test_prompts_and_completions_stay_strings_or_become_turns(prompt: str, compl
         "prompt": [{"role": "user", "content": prompt}],
         "completion": [{"role": "assistant", "content": completion}],
     }
-    assert formats.convert(row, "prompt_completion") == row
-    assert formats.convert(row, "prompt_completion", chat=True) == turns
-    assert formats.convert(turns, "prompt_completion") == turns
+    assert supervised_rows.convert(row, "prompt_completion") == row
+    assert supervised_rows.convert(row, "prompt_completion", chat=True) == turns
+    assert supervised_rows.convert(turns, "prompt_completion") == turns
 
 
 json_texts = st.recursive(
@@ -67,7 +67,7 @@ MESSAGES = json.dumps([{"role": "user", "content": "q"}])
 def test_json_that_holds_no_messages_is_text_to_learn(prompt: str, completion: str) -> None:
     assume('"role"' not in completion)
     row = {"prompt": prompt, "completion": completion}
-    assert formats.convert(row, "prompt_completion") == row
+    assert supervised_rows.convert(row, "prompt_completion") == row
 
 
 @given(texts, texts, st.none() | st.just("") | texts)
@@ -77,11 +77,11 @@ def test_alpaca_rows_keep_instruction_input_and_output(
     row = {"instruction": instruction, "output": output, "input": given_}
     if given_ is not None and not given_.strip() and given_:
         return  # white space alone is refused, see below
-    turns = formats.convert(row, "alpaca", chat=True)
+    turns = supervised_rows.convert(row, "alpaca", chat=True)
     content = turns["prompt"][0]["content"]
     assert content == (f"{instruction}\n\n{given_}" if given_ else instruction)
     assert turns["completion"] == [{"role": "assistant", "content": output}]
-    plain = formats.convert(row, "alpaca")
+    plain = supervised_rows.convert(row, "alpaca")
     assert f"### Instruction:\n{instruction}\n\n" in plain["prompt"]
     assert ("### Input:" in plain["prompt"]) >= bool(given_)
     assert plain["completion"] == output
@@ -89,20 +89,20 @@ def test_alpaca_rows_keep_instruction_input_and_output(
 
 def test_a_system_text_comes_first() -> None:
     alpaca = {"instruction": "do", "output": "done", "system": "be brief"}
-    assert formats.convert(alpaca, "alpaca", chat=True)["prompt"][0] == {
+    assert supervised_rows.convert(alpaca, "alpaca", chat=True)["prompt"][0] == {
         "role": "system",
         "content": "be brief",
     }
-    assert formats.convert(alpaca, "alpaca")["prompt"].startswith("be brief\n\n")
+    assert supervised_rows.convert(alpaca, "alpaca")["prompt"].startswith("be brief\n\n")
     turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
-    converted = formats.convert({"conversations": turns, "system": "be brief"}, "sharegpt")
+    converted = supervised_rows.convert({"conversations": turns, "system": "be brief"}, "sharegpt")
     assert converted["messages"][0] == {"role": "system", "content": "be brief"}
 
 
 def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     row = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "x"}]}
-    assert formats.convert(row, "messages")["messages"][0]["content"] == "one two"
+    assert supervised_rows.convert(row, "messages")["messages"][0]["content"] == "one two"
 
 
 def test_calls_of_tools_keep_their_fields_and_the_tools() -> None:
@@ -114,7 +114,7 @@ def test_calls_of_tools_keep_their_fields_and_the_tools() -> None:
         {"role": "assistant", "content": "two"},
     ]
     tools = [{"type": "function", "function": {"name": "add"}}]
-    converted = formats.convert({"messages": messages, "tools": json.dumps(tools)}, "messages")
+    converted = supervised_rows.convert({"messages": messages, "tools": json.dumps(tools)}, "messages")
     assert converted["tools"] == tools
     assert converted["messages"][1] == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert converted["messages"][2]["tool_call_id"] == "c1"
@@ -135,7 +135,7 @@ def test_calls_of_tools_keep_their_fields_and_the_tools() -> None:
     ],
 )
 def test_the_form_is_told_by_the_keys(row: dict[str, Any], form: FormatName | None) -> None:
-    assert formats.detect(row) == form
+    assert supervised_rows.detect(row) == form
 
 
 def turns(*roles: str) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def turns(*roles: str) -> dict[str, Any]:
 )
 def test_a_bad_row_says_what_is_wrong(form: FormatName, row: dict[str, Any], reason: str) -> None:
     with pytest.raises(BadRowError) as caught:
-        formats.convert(row, form)
+        supervised_rows.convert(row, form)
     assert reason in str(caught.value)
 
 
@@ -210,7 +210,7 @@ anything: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(
-    st.sampled_from(formats.FORMATS),
+    st.sampled_from(supervised_rows.FORMATS),
     st.dictionaries(
         st.sampled_from(
             [
@@ -229,6 +229,6 @@ anything: st.SearchStrategy[Any] = st.recursive(
     ),
 )
 def test_whatever_a_row_holds_it_converts_or_is_refused(form: FormatName, row: dict[str, Any]) -> None:
-    formats.detect(row)
+    supervised_rows.detect(row)
     with contextlib.suppress(BadRowError):
-        assert formats.convert(row, form).keys() & {"messages", "prompt", "text"}
+        assert supervised_rows.convert(row, form).keys() & {"messages", "prompt", "text"}

@@ -7,10 +7,11 @@ TRL's own forms are ``{"messages": [...]}``, ``{"prompt": ..., "completion": ...
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from finetuned_sft.params import FormatName
 from finetuned_training import conversations
+
+FormatName = Literal["messages", "prompt_completion", "alpaca", "sharegpt", "text"]
 
 TrainingRow = dict[str, Any]
 
