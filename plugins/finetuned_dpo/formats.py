@@ -58,15 +58,11 @@ def convert(row: Row, form: FormatName) -> Pair:
     """One row as a pair."""
     match form:
         case "preference":
-            pair = from_preference(row)
+            return from_preference(row)
         case "implicit_prompt":
-            pair = from_implicit_prompt(row)
+            return from_implicit_prompt(row)
         case "openai":
-            pair = from_openai(row)
-    if pair.chosen == pair.rejected:
-        first, second = SIDES[form]
-        raise BadRowError(f'"{first}" and "{second}" are the same, so there is nothing to prefer')
-    return pair
+            return from_openai(row)
 
 
 def from_preference(row: Row) -> Pair:

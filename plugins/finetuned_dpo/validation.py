@@ -7,7 +7,7 @@ the preferred answers are simply the longer ones.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from finetuned_dpo import formats, tokenization
@@ -20,6 +20,8 @@ from finetuned_training.row_forms import PROBLEMS_KEPT, REMEDY
 
 MANY_CUT = 0.05  # share of pairs; from here on the job gets advice
 MANY_DUPLICATES = 0.1
+MANY_ALIKE = 0.1  # share of pairs without a difference; from here on the rows are bad
+NAMED = 20  # rows that the audit names
 BIASED = 0.7  # share of pairs of which the longer answer is the preferred one, or the shorter
 FEW = 20  # pairs say nothing about a bias
 
@@ -42,6 +44,9 @@ def detect_format(path: str, split: str) -> FormatName:
     return row_forms.detect(path, split, formats.detect, formats.KEYS)
 
 
+NO_DIFFERENCE = "its two answers are the same, so there is nothing to prefer"
+
+
 @dataclass
 class Tally:
     """What has been counted of a dataset. Lengths are tokens."""
@@ -51,6 +56,8 @@ class Tally:
     tokens: int = 0
     longest: int = 0
     truncated: int = 0
+    alike: list[int] = field(default_factory=list)  # rows whose two answers are the same
+    alike_total: int = 0
     undecided: list[int] = field(default_factory=list)  # rows of which the cut leaves nothing to prefer
     undecided_total: int = 0
     seams_moved: int = 0
@@ -78,7 +85,11 @@ class Tally:
         self.chosen_longer += chosen > rejected
         self.rejected_longer += rejected > chosen
         self.lengths.append(length)
-        if not differs(cut):
+        if pair.chosen_ids == pair.rejected_ids:
+            self.alike_total += 1
+            if len(self.alike) < PROBLEMS_KEPT:
+                self.alike.append(pair.number)
+        elif not differs(cut):
             self.undecided_total += 1
             if len(self.undecided) < PROBLEMS_KEPT:
                 self.undecided.append(pair.number)
@@ -110,7 +121,14 @@ def _audit(
     tally = _count(ctx, pairs, path, params.max_length, trained)
     if tally is None:
         return None
-    if tally.undecided_total == tally.pairs:
+    if tally.alike_total > MANY_ALIKE * tally.pairs:
+        raise BadDatasetError(
+            path,
+            [RowProblem(number, NO_DIFFERENCE) for number in tally.alike],
+            total=tally.alike_total,
+            remedy=f"Correct or drop these rows; up to {MANY_ALIKE:.0%} of the pairs may be like that and are left out.",
+        )
+    if tally.alike_total + tally.undecided_total == tally.pairs:
         raise BadDatasetError(
             path,
             [RowProblem(number, "its answers are the same after the cut") for number in tally.undecided],
@@ -168,12 +186,14 @@ def _report(
         rows=tally.pairs,
         tokens=tally.tokens,
         truncated_rows=tally.truncated,
-        unanswered_rows=tally.undecided_total,
+        unanswered_rows=tally.alike_total + tally.undecided_total,
         max_tokens=tally.longest,
         sha256=digest,
         warnings=tuple(warnings.values()),
         extra={
             "param": param,
+            "alike_rows": tally.alike_total,
+            "alike_row_numbers": tally.alike[:NAMED],
             "duplicate_rows": tally.duplicates,
             "leaked_rows": tally.leaked,
             "mean_chosen_tokens": round(tally.chosen_tokens / tally.pairs, 1),
@@ -208,13 +228,9 @@ def _warnings(params: DPOParams, tally: Tally, *, held_out: bool) -> dict[str, s
         found["eval_dataset"] = (
             f"{tally.leaked} of {pairs} held-out pairs are trained on as well, so the figures say less than they seem."
         )
-    if tally.seams_moved:
-        found["dataset"] = (
-            f"In {tally.seams_moved} of {pairs} pairs the prompt's last tokens change when an answer follows, so the "
-            "model is trained on other prompts than it will be asked; end prompts without a space, or use messages."
-        )
-    elif tally.duplicates > MANY_DUPLICATES * pairs:
-        found["dataset"] = f"{tally.duplicates} of {pairs} pairs are the same as an earlier one."
+    about_rows = list(_about_rows(tally))
+    if about_rows:
+        found["dataset"] = " ".join(about_rows)
     step_pairs = params.per_device_train_batch_size * params.gradient_accumulation_steps
     if pairs < step_pairs and not held_out:
         found["gradient_accumulation_steps"] = (
@@ -222,3 +238,19 @@ def _warnings(params: DPOParams, tally: Tally, *, held_out: bool) -> dict[str, s
             "gradient_accumulation_steps or per_device_train_batch_size."
         )
     return found
+
+
+def _about_rows(tally: Tally) -> Iterator[str]:
+    pairs = tally.pairs
+    if tally.alike:
+        rows = ", ".join(map(str, tally.alike[:NAMED])) + (", …" if tally.alike_total > NAMED else "")
+        yield (
+            f"{tally.alike_total} of {pairs} pairs have two answers that are the same and are left out (row {rows})."
+        )
+    if tally.seams_moved:
+        yield (
+            f"In {tally.seams_moved} of {pairs} pairs the prompt's last tokens change when an answer follows, so the "
+            "model is trained on other prompts than it will be asked; end prompts without a space, or use messages."
+        )
+    if tally.duplicates > MANY_DUPLICATES * pairs:
+        yield f"{tally.duplicates} of {pairs} pairs are the same as an earlier one."

@@ -53,15 +53,47 @@ def test_what_can_be_trained_on_is_audited(run: Validate, tmp_path: Path) -> Non
 
 
 def test_bad_rows_end_the_job_with_their_numbers(run: Validate) -> None:
-    same = {"prompt": "a", "chosen": "b", "rejected": "b"}
     empty = {"prompt": "a", "chosen": " ", "rejected": "b"}
     with pytest.raises(BadDatasetError) as caught:
-        run([pair(0), same, empty], dataset_format="preference")
+        run([pair(0), {"prompt": "a", "chosen": "b"}, empty], dataset_format="preference")
     message = caught.value.message
     assert "row 2" in message
-    assert "are the same" in message
+    assert '"rejected" is missing' in message
     assert "row 3" in message
     assert '"chosen" is empty' in message
+
+
+SAME = {**pair(3), "rejected": pair(3)["chosen"]}
+
+
+def test_a_few_pairs_without_a_difference_are_named_and_left_out(run: Validate) -> None:
+    ctx = run([*map(pair, range(19)), SAME])
+    report = report_of(ctx)
+    assert (report["rows"], report["unanswered_rows"]) == (20, 1)
+    assert (report["extra"]["alike_rows"], report["extra"]["alike_row_numbers"]) == (1, [20])
+    assert (
+        "1 of 20 pairs have two answers that are the same and are left out (row 20)"
+        in advice_of(ctx)["dataset"]
+    )
+
+    from finetuned_dpo.trainer import load_pairs
+    from finetuned_training.chat import load_tokenizer
+
+    params = DPOParams.model_validate(ctx.metadata["params"])
+    left = load_pairs(ctx, "dataset", "train", params, load_tokenizer(params.model, params))
+    assert len(left) == 19
+
+
+def test_many_pairs_without_a_difference_end_the_job_with_their_numbers(run: Validate) -> None:
+    with pytest.raises(BadDatasetError) as caught:
+        run(
+            [*map(pair, range(8)), SAME, {"prompt": "a", "chosen": "b", "rejected": "b"}],
+            dataset_format="preference",
+        )
+    message = caught.value.message
+    assert "row 9: its two answers are the same" in message
+    assert "row 10" in message
+    assert "up to 10% of the pairs may be like that" in message
 
 
 def test_pairs_that_the_cut_makes_alike_are_counted_and_if_all_are_the_job_ends(run: Validate) -> None:

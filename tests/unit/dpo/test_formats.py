@@ -84,11 +84,6 @@ def test_other_rows_are_none_of_the_forms(row: dict[str, Any]) -> None:
             "preference",
             '"rejected" is missing; the row has "prompt", "chosen"',
         ),
-        (
-            {"prompt": "a", "chosen": "b", "rejected": "b"},
-            "preference",
-            '"chosen" and "rejected" are the same',
-        ),
         ({"prompt": "a", "chosen": "b", "rejected": " "}, "preference", '"rejected" is empty'),
         (
             {"prompt": "a", "chosen": [BLUE], "rejected": "b"},
@@ -126,11 +121,6 @@ def test_other_rows_are_none_of_the_forms(row: dict[str, Any]) -> None:
         ({"chosen": "a b", "rejected": [BLUE]}, "implicit_prompt", "must both be strings or both be lists"),
         ({**OPENAI, "input": "sky?"}, "openai", '"input" is a string, not an object'),
         ({**OPENAI, "input": {}}, "openai", '"messages" is missing'),
-        (
-            {**OPENAI, "preferred_output": [GREEN]},
-            "openai",
-            '"preferred_output" and "non_preferred_output" are the',
-        ),
         ({**OPENAI, "preferred_output": "blue"}, "openai", '"preferred_output" is a string, not a list'),
     ],
 )
@@ -159,4 +149,5 @@ def test_whatever_a_row_holds_it_is_a_pair_or_refused(row: dict[str, Any], form:
     formats.detect(row)
     with contextlib.suppress(BadRowError):
         pair = formats.convert(row, form)
-        assert pair.chosen != pair.rejected
+        assert pair.chosen
+        assert pair.rejected
