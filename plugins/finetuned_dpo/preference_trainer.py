@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from finetuned_sdk import WorkerContext
 from finetuned_training.metering import MeteredTrainer, StepMeter
 
 SCORING = "scoring_reference"
+REFERENCE_ADAPTER = "ref"  # TRL's name for it
 
 
 class StoppedError(Exception):
@@ -69,11 +72,27 @@ class PreferenceTrainer(MeteredTrainer, trl.DPOTrainer):
         """Pairs: chosen and rejected are a sequence each."""
         return int(batch["input_ids"].shape[0]) // 2
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's figures and ``kl``: how far the model has left the reference, in nats an answer of these pairs."""
-        mode = "train" if self.model.training else "eval"
-        rewards = [self._metrics[mode].get(f"rewards/{side}") for side in ("chosen", "rejected")]
-        if all(rewards):
-            means = [sum(each) / len(each) for each in rewards if each]
-            logs[f"{'eval_' if mode == 'eval' else ''}kl"] = sum(means) / 2 / self.beta
-        super().log(logs, start_time)
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: Any) -> Any:
+        """TRL's loss and figures, with two beside them.
+
+        ``logps/accuracies`` is the share of pairs whose chosen answer is the likelier one. ``forward_kl_k1`` is the mean
+        of log π_ref(y|x) - log π(y|x) over both answers, in nats an answer (docs/reference/dpo.md).
+        """
+        seen: list[Any] = []
+
+        def watched(**kwargs: Any) -> Any:
+            seen.append(model(**kwargs))
+            return seen[-1]
+
+        loss = super()._compute_loss(watched, inputs, return_outputs)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        chosen, rejected = seen[0].log_probs.detach().sum(dim=1).chunk(2)
+        metrics["logps/accuracies"].append((chosen > rejected).float().mean().item())
+        rewards = metrics["rewards/chosen"][-1] + metrics["rewards/rejected"][-1]
+        metrics["forward_kl_k1"].append(0.0 - rewards / 2 / self.beta)
+        return loss
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The trained adapter without the copy of the earlier one that TRL compares it with: it is loaded, not resumed."""
+        super()._save(output_dir, state_dict)
+        shutil.rmtree(Path(output_dir or self.args.output_dir, REFERENCE_ADAPTER), ignore_errors=True)

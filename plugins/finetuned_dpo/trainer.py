@@ -30,6 +30,14 @@ from finetuned_training.settings import Resolved, intervals, resolve, total_step
 
 HOW = Method("direct preference optimisation", "dpo")
 
+#: what the result and the model's card tell of held-out pairs, and the trainer's name for it
+HELD_OUT = {
+    "accuracies": "rewards/accuracies",
+    "margins": "rewards/margins",
+    "logps_accuracies": "logps/accuracies",
+    "forward_kl_k1": "forward_kl_k1",
+}
+
 
 def train(ctx: WorkerContext, params: DPOParams) -> None:
     """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
@@ -119,20 +127,27 @@ def train(ctx: WorkerContext, params: DPOParams) -> None:
         how=HOW,
         rows=len(train_dataset),
         dataset_sha256=data[params.dataset],
-        figures=held_out(trainer.state.log_history),
+        figures=held_out(trainer),
     )
     for file in ctx.work_dir.glob("*.arrow"):
         file.unlink(missing_ok=True)
 
 
-def held_out(history: list[dict[str, float]]) -> dict[str, float | None]:
-    """How held-out pairs fared before the first step and after the last: accuracy and margin of their rewards."""
-    found: dict[str, float | None] = {}
-    for name in ("accuracies", "margins"):
-        values = [log[f"eval_rewards/{name}"] for log in history if f"eval_rewards/{name}" in log]
-        if len(values) > 1:
-            found |= {f"eval_{name}_before": values[0], f"eval_{name}_after": values[-1]}
-    return found
+def held_out(trainer: PreferenceTrainer) -> dict[str, float | None]:
+    """How held-out pairs fared before the first step, and with the model that is published."""
+    state = trainer.state
+    logs = [log for log in state.log_history if "eval_loss" in log]
+    if len(logs) < 2:
+        return {}
+    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+    last = (
+        next((log for log in logs if log["step"] == state.best_global_step), logs[-1]) if best else logs[-1]
+    )
+    return {
+        f"eval_{name}_{when}": log.get(f"eval_{figure}")
+        for name, figure in HELD_OUT.items()
+        for when, log in (("before", logs[0]), ("after", last))
+    }
 
 
 def load_pairs(
@@ -152,7 +167,8 @@ def reference_scores(ctx: WorkerContext, params: DPOParams, settings: Resolved) 
         return None
     names = ("model", *(("adapter",) if params.adapter is not None else ()))
     directories = [Path(ctx.model_path(name)) for name in names]
-    model = hash_of(directories) if all(each.is_dir() for each in directories) else None
+    is_local = all(each.is_dir() for each in directories)
+    model = hash_of(directories, advancing=ctx.advancing) if is_local else None
     directory = ctx.cache_dir if model is not None else ctx.work_dir  # of a hub id the bytes are not known
     made_from = {
         "model": model or ctx.job_id,
@@ -172,6 +188,7 @@ def dpo_config(
     return DPOConfig(
         **arguments.of_training(ctx.work_dir, ctx.job_id, params, settings, gpu=gpu),
         max_length=params.max_length,
+        trust_remote_code=params.trust_remote_code,  # of a reference that TRL loads itself
         # Loss
         beta=params.beta,
         loss_type=list(params.loss_type),
