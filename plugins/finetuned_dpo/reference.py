@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT_BYTES = 1 << 30  # of all files together; 8 bytes a pair
-READ_BYTES = 16 << 20
 BATCH_ROWS = 1024
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -90,26 +89,3 @@ class ReferenceScores:
                 return
             path.unlink(missing_ok=True)
             taken -= each.st_size
-
-
-def hash_of(directories: Iterable[Path], *, advancing: Callable[[], None] = lambda: None) -> str | None:
-    """The SHA-256 of what decides a model: names and bytes of its weights and configurations. ``None`` without a file.
-
-    Tokenizer and card do not: the pairs are tokens by now. ``advancing`` is called with each block that was read.
-    """
-    digest, files = hashlib.sha256(), 0
-    for directory in directories:
-        for path in sorted(directory.glob("*")):
-            if path.suffix in {".safetensors", ".bin"} or path.name in {"config.json", "adapter_config.json"}:
-                digest.update(path.name.encode() + b"\0" + _sha256(path, advancing))
-                files += 1
-    return digest.hexdigest() if files else None
-
-
-def _sha256(path: Path, advancing: Callable[[], None]) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-            advancing()
-    return digest.digest()

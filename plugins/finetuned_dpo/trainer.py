@@ -17,7 +17,7 @@ from finetuned_dpo import tokenization
 from finetuned_dpo.params import DPOParams
 from finetuned_dpo.preference_trainer import PreferenceTrainer, StoppedError
 from finetuned_dpo.prepared import prepare
-from finetuned_dpo.reference import ReferenceScores, hash_of
+from finetuned_dpo.reference import ReferenceScores
 from finetuned_dpo.validation import detect_format
 from finetuned_sdk import WorkerContext, phases
 from finetuned_training import arguments, chat, checks, publishing, trained_data
@@ -25,6 +25,7 @@ from finetuned_training.dataset import telling
 from finetuned_training.metering import StepMeter
 from finetuned_training.model import holds_gpu, load_adapter, load_model, load_tokenizer, lora_config
 from finetuned_training.model_card import Method
+from finetuned_training.model_hash import hash_of
 from finetuned_training.reporting import Reporter, ResumableEarlyStopping
 from finetuned_training.settings import Resolved, intervals, resolve, total_steps
 

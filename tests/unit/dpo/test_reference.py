@@ -11,7 +11,7 @@ import pytest
 
 np = pytest.importorskip("numpy")
 
-from finetuned_dpo.reference import ReferenceScores, hash_of  # noqa: E402
+from finetuned_dpo.reference import ReferenceScores  # noqa: E402
 
 pytestmark = pytest.mark.torch
 MADE_FROM = {"model": "abc", "max_length": 64}
@@ -84,19 +84,3 @@ def test_a_full_disk_keeps_nothing_and_harms_nothing(tmp_path: Path, monkeypatch
     scores.store("key", scores_of(2))
     assert scores.load("key", 2) is None
     assert not list(tmp_path.iterdir())
-
-
-def test_a_model_is_known_by_its_bytes(tmp_path: Path) -> None:
-    def model(name: str, weights: bytes, **others: str) -> Path:
-        directory = tmp_path / name
-        directory.mkdir()
-        (directory / "model.safetensors").write_bytes(weights)
-        (directory / "config.json").write_text("{}")
-        for file, text in others.items():
-            (directory / f"{file}.md").write_text(text)
-        return directory
-
-    one, same, other = model("one", b"1"), model("same", b"1", README="a card"), model("other", b"2")
-    assert hash_of([one]) == hash_of([same]) != hash_of([other])
-    assert hash_of([one, other]) != hash_of([other])
-    assert hash_of([tmp_path / "one" / "nothing"]) is None
