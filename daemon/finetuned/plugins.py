@@ -11,6 +11,7 @@ from importlib import metadata
 
 import pluggy
 
+from finetuned.plugin_checks import check_hooks, check_version
 from finetuned_sdk import PROJECT_NAME, Registry, hooks
 from finetuned_sdk.errors import PluginError
 
@@ -34,8 +35,8 @@ class PluginReport:
 def load(environment: Mapping[str, str] = os.environ) -> tuple[Registry, list[PluginReport]]:
     """Load every plugin into a fresh registry.
 
-    A plugin that cannot be imported, misspells a hook or takes a name that is taken is reported as broken and
-    left out: it must not keep the daemon, and the jobs of other plugins, from starting.
+    A plugin that is written for another SDK, cannot be imported, misspells a hook or takes a name that is taken is
+    reported as broken and left out as a whole: it must not keep the daemon, and the jobs of other plugins, from starting.
     """
     blocked = _names(environment.get(BLOCK))
     manager = pluggy.PluginManager(PROJECT_NAME)
@@ -62,18 +63,19 @@ def _found(extra: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _load_one(manager: pluggy.PluginManager, registry: Registry, name: str, module: str) -> PluginReport:
+    declared = Registry()
     try:
+        check_version(module)
         plugin = importlib.import_module(module)
+        check_hooks(plugin, manager)
         manager.register(plugin, name=name)
-        manager.check_pending()
         # Called for this plugin alone, so that what one declares wrongly is not held against another.
         others = [each for each in manager.get_plugins() if each is not plugin]
-        manager.subset_hook_caller("finetuned_register", others)(register=registry)
+        manager.subset_hook_caller("finetuned_register", others)(register=declared)
+        registry.take(declared)
     except PluginError as error:
         return _broken(manager, name, module, error.message)
-    except pluggy.PluginValidationError as error:
-        return _broken(manager, name, module, f"it has a hook that this release does not know: {error}")
-    except Exception as error:  # noqa: BLE001 - a third party's import may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's import may raise anything
         return _broken(manager, name, module, f"{type(error).__name__}: {error}")
     return PluginReport(name, module, "loaded")
 

@@ -17,6 +17,7 @@ from typing_extensions import is_typeddict
 
 import finetuned_sdk
 from finetuned import plugins
+from finetuned.plugin_checks import DECLARATION
 from finetuned_sdk import bundle, context, errors, hooks, kinds, registry
 from finetuned_sdk.testing import RecordingContext
 
@@ -39,11 +40,21 @@ finds plugins by the entry-point group `finetuned`, and imports declarations onl
 `"module:function"`, is imported in a worker process.
 """
 
+VERSION = f"""\
+## Version of the SDK
+
+It is {finetuned_sdk.SDK_VERSION}, `finetuned_sdk.SDK_VERSION`. A major version breaks what plugins rely on, a minor one adds to it.
+The module of a plugin's entry point says in `{DECLARATION}`, a plain text, which one it is written for:
+`{DECLARATION} = "{finetuned_sdk.SDK_VERSION}"` is loaded where the version is that or a later one of the same major version, and
+reported as broken elsewhere. It is read from the source before the module is imported; without it nothing is checked.
+"""
+
 
 def page() -> str:
     """The whole page."""
     sections = [
         INTRODUCTION,
+        VERSION,
         "## Hooks\n",
         *(_function(hook, 3) for hook in hook_specifications()),
         "## Environment of the daemon\n",
@@ -74,8 +85,8 @@ def hook_specifications() -> list[Any]:
 
 def public_names() -> Iterator[str]:
     """What an author may import and finds on the page."""
-    markers = {"PROJECT_NAME", "hookspec", "hookimpl"}
-    yield from (name for name in finetuned_sdk.__all__ if name not in markers)
+    others = {"PROJECT_NAME", "SDK_VERSION", "hookspec", "hookimpl"}
+    yield from (name for name in finetuned_sdk.__all__ if name not in others)
 
 
 def prose(documented: Any) -> str:

@@ -11,12 +11,15 @@ A plugin is a module named in the entry-point group ``finetuned``. It declares, 
 The daemon imports that module, so it must not import torch. The work itself is named by a string
 (``"package.module:function"``) and imported in the worker process only; it is called as ``run(ctx, params)``
 with a :class:`WorkerContext` and the validated params model.
+
+A plugin says in its module which version of the SDK it is written for, ``FINETUNED_SDK = "1.0"``: it is loaded where
+``SDK_VERSION`` is that or a later one with the same major version.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from finetuned_sdk.context import AuditReport, Progress, StopRequest, WorkerContext
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "PROJECT_NAME",
+    "SDK_VERSION",
     "AuditReport",
     "BadDatasetError",
     "Callback",
@@ -46,6 +50,9 @@ __all__ = (
     "hookimpl",
     "hookspec",
 )
+
+#: ``major.minor``. A major version breaks what plugins rely on, a minor one adds to it.
+SDK_VERSION: Final = "1.0"
 
 # The runner of every attempt imports this package for ``bundle`` alone and must start in milliseconds, so
 # the names above are imported when they are first used: pydantic and pluggy cost a tenth of a second.

@@ -36,6 +36,15 @@ class Registry:
             )
         self.callbacks[callback.name] = callback
 
+    def take(self, declared: Registry) -> None:
+        """Add all that another registry has, or nothing of it: raises ``PluginError`` if one of its names is taken."""
+        together = Registry()
+        for kind in (*self.job_kinds.values(), *declared.job_kinds.values()):
+            together.job_kind(kind)
+        for callback in (*self.callbacks.values(), *declared.callbacks.values()):
+            together.callback(callback)
+        self.job_kinds, self.callbacks = together.job_kinds, together.callbacks
+
 
 def _check_entry(what: str, entry: str | None) -> None:
     if entry is not None and not _ENTRY.match(entry):
