@@ -68,7 +68,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "config": ("configuration", "Check the daemon's configuration, or show where each value comes from."),
     "plugins": (
         "plugins",
-        "List the plugins that a daemon of this environment would find: loaded, blocked or broken, and why.",
+        "List the plugins that a daemon of this environment would find, or begin a new one.",
     ),
     "doctor": ("doctor", "Check this machine: what works, what does not, and what to do about it."),
     "completion": ("completion", "Print the script that completes commands and options in a shell."),

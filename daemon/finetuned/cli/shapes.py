@@ -169,6 +169,16 @@ class Plugin(TypedDict):
     reason: str | None
 
 
+class NewPlugin(TypedDict):
+    """A plugin that was written: its name is that of its kind of job too; ``files`` are paths in ``directory``."""
+
+    name: str
+    distribution: str
+    package: str
+    directory: str
+    files: list[str]
+
+
 class Check(TypedDict):
     """One check of the doctor's. ``verdict`` is ``ok``, ``warn`` or ``fail``; ``remedy`` is null where none is needed."""
 

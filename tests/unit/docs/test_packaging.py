@@ -25,4 +25,5 @@ def test_the_wheel_holds_every_package_under_the_three_roots_and_nothing_else(tm
     assert "finetuned/sql/queries.sql" in names
     assert "finetuned_events/schema.sql" in names
     assert "finetuned/demo/data/orders-train.jsonl" in names
+    assert "finetuned/skeleton/files/package/trainer.py.template" in names
     assert "finetuned/service/systemd/system/finetuned.service" in names
