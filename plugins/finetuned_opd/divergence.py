@@ -51,3 +51,18 @@ def with_tail(log_probs: Tensor) -> Tensor:
     """
     mass = torch.logsumexp(log_probs, dim=-1, keepdim=True).clamp(max=_MOST)
     return torch.cat([log_probs, torch.log(-torch.expm1(mass))], dim=-1)
+
+
+def estimated(student: Tensor, teacher: Tensor, estimator: str) -> Tensor:
+    """The reverse KL by one sampled token, to be differentiated: with d = log π_T - log π_S, k2 = d²/2, k3 = e^d - d - 1.
+
+    Schulman, "Approximating KL divergence" (2020). The gradient of k2 is, in the mean over the student's samples, that of
+    the reverse KL; k3 is never negative and of less variance, and its gradient that of the forward KL. k1 = -d is no
+    loss: its gradient has nothing of the teacher in it. [...] -> [...]. Raises ``ValueError`` for k1 and others.
+    """
+    ahead = teacher - student
+    if estimator == "k2":
+        return ahead.square() / 2
+    if estimator == "k3":
+        return torch.exp(ahead) - ahead - 1
+    raise ValueError(f"{estimator} cannot be a loss; take k2 or k3")
