@@ -17,6 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from finetuned_sdk import WorkerContext, phases
+from finetuned_training.labelled_head import labelled_only
 from finetuned_training.loader_processes import LoaderContext
 
 SUMS = "UnloggedSums"  # their name among the states of callbacks in trainer_state.json
@@ -78,6 +79,10 @@ class MeteredTrainer(Trainer):
         # Batches go to the device in training_step, so that the wait for the next one is for the host alone.
         loader.device = None
         return loader
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        with labelled_only():
+            return super().compute_loss(*args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         self.meter.go_on()
