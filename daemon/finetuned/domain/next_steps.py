@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from finetuned.domain.job import Job
@@ -32,6 +33,24 @@ REMEDIES = {
 }
 
 
+#: kind of job -> the kinds that usually go on from it
+FOLLOWING = {"sft": ("dpo", "opd"), "dpo": ("opd",)}
+
+#: kind -> what it is called as a step, why it makes sense, and what has to be filled in
+TRAININGS = {
+    "dpo": (
+        "prefer",
+        "With pairs of answers of which one is preferred, it learns which to give and stays by what it is.",
+        ("--data", "PAIRS"),
+    ),
+    "opd": (
+        "distil",
+        "A larger model of the same vocabulary can teach it on its own answers, token by token.",
+        ("--param", "teacher=MODEL", "--data", "PROMPTS"),
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """Something that makes sense now: ``command`` does it, if a command does."""
@@ -41,11 +60,13 @@ class Step:
     command: str | None = None
 
 
-def next_steps(job: Job, wait: Wait | None = None) -> list[Step]:
-    """The steps, the most useful first. Never empty."""
+def next_steps(job: Job, wait: Wait | None = None, *, kinds: Collection[str] = ()) -> list[Step]:
+    """The steps, the most useful first. Never empty. Trainings that may follow are named if ``kinds`` has them."""
     match job.state:
         case JobState.SUCCEEDED:
-            return [*_of_result(job), *_of_evaluations(job), *_of_advice(job), *_keep(job), *_remove(job)]
+            done = (_of_result(job), _of_training(job, kinds), _of_files(job))
+            about = (_of_evaluations(job), _of_advice(job), _keep(job), _remove(job))
+            return [*chain(*done, *about)]
         case JobState.FAILED:
             return [*_of_failure(job), *_of_advice(job), _look(job)]
         case JobState.CANCELLED:
@@ -92,11 +113,34 @@ def _of_result(job: Job) -> Iterator[Step]:
             f"{name} is registered; this says where it lies and how it was made.",
             _command("models", "show", name),
         )
+        kind = job.kind if "model" in job.params else "sft"
         yield Step(
             "train_on",
-            f"{name} can be the base of a next job.",
-            _command("run", job.kind if "model" in job.params else "sft", "--model", name, "--data", "FILE"),
+            f"A next job can go on from {name}.",
+            _command("run", kind, *_beginning_with(job, model), "--data", "FILE"),
         )
+
+
+def _beginning_with(job: Job, model: dict[str, Json]) -> list[str]:
+    """The options by which a job begins with a model: a job's own result by ``--from``, another adapter over its base."""
+    if (job.result or {}).get("model") == model["name"]:
+        return ["--from", job.id]
+    if model["kind"] == "adapter":
+        return ["--model", model["base"] or "BASE", "--param", f"adapter={model['name']}"]
+    return ["--model", model["name"]]
+
+
+def _of_training(job: Job, kinds: Collection[str]) -> Iterator[Step]:
+    """The trainings that usually follow this one."""
+    if not isinstance((job.result or {}).get("model"), str):
+        return
+    for kind in FOLLOWING.get(job.kind, ()):
+        if kind in kinds:
+            action, why, options = TRAININGS[kind]
+            yield Step(action, why, _command("run", kind, "--from", job.id, *options))
+
+
+def _of_files(job: Job) -> Iterator[Step]:
     names = list(dict.fromkeys(each["name"] for each in job.artifacts))
     for name in names:
         which = [] if len(names) == 1 else ["--artifact", name]

@@ -108,7 +108,7 @@ class Queries:
     @property
     def lineage(self) -> LineageQueries:
         """Where models come from, and what makes sense next."""
-        return LineageQueries(self.board, self.job, self._waiting)
+        return LineageQueries(self.board, self.job, self._waiting, frozenset(self.registry.job_kinds))
 
     async def _waiting(self, job_id: str) -> tuple[Job, queue.Wait | None]:
         shown = await self.shown(job_id)

@@ -35,11 +35,12 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class LineageQueries:
-    """Models joined with their jobs. ``job`` looks one up, ``waiting`` also why it waits."""
+    """Models joined with their jobs. ``job`` looks one up, ``waiting`` also why it waits; ``kinds`` are those declared."""
 
     board: Board
     job: Callable[[str], Awaitable[Job]]
     waiting: Callable[[str], Awaitable[tuple[Job, Wait | None]]]
+    kinds: frozenset[str] = frozenset()
 
     async def of_model(self, name: str) -> Lineage:
         """Where a model comes from and what came of it. Raises ``NotFoundError``."""
@@ -56,7 +57,7 @@ class LineageQueries:
 
     async def next_of_job(self, job_id: str) -> list[Step]:
         """What makes sense next for a job. Raises ``NotFoundError``."""
-        return next_steps.next_steps(*await self.waiting(job_id))
+        return next_steps.next_steps(*await self.waiting(job_id), kinds=self.kinds)
 
     async def _ancestor(self, name: str, model: Model | None) -> Ancestor:
         if model is None or model.job is None:

@@ -77,9 +77,53 @@ def test_a_model_that_was_made_can_be_tried_trained_on_and_downloaded() -> None:
     scene.end()
     found = steps(scene)
     assert found["try"].command == "finetune models show 'my model'"
-    assert found["train_on"].command == "finetune run sft --model 'my model' --data FILE"
+    assert (
+        found["train_on"].command == "finetune run sft --model llama --param 'adapter=my model' --data FILE"
+    )
     assert found["download"].command == "finetune export job-1"
     assert "delete" not in found
+
+
+def trained(kind: str, *, base: str | None = "llama", model_kind: str = "adapter") -> Scene:
+    """A job that made the model ``m``."""
+    scene = running(kind=kind, params={"model": "llama"} if base else {})
+    made = facts.AttemptModel(attempt=1, name="m", path="/x/model", kind=model_kind, base=base)
+    scene.report("job-1", made)
+    scene.report("job-1", facts.AttemptResult(attempt=1, values={"model": "m"}))
+    scene.end()
+    return scene
+
+
+def following(scene: Scene, *kinds: str) -> dict[str, str | None]:
+    job = scene.world.jobs["job-1"]
+    return {step.action: step.command for step in next_steps(job, kinds=kinds)}
+
+
+def test_after_a_supervised_training_come_preferences_and_distillation() -> None:
+    found = following(trained("sft"), "sft", "dpo", "opd")
+    assert found["train_on"] == "finetune run sft --from job-1 --data FILE"
+    assert found["prefer"] == "finetune run dpo --from job-1 --data PAIRS"
+    assert found["distil"] == "finetune run opd --from job-1 --param teacher=MODEL --data PROMPTS"
+    assert list(found).index("prefer") < list(found).index("distil") < list(found).index("keep")
+
+
+def test_after_preferences_comes_distillation() -> None:
+    found = following(trained("dpo"), "sft", "dpo", "opd")
+    assert found["distil"] == "finetune run opd --from job-1 --param teacher=MODEL --data PROMPTS"
+    assert "prefer" not in found
+    assert not {"prefer", "distil"} & following(trained("import-gguf", base=None), "dpo", "opd").keys()
+
+
+def test_a_training_that_no_plugin_declares_is_not_suggested() -> None:
+    assert not {"prefer", "distil"} & following(trained("sft"), "sft").keys()
+
+
+def test_a_whole_model_that_is_not_the_jobs_result_is_named_by_itself() -> None:
+    scene = running(kind="fake", params={"model": "llama"})
+    scene.report("job-1", facts.AttemptModel(attempt=1, name="m", path="/x/m", kind="full", base=None))
+    scene.report("job-1", facts.AttemptResult(attempt=1, values={}))
+    scene.end()
+    assert following(scene)["train_on"] == "finetune run fake --model m --data FILE"
 
 
 def test_of_several_artifacts_each_is_named() -> None:
@@ -173,8 +217,9 @@ def every_step() -> list[Step]:
     )
     done.report("job-1", facts.AttemptResult(attempt=1, values={}))
     done.end()
-    scenes += [waiting, cancelled, done]
-    return [step for scene in scenes for step in next_steps(scene.world.jobs["job-1"])]
+    scenes += [waiting, cancelled, done, trained("sft")]
+    kinds = ("dpo", "opd")
+    return [step for scene in scenes for step in next_steps(scene.world.jobs["job-1"], kinds=kinds)]
 
 
 def test_each_command_is_one_that_there_is() -> None:
