@@ -117,7 +117,7 @@ async def run(
     known = await _kind(daemon, await _kind_of(daemon, template) if kind is None else kind)
     given = await _params(daemon, known, short, params, callbacks, sends=not dry_run)
     if start is not None:
-        given = {**await starting_point.of_job(daemon, start), **given}
+        given |= await starting_point.of_job(daemon, start, given)
     request: dict[str, Json] = {
         "template": template,
         "name": name,
