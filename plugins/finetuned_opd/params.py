@@ -44,6 +44,11 @@ class OPDParams(TrainingParams):
         min_length=1,
         description="A model with the student's vocabulary: a directory, a registered model's name or a hub id.",
     )
+    teacher_adapter: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A LoRA adapter that the teacher is taken with: a directory or a registered model's name.",
+    )
     teacher_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://",
@@ -65,6 +70,12 @@ class OPDParams(TrainingParams):
     )
     teacher_api_key: str | None = Field(
         default=None, min_length=1, description="The name of the job's secret with the endpoint's key."
+    )
+    teacher_revision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Your word for the weights behind the endpoint's name: with it the scores are kept in the cache, "
+        "since nobody else can tell whether they are still the same.",
     )
     teacher_timeout_s: float = Field(
         default=300.0,
@@ -166,14 +177,16 @@ class OPDParams(TrainingParams):
                 "precomputed_scores"
             )
         if self.teacher_endpoint is None:
-            self._refuse_set("it belongs to teacher_endpoint", "teacher_model", "teacher_api_key")
+            self._refuse_set(
+                "it belongs to teacher_endpoint", "teacher_model", "teacher_api_key", "teacher_revision"
+            )
         if self.self_distillation and self.method == "full":
             raise ValueError(
                 "self_distillation switches the adapter off, and method full has none; use lora, or name the "
                 "model as the teacher"
             )
         if self.teacher is None:
-            self._refuse_set("it belongs to teacher", "teacher_in_4bit")
+            self._refuse_set("it belongs to teacher", "teacher_in_4bit", "teacher_adapter")
         return self
 
     @model_validator(mode="after")
@@ -268,8 +281,9 @@ class OPDParams(TrainingParams):
         return self.top_k
 
     @property
-    def keeps_reference(self) -> bool:
-        return self.teacher is not None
+    def compares_all(self) -> bool:
+        """Whether the whole vocabulary of student and teacher is compared."""
+        return not self.samples_token_alone and self.compared_tokens is None
 
 
 ENDPOINT_TOP_K = 20  # what vLLM gives at most unless it is told otherwise (max_logprobs)

@@ -126,6 +126,11 @@ def _quoted(tokens: Mapping[int, str], number: int) -> str:
     return repr(tokens[number]) if number in tokens else "nothing"
 
 
+def read_size(directory: Path) -> int | None:
+    """How many logits the model of a directory has; ``None`` where that cannot be told."""
+    return _size(directory / "config.json")
+
+
 def _size(path: Path) -> int | None:
     try:
         config = read_object(path)

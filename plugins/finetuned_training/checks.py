@@ -103,17 +103,21 @@ def check_installed(params: TrainingParams) -> None:
             )
 
 
-def check_model(name: str, param: str, host: Host) -> None:
-    """A registered name or a directory, of a model or an adapter as ``param`` says, or what may be a hub id."""
+def check_model(name: str, kind: str, host: Host, *, param: str | None = None) -> None:
+    """A registered name or a directory, of a model or an adapter as ``kind`` says, or what may be a hub id.
+
+    ``param`` is the parameter that names it, if that is not called as the kind is.
+    """
+    param = param or kind
     path = host.models.get(name) or local_path(name)
     if path.is_dir():
-        _check_kind(name, param, path)
+        _check_kind(name, kind, param, path)
     if name in host.models:
         return
     if path.is_dir():
-        if not (path / MARKERS[param]).is_file():
+        if not (path / MARKERS[kind]).is_file():
             raise RefusedError(
-                f"{name} has no {MARKERS[param]}, so it is no {param} directory; give the directory that "
+                f"{name} has no {MARKERS[kind]}, so it is no {kind} directory; give the directory that "
                 "save_pretrained wrote.",
                 param=param,
                 code="model_not_found",
@@ -130,25 +134,24 @@ def check_model(name: str, param: str, host: Host) -> None:
     near = difflib.get_close_matches(name, list(host.models), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise RefusedError(
-        f"There is no {param} {name}: no directory, no registered model (finetune models lists them) and no hub id "
+        f"There is no {kind} {name}: no directory, no registered model (finetune models lists them) and no hub id "
         f"(owner/name).{hint}",
         param=param,
         code="model_not_found",
     )
 
 
-def _check_kind(name: str, param: str, path: Path) -> None:
+def _check_kind(name: str, kind: str, param: str, path: Path) -> None:
     """Refuse an adapter where a model is wanted, and the other way round."""
-    (other,) = MARKERS.keys() - {param}
-    if (path / MARKERS[param]).is_file() or not (path / MARKERS[other]).is_file():
+    (other,) = MARKERS.keys() - {kind}
+    if (path / MARKERS[kind]).is_file() or not (path / MARKERS[other]).is_file():
         return
-    if param == "adapter":
-        remedy = "is a whole model, not an adapter; pass it as model=, and drop adapter"
+    model, adapter = ("teacher", "teacher_adapter") if param.startswith("teacher") else ("model", "adapter")
+    if kind == "adapter":
+        remedy = f"is a whole model, not an adapter; pass it as {model}=, and drop {adapter}"
     else:
         base = _base_model(path / MARKERS["adapter"])
-        remedy = (
-            f"is an adapter, not a whole model; pass it as adapter=, with model={base or 'its base model'}"
-        )
+        remedy = f"is an adapter, not a whole model; pass it as {adapter}=, with {model}={base or 'its base model'}"
     raise RefusedError(f"{name} {remedy}.", param=param, code="wrong_model_kind")
 
 
