@@ -27,9 +27,11 @@ def test_it_is_written_here_with_all_its_files_and_what_to_do_next(finetune: Run
     assert sorted(files) == [
         "README.md",
         "finetuned_byte_lm/__init__.py",
+        "finetuned_byte_lm/data.py",
         "finetuned_byte_lm/plugin.py",
         "finetuned_byte_lm/trainer.py",
         "pyproject.toml",
+        "sample.jsonl",
         "tests/test_trainer.py",
     ]
     assert all(f"  {file}\n" in outcome.out for file in files)

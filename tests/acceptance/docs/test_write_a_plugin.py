@@ -1,87 +1,105 @@
-"""The plugin of docs/how-to/write-a-plugin.md, as its reader would write it, tested and run."""
+"""docs/how-to/write-a-plugin.md, followed as its reader would: typed, installed, tested and run."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.daemon.process import running
+from tests.acceptance.daemon.process import Daemon
+from tests.third_party import installed
 from tests.unit.docs import pages
 
-from finetuned import plugins
+from finetuned.skeleton import names, writing
 from finetuned_sdk.testing import RecordingContext
 
 PAGE = pages.DOCS / "how-to" / "write-a-plugin.md"
+NAME = names.PluginName("byte-lm")
+INSTALL = "python -m pip install --editable '.[dev]'"
 
 
-@pytest.fixture
-def package(tmp_path: Path) -> Path:
-    """The page's files in their places."""
-    declaration, work, test, _ = pages.blocks(PAGE, "python")
-    root = tmp_path / "finetuned-words"
-    for name, text in {
-        "pyproject.toml": pages.blocks(PAGE, "toml")[0],
-        "finetuned_words/__init__.py": "",
-        "finetuned_words/plugin.py": declaration,
-        "finetuned_words/worker.py": work,
-        "tests/test_words.py": test,
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text, "utf-8")
-    return root
+def test_the_files_on_the_page_are_those_that_are_written() -> None:
+    files = writing.render(NAME)
+    declaration, rows, work, test, _ = pages.blocks(PAGE, "python")
+    (project,) = pages.blocks(PAGE, "toml")
+    assert declaration == files["finetuned_byte_lm/plugin.py"]
+    assert rows == files["finetuned_byte_lm/data.py"]
+    assert work == files["finetuned_byte_lm/trainer.py"]
+    assert test == files["tests/test_trainer.py"]
+    assert project == files["pyproject.toml"]
 
 
-def search_path(package: Path) -> str:
-    own = [str(pages.ROOT / folder) for folder in ("daemon", "events", "plugins")]
-    return os.pathsep.join([str(package), *own])
+def test_its_listing_names_each_file_that_is_written() -> None:
+    root, *lines = pages.blocks(PAGE, "")[0].splitlines()
+    assert root == f"{NAME.distribution}/"
+    assert sorted(line.split()[0] for line in lines) == list(writing.render(NAME))
 
 
-def test_its_own_tests_pass(package: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
-        cwd=package,
-        env={**os.environ, "PYTHONPATH": search_path(package)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 passed" in done.stdout
+@pytest.mark.torch
+@pytest.mark.timeout(300)
+def test_what_its_reader_types_does_what_the_page_says(tmp_path: Path) -> None:
+    before, after = ([line.removeprefix("$ ") for line in block.splitlines()] for block in typed())
+    site, here = tmp_path / "site", tmp_path
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("python", "finetune"):  # those of the daemon's environment
+        (commands / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {RUN[name]} "$@"\n')
+        (commands / name).chmod(0o755)
+    path = {"PATH": f"{commands}{os.pathsep}{os.environ['PATH']}"}
+
+    def type_in(line: str, **environment: str) -> str:
+        done = subprocess.run(
+            shlex.split(line),
+            cwd=here,
+            env=installed.environment(site, **path, **environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        return done.stdout
+
+    said: dict[str, str] = {}
+    for line in before:
+        if line == INSTALL:  # not into the environment that runs the tests, and without a network
+            installed.install(here, site)
+        elif line.startswith("cd "):
+            here /= line.removeprefix("cd ")
+        else:
+            said[line] = type_in(line)
+    assert " passed" in said["python -m pytest"]
+    (row,) = (line for line in said["finetune plugins"].splitlines() if line.startswith("byte-lm"))
+    assert row.split()[1:] == ["loaded", "finetuned_byte_lm.plugin"]
+
+    with Daemon(PYTHONPATH=installed.search_path(site)) as daemon:
+        daemon.start()
+        for line in after:
+            said[line] = type_in(line, FINETUNED_SOCKET=str(daemon.socket))
+        (job,) = daemon.ok("GET", "/v1/jobs")["data"]
+        assert (job["kind"], job["state"], job["result"]["steps"]) == ("byte-lm", "succeeded", 200)
 
 
-def test_its_entry_point_names_a_module_that_declares_the_kind(
-    package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    points = tomllib.loads((package / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]
-    monkeypatch.syspath_prepend(str(package))
-    registry, reports = plugins.load({plugins.EXTRA: points["finetuned"]["words"]})
-    assert "words" in registry.job_kinds
-    assert [report.reason for report in reports if report.status == "broken"] == []
+#: what stands for a command that the page's reader has on the path
+RUN = {"python": "", "finetune": "-m finetuned.cli.main"}
 
 
-def test_a_daemon_runs_the_job_and_refuses_one_whose_file_is_not_there(package: Path, tmp_path: Path) -> None:
-    text = tmp_path / "text"
-    text.write_text("to be or\nnot to be to\n", "utf-8")
-    with running(FINETUNED_EXTRA_PLUGINS="finetuned_words.plugin", PYTHONPATH=search_path(package)) as daemon:
-        job = daemon.wait_for(daemon.submit("words", dataset=str(text), top=2))
-        assert (job["state"], job["result"]["words"]) == ("succeeded", 7)
-        body = {"kind": "words", "params": {"dataset": str(tmp_path / "none")}}
-        status, answer = daemon.request("POST", "/v1/jobs", body)
-        assert (status, answer["error"]["param"]) == (400, "params.dataset")
-        assert "correct the path" in answer["error"]["message"]
+def typed() -> tuple[str, str]:
+    """What is typed before the daemon's next start, and after it."""
+    before, after = pages.blocks(PAGE, "console")
+    assert INSTALL in before
+    return before, after
 
 
 @pytest.mark.torch
 def test_its_callback_advises_once_the_loss_stays_where_it_was(tmp_path: Path) -> None:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    page: dict[str, Any] = {"__name__": "finetuned_words.patience"}
-    code = compile(pages.blocks(PAGE, "python")[3], str(PAGE), "exec", dont_inherit=True)
+    page: dict[str, Any] = {"__name__": "finetuned_byte_lm.patience"}
+    code = compile(pages.blocks(PAGE, "python")[-1], str(PAGE), "exec", dont_inherit=True)
     exec(code, page)
     ctx = RecordingContext(tmp_path)
     params = page["PatienceParams"]
