@@ -56,7 +56,8 @@ class Spec:
     ``fence`` is random: it tells this attempt's processes from all others. ``limits``: cpu (cores), memory, gpu_memory,
     disk (bytes). ``heartbeat_s`` is how often the worker writes its heartbeat, in seconds. ``output_files`` of
     ``output_file_bytes`` each are kept of what the worker prints, the newest. ``cache`` is a directory that all jobs
-    of the daemon share.
+    of the daemon share. ``preload`` names the modules that the worker may be forked with, imported already; none: it is
+    started as a program.
     """
 
     job: str
@@ -84,6 +85,7 @@ class Spec:
     output_file_bytes: int = 10_000_000
     output_files: int = 7
     cache: str | None = None
+    preload: tuple[str, ...] = ()
     fence: str = field(default_factory=lambda: os.urandom(16).hex())
     protocol: int = PROTOCOL
 
@@ -187,6 +189,7 @@ class Bundle:
             )
         data["callbacks"] = tuple(CallbackSpec(**callback) for callback in data.get("callbacks", ()))
         data["devices"] = tuple(data.get("devices", ()))
+        data["preload"] = tuple(data.get("preload", ()))
         return _record(Spec, data, self.spec_path)
 
     def claim(self, identity: RunnerIdentity) -> bool:

@@ -103,6 +103,9 @@ class JobKind:
     path_params     names of the other params that may name a file, a folder or a URL of the server's side:
                     datasets, inputs, outputs, trackers. Callers who may name neither are refused
                     (``path_not_allowed``); a name that is declared in neither tuple is not looked at
+    preload     given validated params, the modules that the job imports first and that take long; the daemon may fork
+                its worker from a process that has them already. None where it must import by itself. Importing them
+                may start no thread and initialise no GPU; ``bitsandbytes`` cannot be imported by them
     """
 
     name: str
@@ -122,6 +125,7 @@ class JobKind:
     path_params: tuple[str, ...] = ()
     reduce_memory: Callable[[Any], Mapping[str, Any] | None] | None = None
     timeouts: Mapping[str, float | None] = field(default_factory=dict)
+    preload: Callable[[Any], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 import anyio.to_thread
 
+from finetuned.attempts.warm import WarmStarts
 from finetuned_sdk import secrets
 from finetuned_sdk.bundle import Bundle, Spec
 
@@ -61,24 +62,33 @@ class LocalExecutor:
     """Starts runners as children in sessions of their own. They outlive this process.
 
     ``read_secrets`` finds the values of the secrets that an attempt's ``Spec`` refers to. They reach the runner
-    by a memory file, never by argv, environment or disk, and are masked in the output.
+    by a memory file, never by argv, environment or disk, and are masked in the output. With ``warm`` runners are forked
+    from a process that has their trainer's imports, where that is possible.
     """
 
-    def __init__(self, read_secrets: ReadSecrets = no_secrets) -> None:
+    def __init__(self, read_secrets: ReadSecrets = no_secrets, warm: WarmStarts | None = None) -> None:
         self._read_secrets = read_secrets
+        self._warm = warm
         self._children: set[int] = set()
 
     @property
     def running(self) -> frozenset[int]:
         """The runners that were started here and not reaped yet."""
-        return frozenset(self._children)
+        return frozenset(self._children) | (self._warm.running if self._warm is not None else frozenset())
 
     async def launch(self, bundle: Bundle, spec: Spec) -> None:
         """Make the bundle if it is not there and start a runner.
 
         Raises ``OSError`` if that is impossible, and what ``read_secrets`` raises.
         """
-        await anyio.to_thread.run_sync(self._launch, bundle, spec)
+        memory = await anyio.to_thread.run_sync(self._prepare, bundle, spec)
+        try:
+            environment = runner_environment(os.environ)
+            if self._warm is None or not await self._warm.launch(bundle.path, spec, environment, memory):
+                await anyio.to_thread.run_sync(self._spawn, bundle, spec, environment, memory)
+        finally:
+            if memory is not None:
+                os.close(memory)
 
     def reap(self) -> None:
         """Collect runners that have ended, so that no zombie holds their process ids."""
@@ -89,12 +99,22 @@ class LocalExecutor:
                 ended = pid
             if ended:
                 self._children.discard(pid)
+        if self._warm is not None:
+            self._warm.reap()
 
-    def _launch(self, bundle: Bundle, spec: Spec) -> None:
+    def close(self) -> None:
+        """End what was kept for later starts. Runners live on."""
+        if self._warm is not None:
+            self._warm.close()
+
+    def _prepare(self, bundle: Bundle, spec: Spec) -> int | None:
+        """Make the bundle if it is not there; a descriptor of the secrets, if it has such."""
         values = self._read_secrets(spec.secrets) if spec.secrets else {}
         if not bundle.spec_path.exists():
             bundle.create(spec)
-        memory = secrets.to_descriptor(values) if values else None
+        return secrets.to_descriptor(values) if values else None
+
+    def _spawn(self, bundle: Bundle, spec: Spec, environment: Mapping[str, str], memory: int | None) -> None:
         actions: list[tuple[Any, ...]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -104,20 +124,16 @@ class LocalExecutor:
         if memory is not None:
             actions.append((os.POSIX_SPAWN_DUP2, memory, secrets.DESCRIPTOR))
             command.append(str(secrets.DESCRIPTOR))
-        try:
-            # Not fork: this process has threads. Its other descriptors are close-on-exec (PEP 446).
-            pid = os.posix_spawn(
-                spec.interpreter,
-                command,
-                runner_environment(os.environ),
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
-            )
-        finally:
-            if memory is not None:
-                os.close(memory)
+        # Not fork: this process has threads. Its other descriptors are close-on-exec (PEP 446).
+        pid = os.posix_spawn(
+            spec.interpreter,
+            command,
+            environment,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),
+        )
         self._children.add(pid)
 
 

@@ -15,8 +15,9 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from finetuned.attempts import identity, limits, temporary
 from finetuned.attempts.output import OutputLog, Redactor
@@ -39,7 +40,53 @@ READ_SIZE: Final = 1 << 16
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
-def main(arguments: list[str] | None = None) -> int:
+class StartWorker(Protocol):
+    """How a worker is started."""
+
+    def __call__(
+        self,
+        interpreter: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        output: int,
+        memory: int | None,
+    ) -> int:
+        """Start ``finetuned_sdk.worker`` with its arguments, in the working directory and a process group of its own.
+
+        It writes to ``output`` and is handed ``memory``, a file with secrets. Gives its process id; raises ``OSError``.
+        """
+
+
+def spawn_worker(
+    interpreter: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    output: int,
+    memory: int | None,
+) -> int:
+    """``StartWorker`` by executing a program."""
+    command = [interpreter, "-P", "-m", "finetuned_sdk.worker", *arguments]
+    actions: list[tuple[Any, ...]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, output, 1),
+        (os.POSIX_SPAWN_DUP2, output, 2),
+    ]
+    if memory is not None:
+        actions.append((os.POSIX_SPAWN_DUP2, memory, secrets.DESCRIPTOR))
+        command.append(str(secrets.DESCRIPTOR))
+    return os.posix_spawn(
+        interpreter,
+        command,
+        environment,
+        file_actions=actions,
+        setpgroup=0,
+        setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ],
+    )
+
+
+def main(arguments: list[str] | None = None, *, start_worker: StartWorker = spawn_worker) -> int:
     """Run one attempt: ``BUNDLE [SECRETS_FD]``, the latter a memory file with the secrets of the job."""
     path, *rest = sys.argv[1:] if arguments is None else arguments
     with contextlib.suppress(PermissionError):  # the launcher has done it already
@@ -51,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         return REVOKED_EXIT_CODE
     with contextlib.suppress(OSError):  # tried without it then
         bundle.reserve_exit()
-    runner = Runner(bundle, bundle.read_spec(), _read_secrets(rest), wakeup)
+    runner = Runner(bundle, bundle.read_spec(), _read_secrets(rest), wakeup, start_worker)
     record = runner.run()
     temporary.remove(bundle)  # before the record: it may be what fills the disk
     write_exit(bundle, record)
@@ -83,9 +130,17 @@ def write_exit(bundle: Bundle, record: ExitRecord, *, pause: float = WRITE_INTER
 class Runner:
     """One worker from its start to the end of the last process below it."""
 
-    def __init__(self, bundle: Bundle, spec: Spec, values: dict[str, str], wakeup: int) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        spec: Spec,
+        values: dict[str, str],
+        wakeup: int,
+        start_worker: StartWorker = spawn_worker,
+    ) -> None:
         self._bundle = bundle
         self._spec = spec
+        self._start_worker = start_worker
         self._secrets = values
         self._wakeup = wakeup
         self._log = OutputLog(bundle.output_path, limit=spec.output_file_bytes, files=spec.output_files)
@@ -126,29 +181,18 @@ class Runner:
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
         os.chdir(self._bundle.work)
-        spec = self._spec
-        command = [spec.interpreter, "-P", "-m", "finetuned_sdk.worker", str(self._bundle.path)]
-        actions: list[tuple[Any, ...]] = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, write_end, 1),
-            (os.POSIX_SPAWN_DUP2, write_end, 2),
-        ]
         memory = secrets.to_descriptor(self._secrets) if self._secrets else None
-        if memory is not None:
-            actions.append((os.POSIX_SPAWN_DUP2, memory, secrets.DESCRIPTOR))
-            command.append(str(secrets.DESCRIPTOR))
         try:
             # Its own process group, in the runner's session: the group is for SIGTERM, and by the session
             # the daemon finds what a dead runner left.
             environment = self._environment()
             with self._keeper.confined():
-                self._worker = os.posix_spawn(
-                    spec.interpreter,
-                    command,
+                self._worker = self._start_worker(
+                    self._spec.interpreter,
+                    [str(self._bundle.path)],
                     environment,
-                    file_actions=actions,
-                    setpgroup=0,
-                    setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ],
+                    output=write_end,
+                    memory=memory,
                 )
         finally:
             os.close(write_end)

@@ -21,6 +21,7 @@ from finetuned.attempts.ports import Ending, Timeouts
 from finetuned.attempts.supervision import Supervision
 from finetuned.attempts.supervisor import Timing
 from finetuned.attempts.testing import Entry, MemoryAttemptLog, fake_spec
+from finetuned.attempts.warm import WarmStarts
 from finetuned_sdk.bundle import Bundle, RunnerIdentity, Spec
 
 QUICK = Timing(start=60.0, poll=0.01, poll_idle=0.05)
@@ -47,16 +48,18 @@ class CheckingLog(MemoryAttemptLog):
 class House:
     """A state directory, a log that survives, and daemons that come and go."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_warm: bool = False) -> None:
         self.jobs = path / "jobs"
         self.log = CheckingLog()
-        self.executor: Executor = LocalExecutor()
+        self.preload = ("finetuned_sdk.fake",) if is_warm else ()
+        self._local = LocalExecutor(warm=WarmStarts() if is_warm else None)
+        self.executor: Executor = self._local
         self.gate = path / "gate"
 
     def start(self, *, timeouts: Timeouts | None = None, spent_s: float = 0.0, **changes: Any) -> Entry:
         if timeouts is not None:
             changes = {"heartbeat_s": beat_interval(timeouts), **changes}
-        return self.log.start(fake_spec(**changes), timeouts, spent_s=spent_s)
+        return self.log.start(fake_spec(**{"preload": self.preload, **changes}), timeouts, spent_s=spent_s)
 
     def held(self) -> dict[str, Any]:
         """Of a specification: work that stands still after its first step until the gate is there."""
@@ -101,6 +104,7 @@ class House:
         await self.until(lambda: len(self.processes(spec)) >= size)
 
     def clear(self) -> None:
+        self._local.close()
         for path in self.jobs.glob("*/attempts/*"):
             runner = Bundle(path).read_runner()
             # With its random part: tests that run beside this one have attempts of the same job and number.
@@ -119,8 +123,9 @@ class House:
         return not left and (runner is None or not identity.is_alive(runner))
 
 
-@pytest.fixture
-def house(tmp_path: Path, no_blocking: None) -> Iterator[House]:
-    house = House(tmp_path)
+@pytest.fixture(params=["cold", "warm"])
+def house(tmp_path: Path, no_blocking: None, request: pytest.FixtureRequest) -> Iterator[House]:
+    """Workers are executed as programs, or forked with their imports: nothing else may differ."""
+    house = House(tmp_path, is_warm=request.param == "warm")
     yield house
     house.clear()
