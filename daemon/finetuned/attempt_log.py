@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,11 @@ class DaemonAttemptLog:
             raise SpecUnavailableError(
                 f"The plugin of the job kind {found[0].kind!r} is not loaded; install or unblock it"
             )
-        return attempt_orders.spec(found[0], found[1], kind, self._settings, slots=len(world.slots))
+        spec = attempt_orders.spec(found[0], found[1], kind, self._settings, slots=len(world.slots))
+        if not self._settings.warm_start:
+            return spec
+        modules = await anyio.to_thread.run_sync(attempt_orders.preload, kind, spec.params, spec.models)
+        return replace(spec, preload=modules)
 
     async def launched(self, job: str, attempt: int, runner: RunnerIdentity) -> None:
         """Record who runs the attempt."""

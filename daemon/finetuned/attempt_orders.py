@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from finetuned.attempts.liveness import beat_interval
 from finetuned.attempts.ports import LiveAttempt, SpecUnavailableError, StopOrder, Timeouts
@@ -16,12 +19,15 @@ from finetuned_sdk import JobKind
 from finetuned_sdk.bundle import Spec
 from finetuned_sdk.context import CallbackSpec
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptSettings:
     """What the operator's configuration says about attempts. ``grace_s``: seconds between SIGTERM and SIGKILL.
 
     ``output_files`` of ``output_file_bytes`` are kept of what an attempt prints. ``cache_dir`` is shared by all workers.
+    With ``warm_start`` they may be forked from a process with their imports.
     """
 
     allow_remote_code: bool
@@ -29,6 +35,7 @@ class AttemptSettings:
     output_file_bytes: int = 10_000_000
     output_files: int = 7
     cache_dir: Path | None = None
+    warm_start: bool = False
     interpreter: str = sys.executable
 
 
@@ -100,3 +107,17 @@ def spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, *
         limits=job.limits,
         heartbeat_s=beat_interval(_timeouts(job)),
     )
+
+
+def preload(kind: JobKind, params: Mapping[str, Any], models: Mapping[str, str]) -> tuple[str, ...]:
+    """The modules that a worker may be forked with. ``models`` maps parameters to directories of registered models.
+
+    None where the plugin cannot tell: the worker will say what is wrong. Reads files of the model.
+    """
+    if kind.preload is None:
+        return ()
+    try:
+        return tuple(kind.preload(kind.params.model_validate(params).model_copy(update=dict(models))))
+    except Exception as error:  # noqa: BLE001 - a third party's code, and its job can start without
+        log.warning("%s cannot tell what to import beforehand: %r", kind.name, error)
+        return ()

@@ -115,6 +115,21 @@ class Config(BaseModel):
         le=3600,
         description="how long a cancelled trainer may take to end before it is killed",
     )
+    warm_start: bool = Field(
+        default=True,
+        description="whether trainers are forked from a process that keeps their imports, which takes seconds off each start",
+    )
+    warm_idle_s: float = Field(
+        default=600.0,
+        gt=0,
+        le=86_400 * 7,
+        description="after so long without a start that process is ended; the next job starts another",
+    )
+    warm_memory_bytes: int = Field(
+        default=2 << 30,
+        ge=64 << 20,
+        description="how much memory that process may hold after its imports; beyond this jobs start without it",
+    )
     preemption_min_run_s: float = Field(
         default=600.0,
         ge=0,

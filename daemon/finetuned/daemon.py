@@ -27,6 +27,8 @@ from finetuned.attempt_log import DaemonAttemptLog, read_secrets
 from finetuned.attempt_orders import AttemptSettings
 from finetuned.attempts.launcher import LocalExecutor, withheld_secrets
 from finetuned.attempts.supervision import Supervision
+from finetuned.attempts.warm import WarmStarts
+from finetuned.attempts.warm_process import WarmSettings
 from finetuned.board import Board
 from finetuned.commands.appending import Appending
 from finetuned.commands.datasets import DatasetCommands
@@ -88,6 +90,7 @@ class Parts:
     keeper: Keeper
     device_gate: DeviceGate
     resource_watch: ResourceWatch
+    executor: LocalExecutor
 
 
 async def run(config: Config, *, ephemeral_parent: int | None = None) -> int:
@@ -143,6 +146,7 @@ async def run(config: Config, *, ephemeral_parent: int | None = None) -> int:
             if ephemeral_parent is not None:
                 await parts.supervision.kill_all()
             tasks.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(parts.executor.close)
         try:
             await events.execute(lambda _world: decisions.daemon_stopped(), necessary=True)
         except LogError as error:  # a full disk: the end is not recorded, as after a kill
@@ -200,6 +204,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         output_file_bytes=config.output_file_bytes,
         output_files=config.output_files,
         cache_dir=config.state_dir / CACHE_DIR,
+        warm_start=config.warm_start,
     )
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
     inventory = Inventory(events, config.state_dir, jobs_dir, config.state_dir / DATASETS_DIR)
@@ -213,7 +218,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         room=facts.room,
     )
     secrets = _secret_store(config)
-    executor = LocalExecutor(partial(read_secrets, secrets))
+    executor = LocalExecutor(partial(read_secrets, secrets), _warm_starts(config))
     supervision = Supervision(jobs_dir, port, executor, released=scheduler.look, fatal=FATAL)
     attempts = processes_of(board, strays=lambda: {stray.pid: stray.key for stray in supervision.strays})
     telemetry = Telemetry(
@@ -284,6 +289,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         keeper,
         device_gate,
         resource_watch,
+        executor,
     )
 
 
@@ -312,6 +318,16 @@ def _secret_store(config: Config) -> SecretStore:
         )
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     return SecretStore(config.secrets_dir, Path(credentials) if credentials else None)
+
+
+def _warm_starts(config: Config) -> WarmStarts | None:
+    if not config.warm_start:
+        return None
+    # Where jobs are never given a GPU, what is imported for them sees none either.
+    hidden = {} if config.cpu_slots is None else {"CUDA_VISIBLE_DEVICES": ""}
+    return WarmStarts(
+        WarmSettings(idle_s=config.warm_idle_s, memory=config.warm_memory_bytes, environment=hidden)
+    )
 
 
 #: what will be said again anyway, and must not hold up the event loop

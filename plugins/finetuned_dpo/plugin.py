@@ -7,6 +7,7 @@ from finetuned_sdk import Host, JobKind, Registry, Resources, hookimpl
 from finetuned_training import checks
 from finetuned_training.alternatives import SPEED_PARAMS, alternatives, effective, steps
 from finetuned_training.estimate import estimate
+from finetuned_training.preloading import preloading
 from finetuned_training.reduction import reduce_memory
 
 
@@ -30,6 +31,7 @@ def finetuned_register(register: Registry) -> None:
             model_params=("model", "adapter"),
             dataset_params=("dataset", "eval_dataset"),
             reduce_memory=reduce_memory,
+            preload=preloading("finetuned_dpo.trainer"),
         )
     )
 
