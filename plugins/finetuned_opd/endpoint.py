@@ -9,8 +9,8 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_LONGEST_S: Final = 30.0
 CONNECT_S: Final = 10.0
 LEAST_S: Final = 1.0  # that an answer is waited for
+PATIENCE: Final = 0.5  # of the time that is left, with one answer
 LONGEST_ANSWER: Final = 1 << 29  # bytes
 SHOWN: Final = 200  # characters of what the server said
 
@@ -59,7 +60,7 @@ class Endpoint:
             self._headers["Authorization"] = f"Bearer {secret}"
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: set[http.client.HTTPConnection] = set()
+        self._open: set[socket.socket] = set()
         self._closed = threading.Event()
 
     def post(self, body: Mapping[str, Json], *, deadline: float) -> Json:
@@ -72,7 +73,7 @@ class Endpoint:
         while True:
             left = deadline - self._clock()
             try:
-                return self._ask(data, timeout_s=max(left / 2, LEAST_S))
+                return self._ask(data, timeout_s=max(left * PATIENCE, LEAST_S))
             except _RetryError as error:
                 tries += 1
                 wait_s = error.after_s if error.after_s is not None else _backoff_s(tries)
@@ -87,45 +88,50 @@ class Endpoint:
         """End all requests that are on their way; their threads have :class:`ClosedError`. For good."""
         with self._lock:
             self._closed.set()
-            for connection in self._open:
-                if connection.sock is not None:
-                    with suppress(OSError):
-                        connection.sock.shutdown(socket.SHUT_RDWR)  # wakes who reads from it
-
-    def _admit(self, connection: http.client.HTTPConnection, timeout_s: float) -> None:
-        """Let a connection be closed from now on, unless all are."""
-        with self._lock:
-            if self._closed.is_set():
-                raise ClosedError("nobody waits for it")
-            self._open.add(connection)
-        connection.sock.settimeout(timeout_s)
+            for each in self._open:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)  # wakes who reads from it
 
     def _ask(self, data: bytes, *, timeout_s: float) -> Json:
-        connection = self._kind(self._host, self._port, timeout=min(timeout_s, CONNECT_S))
         try:
-            connection.connect()
-            self._admit(connection, timeout_s)
-            connection.request("POST", self._path, data, self._headers)
-            response = connection.getresponse()
-            content = response.read(LONGEST_ANSWER)
-            status, headers = response.status, response.headers
+            status, after, content = self._exchanged(data, timeout_s)
         except TimeoutError:
             raise _RetryError(f"no answer within {timeout_s:.0f} s") from None
         except (OSError, http.client.HTTPException) as error:
             raise _RetryError(str(error) or type(error).__name__) from None
-        finally:
-            with self._lock:
-                self._open.discard(connection)
-            connection.close()
         if status != 200:
             why = f"status {status}: {_shown(content)}"
             if status in RETRIED:
-                raise _RetryError(why, _retry_after_s(headers.get("Retry-After")))
+                raise _RetryError(why, _retry_after_s(after))
             raise UnavailableError(why)
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
             raise _RetryError(f"an answer that is no JSON: {_shown(content)}") from None
+
+    def _exchanged(self, data: bytes, timeout_s: float) -> tuple[int, str | None, bytes]:
+        """Status, ``Retry-After`` and content of one answer. Raises ``OSError``, ``HTTPException``."""
+        with closing(self._kind(self._host, self._port, timeout=min(timeout_s, CONNECT_S))) as connection:
+            connection.connect()
+            with self._admitted(connection.sock):
+                connection.sock.settimeout(timeout_s)
+                connection.request("POST", self._path, data, self._headers)
+                with connection.getresponse() as response:
+                    content = response.read(LONGEST_ANSWER)
+                    return response.status, response.headers.get("Retry-After"), content
+
+    @contextmanager
+    def _admitted(self, connected: socket.socket) -> Iterator[None]:
+        """While a connection may be closed by :meth:`close`, or is not begun because all are."""
+        with self._lock:
+            if self._closed.is_set():
+                raise ClosedError("nobody waits for it")
+            self._open.add(connected)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connected)
 
 
 def completions_url(url: str) -> str:
