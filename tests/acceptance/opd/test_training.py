@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def bare_trl(params: OPDParams, directory: Path, completions: list[Any]) -> list
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DistillationConfig, DistillationTrainer
 
-    class Given(DistillationTrainer):
+    class Given(DistillationTrainer):  # type: ignore[misc]
         def _generate_single_turn(self, prompt_ids: Any, *_args: Any, **_kwargs: Any) -> list[list[int]]:
             given = completions.pop(0)
             return [given[tuple(ids)] for ids in prompt_ids]
@@ -159,9 +160,7 @@ def bare_trl(params: OPDParams, directory: Path, completions: list[Any]) -> list
         def _send_telemetry(self) -> None: ...
 
     assert params.teacher is not None
-    from finetuned_training import dataset
-
-    rows = [{"prompt": each.data["prompt"]} for each in dataset.read_rows(params.dataset)]
+    rows = [json.loads(line) for line in Path(params.dataset).read_text(encoding="utf-8").splitlines()]
     trainer = Given(
         model=AutoModelForCausalLM.from_pretrained(params.model, dtype=torch.float32),
         teacher_model=AutoModelForCausalLM.from_pretrained(params.teacher, dtype=torch.float32),
@@ -186,7 +185,7 @@ def bare_trl(params: OPDParams, directory: Path, completions: list[Any]) -> list
             report_to="none",
             disable_tqdm=True,
         ),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list([{"prompt": each["prompt"]} for each in rows]),
         processing_class=AutoTokenizer.from_pretrained(params.model, padding_side="left"),
     )
     trainer.train()
@@ -201,7 +200,7 @@ def test_losses_are_those_of_trl(
     monkeypatch: pytest.MonkeyPatch,
     changes: dict[str, Any],
 ) -> None:
-    from finetuned_opd import distillation_trainer
+    from finetuned_opd.rollouts import draft
 
     params = make_params(
         method="full",
@@ -213,7 +212,6 @@ def test_losses_are_those_of_trl(
     )
     windows: list[dict[tuple[int, ...], list[int]]] = []
     order: list[tuple[int, ...]] = []
-    draft = distillation_trainer.draft
 
     def noted(questions: Any, *args: Any, **kwargs: Any) -> Any:
         drafts = draft(questions, *args, **kwargs)
@@ -221,7 +219,7 @@ def test_losses_are_those_of_trl(
         order.extend(each.row.prompt for each in drafts)
         return drafts
 
-    monkeypatch.setattr(distillation_trainer, "draft", noted)
+    monkeypatch.setattr("finetuned_opd.distillation_trainer.draft", noted)
     ours = [step["loss"] for step in reported(run(params)).values()]
 
     rows = in_order(params, order)
@@ -231,8 +229,6 @@ def test_losses_are_those_of_trl(
 
 def in_order(params: OPDParams, order: list[tuple[int, ...]]) -> str:
     """The rows in the order in which ours were drawn, so that TRL's come in it unshuffled."""
-    import json
-
     from finetuned_opd import prompts
     from finetuned_training import chat
 
@@ -247,5 +243,4 @@ def in_order(params: OPDParams, order: list[tuple[int, ...]]) -> str:
     }
     ordered = path.with_name("ordered.jsonl")
     ordered.write_text("".join(by_prompt[prompt] + "\n" for prompt in order), encoding="utf-8")
-    assert json.loads(lines[0])
     return str(ordered)
