@@ -20,7 +20,7 @@ from finetuned_dpo.prepared import prepare
 from finetuned_dpo.reference import ReferenceScores
 from finetuned_dpo.validation import detect_format
 from finetuned_sdk import WorkerContext, phases
-from finetuned_training import arguments, chat, checks, publishing, trained_data
+from finetuned_training import arguments, batch_shape, chat, checks, publishing, trained_data
 from finetuned_training.dataset import telling
 from finetuned_training.metering import StepMeter
 from finetuned_training.model import holds_gpu, load_adapter, load_model, load_tokenizer, lora_config
@@ -110,8 +110,12 @@ def train(ctx: WorkerContext, params: DPOParams) -> None:
             processing_class=tokenizer,
             peft_config=peft_config,
             callbacks=callbacks,
+            sorts=params.sort_within_step,
         )
     except StoppedError:
+        return
+    batch_shape.settle(ctx, params, trainer)
+    if params.tune_only:
         return
     steps = total_steps(params, len(train_dataset))
     eval_steps, trainer.args.save_steps = intervals(params, settings, steps)

@@ -231,7 +231,7 @@ def _warnings(params: DPOParams, tally: Tally, *, held_out: bool) -> dict[str, s
     about_rows = list(_about_rows(tally))
     if about_rows:
         found["dataset"] = " ".join(about_rows)
-    step_pairs = params.per_device_train_batch_size * params.gradient_accumulation_steps
+    step_pairs = params.rows_a_step
     if pairs < step_pairs and not held_out:
         found["gradient_accumulation_steps"] = (
             f"There are {pairs} pairs, fewer than one optimizer step takes ({step_pairs}); lower "

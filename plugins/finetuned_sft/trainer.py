@@ -19,7 +19,7 @@ from finetuned_sft import tokenization
 from finetuned_sft.params import SFTParams
 from finetuned_sft.prepared import prepare
 from finetuned_sft.validation import detect_format
-from finetuned_training import arguments, chat, checks, publishing, trained_data
+from finetuned_training import arguments, batch_shape, chat, checks, publishing, trained_data
 from finetuned_training.dataset import telling
 from finetuned_training.metering import MeteredTrainer, StepMeter
 from finetuned_training.model import holds_gpu, load_adapter, load_model, load_tokenizer, lora_config
@@ -111,7 +111,11 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
         processing_class=tokenizer,
         peft_config=peft_config,
         callbacks=callbacks,
+        sorts=params.sort_within_step,
     )
+    batch_shape.settle(ctx, params, trainer)
+    if params.tune_only:
+        return
     steps = total_steps(params, len(trainer.train_dataset))
     eval_steps, trainer.args.save_steps = intervals(params, settings, steps)
     trainer.args.eval_steps = eval_steps if params.evaluates else None

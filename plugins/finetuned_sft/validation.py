@@ -212,7 +212,7 @@ def _warnings(
         )
     elif tally.duplicates > MANY_DUPLICATES * rows:
         found["dataset"] = f"{tally.duplicates} of {rows} rows are the same as an earlier one."
-    step_rows = params.per_device_train_batch_size * params.gradient_accumulation_steps
+    step_rows = params.rows_a_step
     if rows < step_rows and not params.packing and not held_out:
         found["gradient_accumulation_steps"] = (
             f"There are {rows} rows, fewer than one optimizer step takes ({step_rows}); lower "

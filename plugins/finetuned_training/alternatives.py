@@ -23,6 +23,7 @@ SPEED_PARAMS = (
     "lora_r",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "sort_within_step",
     "max_length",
     "gradient_checkpointing",
     "adapter",
@@ -50,13 +51,12 @@ def alternatives(params: TrainingParams, host: Host) -> Iterator[list[Changes]]:
 
 
 def smaller_batches(params: TrainingParams) -> Iterator[Changes]:
-    """Smaller batches on the device with as many more passes, from the largest down."""
-    effective_batch = params.per_device_train_batch_size * params.gradient_accumulation_steps
-    for rows in range(params.per_device_train_batch_size - 1, 0, -1):
-        if effective_batch % rows == 0:
+    """Smaller batches on the device with as many more passes, from the largest down. The trainer finds auto's itself."""
+    for rows in [] if params.finds_batch else range(params.rows_a_pass - 1, 0, -1):
+        if params.rows_a_step % rows == 0:
             yield {
                 "per_device_train_batch_size": rows,
-                "gradient_accumulation_steps": effective_batch // rows,
+                "gradient_accumulation_steps": params.rows_a_step // rows,
             }
 
 

@@ -20,7 +20,7 @@ def of_training(
         # Training
         "max_steps": params.max_steps or -1,
         "num_train_epochs": params.num_train_epochs,
-        "per_device_train_batch_size": params.per_device_train_batch_size,
+        "per_device_train_batch_size": params.rows_a_pass,
         "per_device_eval_batch_size": settings.per_device_eval_batch_size,
         "gradient_accumulation_steps": params.gradient_accumulation_steps,
         "learning_rate": settings.learning_rate,

@@ -31,7 +31,27 @@ HEAP_HOLES = 1.5  # outputs of linear layers that the C library's heap keeps whe
 
 
 def estimate(params: TrainingParams, host: Host) -> Estimate:
-    """Memory and disk, in bytes. ``None`` for a model that is not on this machine's disk. Time is not known."""
+    """Memory and disk, in bytes. ``None`` for a model that is not on this machine's disk. Time is not known.
+
+    A batch that the trainer finds by itself fits by being found: the largest up to the usual one that does counts.
+    """
+    if not params.finds_batch:
+        return estimate_of(params, host)
+    batches = [rows for rows in range(params.rows_a_pass, 0, -1) if params.rows_a_step % rows == 0]
+    found = (estimate_of(params.with_batch(rows), host) for rows in batches)
+    return next((each for each in found if fits(each, host)), estimate_of(params.with_batch(1), host))
+
+
+def fits(found: Estimate, host: Host) -> bool:
+    """Whether the machine has the memory at all, as far as both are known."""
+    devices = [device.memory_bytes for device in host.devices if device.kind == "gpu"]
+    return not (devices and (found.device_bytes or 0) > max(devices)) and not (
+        host.memory_bytes and (found.host_bytes or 0) > host.memory_bytes
+    )
+
+
+def estimate_of(params: TrainingParams, host: Host) -> Estimate:
+    """What :func:`estimate` says of a batch that is given."""
     gpu = host.has_gpu
     settings = settings_on(params, host)
     try:
@@ -107,7 +127,7 @@ def training_bytes(
     it ends (the other way round): each part counts as it is then.
     """
     wide = HALF if gpu and (settings.bf16 or settings.fp16) else FLOAT32
-    tokens = params.per_device_train_batch_size * params.sequences_a_row * length
+    tokens = params.rows_a_pass * params.sequences_a_row * length
     trained = trained_weights(shape, adapter)
     activations = tokens * wide * kept_a_token(settings, shape, adapter, length, gpu=gpu)
     tiles = HEAD_TILES["gpu" if gpu else "cpu"]

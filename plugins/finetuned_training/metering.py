@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,12 @@ from transformers.trainer_callback import TrainerState
 from finetuned_sdk import WorkerContext, phases
 from finetuned_training.labelled_head import labelled_only
 from finetuned_training.loader_processes import LoaderContext
+from finetuned_training.quantized import types_kept
+from finetuned_training.step_sampler import StepSortedSampler
+from finetuned_training.token_lengths import token_lengths
 
 SUMS = "UnloggedSums"  # their name among the states of callbacks in trainer_state.json
+BATCH = "FoundBatch"  # the name of what was found for a batch of auto, there too
 
 
 @dataclass
@@ -63,11 +69,21 @@ class StepMeter:
 
 
 class MeteredTrainer(Trainer):
-    """Before one of TRL's trainers: measures waits for batches, says what phase the job is in, does not phone home."""
+    """Before one of TRL's trainers: measures waits for batches, says what phase the job is in, does not phone home.
 
-    def __init__(self, ctx: WorkerContext, meter: StepMeter, **kwargs: Any) -> None:
+    ``sorts`` has it sort the rows of each optimizer step by length.
+    """
+
+    _metrics: dict[str, dict[str, list[float]]]  # TRL's
+    _total_train_tokens: float
+
+    def __init__(self, ctx: WorkerContext, meter: StepMeter, *, sorts: bool = False, **kwargs: Any) -> None:
         self.ctx = ctx
         self.meter = meter
+        self.sorts = sorts
+        self.found_batch: dict[str, Any] | None = (
+            None  # where the batch was left to us: goes into checkpoints
+        )
         self._away = False  # evaluating or saving
         super().__init__(**kwargs)
 
@@ -76,9 +92,36 @@ class MeteredTrainer(Trainer):
         if loader.num_workers:
             # accelerate's loader is a shell around the one that makes the processes.
             loader.base_dataloader.multiprocessing_context = LoaderContext()
+        if self.sorts and kwargs.get("is_training"):
+            # Here, because accelerate has put a sampler of its own in the place of the trainer's by now.
+            rows_a_step = self._train_batch_size * self.args.gradient_accumulation_steps
+            lengths = token_lengths(self.train_dataset)
+            loader.set_sampler(StepSortedSampler(loader.get_sampler(), lengths, rows_a_step))
         # Batches go to the device in training_step, so that the wait for the next one is for the host alone.
         loader.device = None
         return loader
+
+    def take_batch(self, rows: int, passes: int, eval_rows: int) -> None:
+        """Train with so many rows a pass and passes a step, as if it had been made with them."""
+        self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps = rows, passes
+        self.args.per_device_eval_batch_size = eval_rows
+        self._train_batch_size = self.args.train_batch_size
+
+    def try_pass(self, rows: Iterable[int]) -> None:
+        """Forward and backward of these rows as in a step, before the first one; the gradients stay."""
+        inputs = self._prepare_inputs(self.data_collator([self.train_dataset[row] for row in rows]))
+        with self.accelerator.autocast():
+            loss = self.compute_loss(self.model, inputs)
+        self.accelerator.backward(loss)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is computed within counts in no figure."""
+        kept = deepcopy(self._metrics), self._total_train_tokens
+        try:
+            yield
+        finally:
+            self._metrics, self._total_train_tokens = kept
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         with labelled_only():
@@ -117,7 +160,7 @@ class MeteredTrainer(Trainer):
         super()._save_checkpoint(*args, **kwargs)
 
     def _keep_sums(self) -> None:
-        """Put what was summed up since the newest log into the state, which is about to be written.
+        """Put what was summed up since the newest log, and the batch, into the state, which is about to be written.
 
         Without it the first log after a resume would be the mean of the steps since the checkpoint alone, and would
         weigh as much as all steps since the log before.
@@ -131,6 +174,8 @@ class MeteredTrainer(Trainer):
                 "tokens": self._total_train_tokens,
             },
         }
+        if self.found_batch is not None:
+            self.state.stateful_callbacks[BATCH] = {"args": {}, "attributes": self.found_batch}
 
     def _restore_sums(self) -> None:
         """Go on from what the checkpoint holds; one of an older version holds nothing."""
@@ -140,6 +185,10 @@ class MeteredTrainer(Trainer):
             self._tr_loss.fill_(sums["loss"])
             self._metrics["train"].update(sums["metrics"])
             self._total_train_tokens = sums["tokens"]
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with types_kept(self.model):
+            super()._load_from_checkpoint(*args, **kwargs)
 
     def _load_best_model(self) -> None:
         self._leave_for(phases.SAVING)  # it is read to be published

@@ -23,6 +23,7 @@ Optimizer = Literal[
     "sgd",
 ]
 Ratio = Annotated[float, Field(ge=0, lt=1)]
+ROWS_A_PASS = 4  # if nothing is said
 
 
 class CallbackRequest(BaseModel):
@@ -131,7 +132,27 @@ class TrainingParams(BaseModel):
         default=None, ge=1, description="Stop after this many optimizer steps; overrides num_train_epochs."
     )
     num_train_epochs: float = Field(default=3.0, gt=0, le=10_000, description="Passes over the data.")
-    per_device_train_batch_size: int = Field(default=4, ge=1, le=4096, description="Rows a forward pass.")
+    per_device_train_batch_size: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
+        default=ROWS_A_PASS,
+        description="Rows a forward pass. auto: the fastest that fits, found by trial before the first step; "
+        "gradient_accumulation_steps then follows it, so that an optimizer step takes the rows that it takes with 4.",
+    )
+    auto_batch_divisor: int = Field(
+        default=1,
+        ge=1,
+        le=2**31,
+        description="Take so many times fewer rows a pass than auto finds. Doubled by the daemon when memory ran out.",
+    )
+    tune_only: bool = Field(
+        default=False,
+        description="Find the batch of auto, tell what was tried, and end: nothing is trained. `finetune tune-batch` "
+        "sets it.",
+    )
+    sort_within_step: bool = Field(
+        default=False,
+        description="Sort the rows of each optimizer step by length before they are split into passes: less padding, "
+        "the same rows a step, and the same losses but for rounding and dropout.",
+    )
     per_device_eval_batch_size: int | None = Field(
         default=None, ge=1, le=4096, description="Rows a pass in evaluation. null: as in training."
     )
@@ -254,6 +275,10 @@ class TrainingParams(BaseModel):
             raise ValueError("lora_target_modules must not have lm_head, which TRL computes apart; drop it")
         if self.bf16 and self.fp16:
             raise ValueError("choose bf16 or fp16, not both")
+        if self.tune_only and not self.finds_batch:
+            raise ValueError(
+                "tune_only finds the batch of auto: set per_device_train_batch_size to auto, or drop it"
+            )
         if self.method == "full":
             self._refuse_set("method is full", "adapter", "merge_adapter", *_LORA_FIELDS)
         elif self.adapter is not None:
@@ -264,6 +289,30 @@ class TrainingParams(BaseModel):
         for name in names:
             if getattr(self, name) not in (None, False):
                 raise ValueError(f"{name} does not apply: {reason}; drop it")
+
+    @property
+    def finds_batch(self) -> bool:
+        """Whether the trainer finds out by itself how many rows a pass takes."""
+        return self.per_device_train_batch_size == "auto"
+
+    @property
+    def rows_a_pass(self) -> int:
+        """Rows a forward pass, before any were found."""
+        given = self.per_device_train_batch_size
+        return ROWS_A_PASS if given == "auto" else given
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows an optimizer step, however they are split into passes."""
+        return self.rows_a_pass * self.gradient_accumulation_steps
+
+    def with_batch(self, rows: int) -> Self:
+        """The same training with so many rows a pass; they must divide those of a step."""
+        update = {
+            "per_device_train_batch_size": rows,
+            "gradient_accumulation_steps": self.rows_a_step // rows,
+        }
+        return self.model_copy(update=update)
 
     @property
     def packs(self) -> bool:

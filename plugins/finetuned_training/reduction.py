@@ -15,11 +15,15 @@ def reduce_memory(params: TrainingParams) -> Mapping[str, Any] | None:
     that each optimizer step sees the very same rows, in the same order, as before: an odd batch cannot be halved, and
     rounding it would change the training. A step's gradient is summed over its tokens, so losses are equal too, but
     for rounding and for dropout, whose draws depend on the shape of a batch. An evaluation batch that was set is
-    halved as well, since memory may have run out there; one that was not follows the training's.
+    halved as well, since memory may have run out there; one that was not follows the training's. A batch that the
+    trainer finds by itself is not known here, so the trainer is told to take half of what it found.
     """
     changes: dict[str, Any] = {}
-    batch = params.per_device_train_batch_size
-    if batch > 1:
+    batch = params.rows_a_pass
+    if params.finds_batch:
+        if params.auto_batch_divisor < params.rows_a_step:
+            changes["auto_batch_divisor"] = 2 * params.auto_batch_divisor
+    elif batch > 1:
         factor = smallest_factor(batch)
         changes["per_device_train_batch_size"] = batch // factor
         changes["gradient_accumulation_steps"] = params.gradient_accumulation_steps * factor

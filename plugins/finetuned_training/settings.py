@@ -73,7 +73,7 @@ def resolve(params: TrainingParams, *, cpu_count: int, gpu: bool, bf16_supported
         save_steps=eval_steps if best else params.save_steps or 0.1,
         save_total_limit=params.save_total_limit or (None if keeps_best_itself else 2),
         load_best_model_at_end=best,
-        per_device_eval_batch_size=params.per_device_eval_batch_size or params.per_device_train_batch_size,
+        per_device_eval_batch_size=params.per_device_eval_batch_size or params.rows_a_pass,
         dataloader_num_workers=workers,
         dataloader_prefetch_factor=(params.dataloader_prefetch_factor or 4) if workers else None,
     )
@@ -83,7 +83,7 @@ def total_steps(params: TrainingParams, rows: int) -> int:
     """Optimizer steps of the whole run over ``rows`` rows (packed: sequences), counted as transformers does."""
     if params.max_steps is not None:
         return params.max_steps
-    batches = math.ceil(rows / params.per_device_train_batch_size)
+    batches = math.ceil(rows / params.rows_a_pass)
     return math.ceil(params.num_train_epochs * math.ceil(batches / params.gradient_accumulation_steps))
 
 

@@ -356,12 +356,32 @@ def test_alternatives_take_less_and_sum_up_to_the_same_batch(model: Path, gpu: b
     assert [each["per_device_train_batch_size"] for each in found[:5]] == [8, 6, 4, 3, 2]
     for changes in found:
         changed = SFTParams.model_validate(params.model_dump(exclude_unset=True) | dict(changes))
-        assert changed.per_device_train_batch_size * changed.gradient_accumulation_steps == 24
+        assert changed.rows_a_step == 24
         # Another method may not: adapters keep more of a long batch than they save.
         assert "method" in changes or getattr(estimate(changed, host(gpu=gpu)), fills) < now
     methods = {each["method"] for each in found if "method" in each}
     assert methods == ({"lora", "qlora"} if gpu else {"lora"})
     assert min(each["max_length"] for each in found if "max_length" in each) == 128
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_batch_that_the_trainer_finds_is_reckoned_with_as_the_usual_one_or_as_what_fits(
+    model: Path, gpu: bool
+) -> None:
+    given = {"per_device_train_batch_size": "auto", "max_length": 1024}
+    fills = "device_bytes" if gpu else "host_bytes"
+    by_rows = {
+        rows: of(model, gpu=gpu, max_length=1024, per_device_train_batch_size=rows) for rows in (1, 2, 4)
+    }
+    assert of(model, gpu=gpu, **given) == by_rows[4]
+
+    def on(memory: int) -> Host:
+        device = Device(id="d", kind="gpu" if gpu else "cpu", name="d", memory_bytes=memory if gpu else 0)
+        return Host(devices=(device,), cpu_count=2, memory_bytes=1 << 40 if gpu else memory)
+
+    bytes_of = {rows: getattr(found, fills) for rows, found in by_rows.items()}
+    for memory, rows in ((bytes_of[4], 4), (bytes_of[4] - 1, 2), (bytes_of[2] - 1, 1), (1, 1)):
+        assert getattr(estimate(params_of(model, **given), on(memory)), fills) == bytes_of[rows]
 
 
 def test_open_parameters_are_filled_in_as_the_host_would(model: Path) -> None:

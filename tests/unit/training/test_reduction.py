@@ -54,10 +54,8 @@ def test_the_effective_batch_and_the_number_of_steps_stay_the_same_until_nothing
     steps = total_steps(now, rows)
     while (changes := reduce_memory(now)) is not None:
         smaller = now.model_copy(update=dict(changes))
-        assert (
-            smaller.per_device_train_batch_size * smaller.gradient_accumulation_steps == batch * accumulation
-        )
-        assert smaller.per_device_train_batch_size < now.per_device_train_batch_size or evaluation
+        assert smaller.rows_a_step == batch * accumulation
+        assert smaller.rows_a_pass < now.rows_a_pass or evaluation
         assert total_steps(smaller, rows) == steps
         now = smaller
     assert now.per_device_train_batch_size == 1
