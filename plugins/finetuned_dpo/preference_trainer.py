@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from finetuned_dpo.reference import ReferenceScores
 from finetuned_sdk import WorkerContext
+from finetuned_training.labelled_head import labelled_only
 from finetuned_training.metering import MeteredTrainer, StepMeter
 
 SCORING = "scoring_reference"
@@ -63,7 +64,8 @@ class PreferenceTrainer(MeteredTrainer, trl.DPOTrainer):
             rows = order[start : start + batch_size]
             batch = self.data_collator([dataset[row] for row in rows])
             batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-            sides = self.compute_ref_log_probs(self.ref_model or self.model, batch)
+            with labelled_only():
+                sides = self.compute_ref_log_probs(self.ref_model or self.model, batch)
             found[rows] = torch.stack(sides, dim=1).float().cpu().numpy()
             self.ctx.advancing()
         return found
