@@ -30,6 +30,7 @@ BROKEN_PIPE = 128 + signal.SIGPIPE
 #: command -> (module, what `finetune --help` says of it). A test compares the sentences with the commands' own.
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("run", "Submit a job."),
+    "tune-batch": ("tune", "Find the fastest batch that fits, by a short job that trains nothing."),
     "ls": ("jobs", "List jobs, newest first."),
     "show": ("jobs", "Show a job: its timeline, attempts and result."),
     "watch": ("watch", "Watch a job until it ends."),
