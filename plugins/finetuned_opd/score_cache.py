@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -63,19 +63,18 @@ class ScoreCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Scores]:
         """The scores of those keys that are there and whole. They count as used."""
         found: dict[bytes, Scores] = {}
-        with self._usable() as database:
-            if database is not None:
-                for key, checksum, value in _read(database, keys):
-                    scores = _decoded(key, checksum, value)
-                    if scores is None:
-                        logger.warning("an entry of %s is damaged; the teacher is asked again", self._path)
-                    else:
-                        found[key] = scores
-                _write(
-                    database,
-                    "UPDATE scores SET used = ? WHERE key = ?",
-                    [(time.time_ns(), key) for key in found],
-                )
+
+        def read(database: sqlite3.Connection) -> None:
+            for key, checksum, value in _read(database, keys):
+                scores = _decoded(key, checksum, value)
+                if scores is None:
+                    logger.warning("an entry of %s is damaged; the teacher is asked again", self._path)
+                else:
+                    found[key] = scores
+            used = [(time.time_ns(), key) for key in found]
+            _write(database, "UPDATE scores SET used = ? WHERE key = ?", used)
+
+        self._try(read)
         return found
 
     def put(self, entries: Mapping[bytes, Scores]) -> None:
@@ -84,29 +83,29 @@ class ScoreCache:
         for key, scores in entries.items():
             value = _encoded(scores)
             rows.append((key, time.time_ns(), zlib.crc32(key + value), value))
-        with self._usable() as database:
-            if database is not None:
-                _write(
-                    database,
-                    "INSERT OR REPLACE INTO scores (key, used, checksum, value) VALUES (?, ?, ?, ?)",
-                    rows,
-                )
-                self._shrink(database)
+
+        def write(database: sqlite3.Connection) -> None:
+            _write(
+                database,
+                "INSERT OR REPLACE INTO scores (key, used, checksum, value) VALUES (?, ?, ?, ?)",
+                rows,
+            )
+            self._shrink(database)
+
+        self._try(write)
 
     def close(self) -> None:
         """Close the file. It is opened again when it is needed."""
         with self._lock:
             self._close()
 
-    @contextmanager
-    def _usable(self) -> Iterator[sqlite3.Connection | None]:
-        """The open file, or ``None`` while there is none to be had. What goes wrong with it ends here."""
+    def _try(self, action: Callable[[sqlite3.Connection], None]) -> None:
+        """Do something with the open file, if there is one to be had. What goes wrong with it ends here."""
         with self._lock:
             if self._rests_until is not None and self._clock() < self._rests_until:
-                yield None
                 return
             try:
-                yield self._opened()
+                action(self._opened())
             except (sqlite3.Error, OSError) as error:
                 self._give_up(error)
 
@@ -145,8 +144,9 @@ class ScoreCache:
         while (taken := _taken(database)) > self._limit and taken != before:
             before = taken
             database.execute(_EVICT, (EVICTED,))
-        with closing(database.execute("PRAGMA incremental_vacuum")) as pages:
-            pages.fetchall()  # it frees a page a step
+        database.executescript(
+            "PRAGMA incremental_vacuum"
+        )  # which steps until all pages are free; execute() frees one
 
 
 class CachedTeacher:
