@@ -12,7 +12,7 @@ from finetuned import plugins
 from finetuned_sdk import JobKind
 
 PAGE = Path(__file__).parent / "kinds.md"
-PAGES = ("sft", "dpo")  # kinds with a page of their own
+PAGES = ("sft", "dpo", "opd")  # kinds with a page of their own
 INTRODUCTION = """\
 # Kinds of jobs
 

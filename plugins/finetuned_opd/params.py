@@ -248,6 +248,13 @@ class OPDParams(TrainingParams):
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Self:
+        if self.finds_batch:
+            raise ValueError(
+                "auto is for sft and dpo: what fits here depends on what the student answers; give "
+                "per_device_train_batch_size as a number"
+            )
+        if self.sort_within_step:
+            raise ValueError("the rows of a step are always dealt out by length; drop sort_within_step")
         if self.precomputed_scores:
             if "lmbda" in self.model_fields_set and self.lmbda > 0:
                 raise ValueError("precomputed scores are of the rows' completions: set lmbda=0, or drop it")

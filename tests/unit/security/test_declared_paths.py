@@ -15,6 +15,8 @@ NO_PATHS = {
     ("import-gguf", "member"),  # within the archive
     ("sft", "dataset_split"),  # a name's beginning
     ("sft-audit", "dataset_split"),
+    ("dpo", "dataset_split"),
+    ("opd", "dataset_split"),
 }
 SPEAKS_OF_FILES = re.compile(r"\b(file|folder|directory|path|hub id|repository|server)s?\b", re.IGNORECASE)
 
