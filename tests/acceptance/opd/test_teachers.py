@@ -189,7 +189,8 @@ def test_the_likeliest_tokens_are_the_models(teacher: Teacher, model: Any) -> No
         torch.testing.assert_close(scores.log_probs, own.log_probs, **TOLERANCE)
         torch.testing.assert_close(scores.top_log_probs, own.top_log_probs, **TOLERANCE)
         assert scores.top_ids is not None
-        assert scores.top_ids.tolist() == own.top_ids.tolist()  # type: ignore[union-attr] - they were asked for
+        assert own.top_ids is not None
+        assert scores.top_ids.tolist() == own.top_ids.tolist()
 
 
 def test_a_prefix_has_the_scores_that_it_has_in_the_whole(teacher: Teacher) -> None:
