@@ -104,9 +104,9 @@ def test_a_step_that_cannot_be_tuned_and_a_kind_that_finds_no_batch_are_refused(
     assert "multiple of 4" in odd.err
     properties = {name: each for name, each in SCHEMA["properties"].items() if name != "tune_only"}  # type: ignore[attr-defined]
     daemon.kinds[0]["params_schema"] = {"properties": properties}
-    none = finetune("tune-batch", "sft", "--model", "tiny")
-    assert none.code != 0
-    assert "finds no batch" in none.err
+    none = finetune("tune-batch", "sft", "--model", "tiny", "--json")
+    assert none.code == 2
+    assert '"nothing_to_tune"' in none.err
     assert not submitted(daemon)
 
 
