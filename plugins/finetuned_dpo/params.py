@@ -37,6 +37,7 @@ class DPOParams(TrainingParams):
     """What a DPO job can be told. Batch sizes are pairs, lengths are tokens, steps are optimizer steps."""
 
     sequences_a_row: ClassVar[int] = 2
+    knows_auto: ClassVar[bool] = True
     learning_rates: ClassVar[tuple[float, float]] = (1e-6, 1e-5)
 
     # Parameters that differ from other trainings'

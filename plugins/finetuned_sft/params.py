@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from finetuned_training.params import TrainingParams
@@ -10,6 +12,8 @@ from finetuned_training.supervised_rows import FormatName
 
 class SFTParams(TrainingParams):
     """What an SFT job can be told. Batch sizes are rows, lengths are tokens, steps are optimizer steps."""
+
+    knows_auto: ClassVar[bool] = True
 
     # Parameters that control the data preprocessing
     dataset_format: FormatName | None = Field(

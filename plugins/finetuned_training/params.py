@@ -41,6 +41,7 @@ class TrainingParams(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     sequences_a_row: ClassVar[int] = 1  # that a row is made into
+    knows_auto: ClassVar[bool] = False  # whether the trainer calls batch_shape.settle
     learning_rates: ClassVar[tuple[float, float]] = (
         2e-5,
         2e-4,
@@ -275,6 +276,10 @@ class TrainingParams(BaseModel):
             raise ValueError("lora_target_modules must not have lm_head, which TRL computes apart; drop it")
         if self.bf16 and self.fp16:
             raise ValueError("choose bf16 or fp16, not both")
+        if self.finds_batch and not self.knows_auto:
+            raise ValueError(
+                "this kind finds no batch by itself: give per_device_train_batch_size as a number"
+            )
         if self.tune_only and not self.finds_batch:
             raise ValueError(
                 "tune_only finds the batch of auto: set per_device_train_batch_size to auto, or drop it"

@@ -11,6 +11,7 @@ from finetuned_sdk import Host
 from finetuned_sft.params import SFTParams
 from finetuned_training.alternatives import alternatives, smaller_batches
 from finetuned_training.batch_search import candidates
+from finetuned_training.params import TrainingParams
 from finetuned_training.reduction import reduce_memory
 from finetuned_training.settings import resolve, total_steps
 
@@ -59,3 +60,9 @@ def test_tuning_alone_needs_auto() -> None:
         SFTParams(model="m", dataset="d", tune_only=True)
     with pytest.raises(ValidationError):
         SFTParams.model_validate({"model": "m", "dataset": "d", "per_device_train_batch_size": "large"})
+
+
+def test_a_kind_whose_trainer_finds_no_batch_does_not_take_auto() -> None:
+    with pytest.raises(ValidationError, match="this kind finds no batch by itself"):
+        TrainingParams(model="m", dataset="d", per_device_train_batch_size="auto")
+    assert TrainingParams(model="m", dataset="d").rows_a_pass == 4
