@@ -17,7 +17,9 @@ import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from sft_bench import TARGET, WORDS, Run, Workload, chosen_workers, make_model, timed_training
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.sft_bench import TARGET, WORDS, Run, Workload, chosen_workers, make_model, timed_training
 
 TOLERANCE = 1e-4  # relative, of each step's loss
 RANK, RATE, BETA = 16, 1e-4, 0.1

@@ -3,7 +3,8 @@
 Both train the same LoRA on the same rows with the same seed and save as often; ours also tokenizes by itself,
 reports every step to a real spool and seals checkpoints. Both make batches in as many processes, by default those
 that the plugin chooses: starting them at each epoch is no cost of the plugin's. The series of
-losses must be the same to the last bit, or the benchmark fails. Only ``Trainer.train`` is timed. Pairs alternate
+losses must agree to ``TOLERANCE``, or the benchmark fails: TRL computes the head at every position on a CPU, ours where
+there is a label alone, so that matrices of other heights are multiplied. Only ``Trainer.train`` is timed. Pairs alternate
 in order, because the machine's other load drifts; the ratio is the median over pairs.
 """
 
@@ -29,6 +30,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 TARGET = 0.98
+TOLERANCE = 1e-5  # relative, of each step's loss; so far they were the same to the last bit
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
     "'<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -267,6 +269,14 @@ def train_as_job(work: Workload, directory: Path) -> None:
         spool.close()
 
 
+def difference(hand: Run, job: Run) -> float:
+    """The largest relative difference of two series of losses. Raises ``AssertionError`` above the tolerance."""
+    worst = max(abs(one - other) / abs(one) for one, other in zip(hand.losses, job.losses, strict=True))
+    assert worst <= TOLERANCE, f"losses differ by {worst:.2g}: {job.losses} {hand.losses}"
+    assert job.tokens == hand.tokens
+    return worst
+
+
 def measure(work: Workload, pairs: int, scratch: Path) -> list[tuple[Run, Run]]:
     """Pairs of (by hand, as a job). Raises ``AssertionError`` if their losses differ."""
     runs = timed_training()
@@ -279,8 +289,7 @@ def measure(work: Workload, pairs: int, scratch: Path) -> list[tuple[Run, Run]]:
                 which(work, Path(directory))
             pair[which] = runs[-1]
         hand, job = pair[train_by_hand], pair[train_as_job]
-        assert job.losses == hand.losses, f"losses differ: {job.losses} {hand.losses}"
-        assert job.tokens == hand.tokens
+        difference(hand, job)
         found.append((hand, job))
         print(f"pair {number + 1}: by hand {hand.seconds:.2f} s, as a job {job.seconds:.2f} s", flush=True)
     return found
@@ -335,10 +344,11 @@ def main() -> int:
         "throughput_ratios": wall,
         "cpu_ratio": statistics.median(cpu),
         "own_share": statistics.median(own),
-        "losses_equal": True,
+        "worst_loss_difference": max(difference(hand, job) for hand, job in found),
         "target": TARGET,
     }
-    print(f"\n{figures['model']}, {steps} steps, {pairs} pairs, losses equal to the last bit")
+    worst = figures["worst_loss_difference"]
+    print(f"\n{figures['model']}, {steps} steps, {pairs} pairs; losses differ by at most {worst:.1e}")
     print(f"tokens/s by hand      {figures['tokens_per_second_by_hand']:10.1f}")
     print(f"tokens/s as a job     {figures['tokens_per_second_as_job']:10.1f}")
     print(
