@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from finetuned_sdk import JobError, WorkerContext
 from finetuned_training.params import TrainingParams
+from finetuned_training.quantized import keep_trainable
 from finetuned_training.settings import Resolved
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def load_model(path: str, params: TrainingParams, settings: Resolved, *, gpu: bo
             bnb_4bit_compute_dtype=half,
         )
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=half if frozen else torch.float32,
             quantization_config=quantization,
@@ -63,6 +64,9 @@ def load_model(path: str, params: TrainingParams, settings: Resolved, *, gpu: bo
         )
     except (OSError, ValueError) as error:
         raise _cannot_load("model", params.model, error) from error
+    if quantization is not None:
+        keep_trainable(model)
+    return model
 
 
 def lora_config(settings: Resolved, params: TrainingParams) -> LoraConfig:

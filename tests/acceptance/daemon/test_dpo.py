@@ -152,7 +152,13 @@ def test_a_job_begins_with_what_an_earlier_one_made_and_the_chain_is_kept(
     daemon: Daemon, finetune: Run, tiny_model: str, pairs: str, tmp_path: Path, method: str
 ) -> None:
     rows = write(tmp_path / "rows.jsonl", map(chat, range(20)))
-    taught = {"dataset": rows, "max_steps": 3, "max_length": 64, "learning_rate": 5e-3, "method": method}
+    taught: dict[str, Any] = {
+        "dataset": rows,
+        "max_steps": 3,
+        "max_length": 64,
+        "learning_rate": 5e-3,
+        "method": method,
+    }
     sft = succeeded(daemon, daemon.submit("sft", model=tiny_model, output_name="taught", **taught))
     options = [
         word
