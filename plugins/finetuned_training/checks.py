@@ -17,6 +17,11 @@ MARKERS = {"model": "config.json", "adapter": "adapter_config.json"}
 AUDIT_MODULES = ("transformers",)
 TRAIN_MODULES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
+#: the optimizers that are bitsandbytes'
+BITSANDBYTES = ("adamw_8bit", "lion_8bit", "lion_32bit", "paged_adamw_8bit", "paged_adamw_32bit")
+#: those that need a GPU, and what does as well where there is none
+PAGED = {"paged_adamw_8bit": "adamw_8bit", "paged_adamw_32bit": "adamw_torch_fused"}
+
 # What report_to may name, and a module that shows that it is installed.
 TRACKERS = {
     "clearml": ("clearml",),
@@ -47,8 +52,26 @@ def check_training(params: TrainingParams, host: Host) -> None:
         check_model(params.adapter, "adapter", host)
     check_datasets(params, host)
     check_code(params, host)
+    check_precision(params, host)
+
+
+def check_precision(params: TrainingParams, host: Host) -> None:
+    """Refuse numbers and optimizers that the device does not have, with what does instead."""
     if params.fp16 and not host.has_gpu:
         raise RefusedError("fp16 needs a GPU and there is none; drop fp16.", param="fp16")
+    if params.optim in PAGED and not host.has_gpu:
+        raise RefusedError(
+            f"{params.optim} moves its states between a GPU's memory and the host's, and there is no GPU; use "
+            f"optim={PAGED[params.optim]}.",
+            param="optim",
+        )
+    stored = _quantization(host.models.get(params.model) or local_path(params.model))
+    if stored is not None and params.method == "full":
+        raise RefusedError(
+            f"{params.model} is stored in few bits ({stored}), which cannot be trained; use method=lora, or the model as "
+            "it was before.",
+            param="method",
+        )
 
 
 def check_datasets(params: TrainingParams, host: Host) -> None:
@@ -87,6 +110,13 @@ def check_installed(params: TrainingParams) -> None:
         raise RefusedError(
             "qlora needs bitsandbytes, which is not installed for this machine; install it, or use method=lora.",
             param="method",
+            code="missing_dependency",
+        )
+    if params.optim in BITSANDBYTES and find_spec("bitsandbytes") is None:
+        raise RefusedError(
+            f"The optimizer {params.optim} needs bitsandbytes, which is not installed for this machine; install it, or "
+            "use optim=adamw_torch_fused.",
+            param="optim",
             code="missing_dependency",
         )
     for name in params.report_to:
@@ -153,6 +183,15 @@ def _check_kind(name: str, kind: str, param: str, path: Path) -> None:
         base = _base_model(path / MARKERS["adapter"])
         remedy = f"is an adapter, not a whole model; pass it as {adapter}=, with {model}={base or 'its base model'}"
     raise RefusedError(f"{name} {remedy}.", param=param, code="wrong_model_kind")
+
+
+def _quantization(model: Path) -> str | None:
+    """The way in which a model's weights are stored in few bits; ``None`` of others, and of what cannot be read."""
+    try:
+        stored = read_object(model / MARKERS["model"]).get("quantization_config")
+    except (OSError, ValueError):
+        return None
+    return str(stored.get("quant_method") or "quantised") if isinstance(stored, dict) else None
 
 
 def _base_model(adapter_config: Path) -> str | None:
