@@ -78,3 +78,27 @@ def test_bad_rows_are_named_before_a_device_is_taken(tiny_model: str, tmp_path: 
         assert job["error"]["code"] == "bad_dataset"
         assert "row 2" in job["error"]["message"]
         assert not [event for event in daemon.events() if event["type"] == "device.claimed"]
+
+
+def test_a_batch_is_found_by_a_job_that_trains_nothing_and_by_the_next_one_from_what_it_kept(
+    tiny_model: str, make_rows: MakeRows
+) -> None:
+    dataset = make_rows("train.jsonl", (chat(number) for number in range(40)))
+    auto = {"per_device_train_batch_size": "auto", "gradient_accumulation_steps": 2, "max_steps": 2}
+    with running() as daemon:
+        tuned = daemon.wait_for(
+            daemon.submit("sft", **params(tiny_model, dataset, tune_only=True, **auto)), timeout=120
+        )
+        assert tuned["state"] == "succeeded", tuned["error"]
+        tried = tuned["result"]["batches_tried"]
+        assert [each["batch"] for each in tried] == [1, 2, 4, 8][: len(tried)]
+        assert tuned["estimate"]["host_bytes"] > 0
+        assert [each["setting"] for each in tuned["advice"]] == ["per_device_train_batch_size"]
+        assert daemon.ok("GET", "/v1/models")["data"] == []
+
+        trained = daemon.wait_for(daemon.submit("sft", **params(tiny_model, dataset, **auto)), timeout=120)
+        assert trained["state"] == "succeeded", trained["error"]
+        assert "batches_tried" not in trained["result"]
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+            assert trained["result"][name] == tuned["result"][name]
+        assert len(daemon.ok("GET", "/v1/models")["data"]) == 1
