@@ -10,6 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from finetuned_opd.hidden_states import shared_length
 from finetuned_opd.rollouts import Rollout
 
 UNKNOWN = float("nan")
@@ -20,7 +21,8 @@ class Batch:
     """One forward pass of the student. ``N`` tokens to learn from, of all rows one after the other.
 
     input_ids           [B, L] int64, padded at the right; answers that are learned beside completions are rows of their own
-    positions           [N] int64: which of the B · L hidden states predicts each token
+    shared              how many tokens all rows begin with, whose hidden states are not looked at
+    positions           [N] int64: which of the B · (L - shared) hidden states predicts each token
     tokens              [N] int64
     sampler_log_probs   [N] float32: of the model that sampled them; NaN of what it did not sample
     teacher_log_probs   [N] float32
@@ -33,6 +35,7 @@ class Batch:
     """
 
     input_ids: Tensor
+    shared: int
     positions: Tensor
     tokens: Tensor
     sampler_log_probs: Tensor
@@ -91,8 +94,12 @@ def _batch(rollouts: Sequence[Rollout], tokens: int, answers: int, *, with_answe
     for row, (prompt, completion) in enumerate(sequences):
         ids = torch.tensor((*prompt, *completion)[:-1])  # the last token predicts nothing that is learned
         input_ids[row, : len(ids)] = ids
-    positions, learned_tokens = _targets(targets, 0, length)
-    answer_positions, answer_tokens = _targets(sequences[len(targets) :], len(targets), length)
+    shared = shared_length(
+        [(*prompt, *rest) for prompt, rest in sequences], [len(prompt) for prompt, _ in sequences]
+    )
+    width = length - shared
+    positions, learned_tokens = _targets(targets, 0, width, shared)
+    answer_positions, answer_tokens = _targets(sequences[len(targets) :], len(targets), width, shared)
     brought = torch.cat([torch.full((each.tokens,), each.sampled is None) for each in rollouts])
     if with_answers:  # off-policy completions are the rows' answers
         answer_positions = torch.cat([answer_positions, positions[brought]])
@@ -100,6 +107,7 @@ def _batch(rollouts: Sequence[Rollout], tokens: int, answers: int, *, with_answe
     scores = [each.scores for each in rollouts]
     return Batch(
         input_ids=input_ids,
+        shared=shared,
         positions=positions,
         tokens=learned_tokens,
         sampler_log_probs=torch.cat([_sampler_log_probs(each) for each in rollouts]),
@@ -122,12 +130,12 @@ def _batch(rollouts: Sequence[Rollout], tokens: int, answers: int, *, with_answe
 
 
 def _targets(
-    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], first_row: int, length: int
+    sequences: Sequence[tuple[Sequence[int], Sequence[int]]], first_row: int, width: int, shared: int
 ) -> tuple[Tensor, Tensor]:
     """Which hidden states predict the completions' tokens, and those tokens: [n] and [n]."""
     positions, tokens = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
     for row, (prompt, completion) in enumerate(sequences, start=first_row):
-        start = row * length + len(prompt) - 1
+        start = row * width + len(prompt) - 1 - shared
         positions.append(torch.arange(start, start + len(completion)))
         tokens.append(torch.tensor(completion, dtype=torch.int64))
     return torch.cat(positions), torch.cat(tokens)

@@ -29,7 +29,9 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """In float32: a divergence of rounded logits is noise. [N, H] -> [N, V]."""
-        logits = F.linear(hidden, self.weight, self.bias).float() * self.scale
+        logits = F.linear(hidden, self.weight, self.bias).float()
+        if self.scale != 1.0:
+            logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 

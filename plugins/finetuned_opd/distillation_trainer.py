@@ -21,6 +21,7 @@ from finetuned_opd.batch import Batch, batches_of
 from finetuned_opd.chunked_loss import Head, chunked_loss
 from finetuned_opd.errors import TeacherError
 from finetuned_opd.head import head_of
+from finetuned_opd.hidden_states import last_hidden_states
 from finetuned_opd.objective import Measures, Objective, TokenLoss, answer_loss
 from finetuned_opd.rollouts import Draft, Rollout, draft, scored, stream
 from finetuned_opd.sampling import Sampler
@@ -131,7 +132,7 @@ class DistillationTrainer(MeteredTrainer):
         measures = Measures()
         self._measured.append(measures)
         student = self.accelerator.unwrap_model(model)
-        hidden = last_hidden_states(student, inputs.input_ids)
+        hidden = last_hidden_states(student, inputs.input_ids, inputs.shared).flatten(0, 1)
         head = head_of(student)
         token_loss = TokenLoss(self.objective, inputs, self.teacher_head, measures)
         loss = chunked_loss(hidden[inputs.positions], head, token_loss)
@@ -221,16 +222,6 @@ class DistillationTrainer(MeteredTrainer):
         """Not counted: most of the work is the teacher's and the sampler's."""
         del inputs
         return 0
-
-
-def last_hidden_states(model: Any, input_ids: Tensor) -> Tensor:
-    """What the head makes logits of, adapters applied: [B, L] -> [B · L, H].
-
-    Rows are padded at the right, where nothing that is learned looks, so there is no mask.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden: Tensor = base.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
-    return hidden.flatten(0, 1)
 
 
 class StepClock(TrainerCallback):

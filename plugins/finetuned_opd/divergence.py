@@ -6,6 +6,7 @@ All take log-probabilities over the same vocabulary (or the same tokens of it) i
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,34 @@ def reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     [..., V] -> [...].
     """
     return F.kl_div(teacher, student, reduction="none", log_target=True).sum(-1)
+
+
+def reverse_kl_of_logits(logits: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`reverse_kl` of the student's logits, the student's log-probabilities and their entropy.
+
+    Its gradient π_S (log π_S - log π_T - KL) is worked out with it, in a third of the passes over memory that automatic
+    differentiation takes; the other two have none. [..., V] and [..., V] -> [...], [..., V], [...].
+    """
+    found: tuple[Tensor, Tensor, Tensor] = _ReverseKL.apply(logits, teacher)
+    return found
+
+
+class _ReverseKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        student = torch.log_softmax(logits, dim=-1)
+        probabilities = student.exp()
+        ahead = student - teacher
+        kl = torch.linalg.vecdot(probabilities, ahead)
+        entropy = -torch.linalg.vecdot(probabilities, student)
+        if ctx.needs_input_grad[0]:
+            ctx.gradient = ahead.sub_(kl.unsqueeze(-1)).mul_(probabilities)
+        ctx.mark_non_differentiable(student, entropy)
+        return kl, student, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.gradient.mul_(gradients[0].unsqueeze(-1)), None
 
 
 def generalized_jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from finetuned_opd.chunked_loss import CHUNK, Head
 from finetuned_opd.head import head_of
+from finetuned_opd.hidden_states import last_hidden_states, shared_length
 from finetuned_opd.scores import Row, Scores, Wanted
 from finetuned_sdk import JobError
 from finetuned_training.model_hash import hash_of
@@ -160,15 +161,17 @@ def batches(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
 def _hidden(model: Any, rows: Sequence[Row], lengths: Sequence[int]) -> list[Tensor]:
     """The last hidden states of each row's positions that predict what is scored, [n, H] each.
 
-    Padding comes after a row, and what comes after does not count in a causal model: no mask is needed, and without
-    one the attention is the fastest there is.
+    Padding comes after a row, and what comes after does not count in a causal model: no mask is needed. What all rows
+    begin with is computed once.
     """
+    tokens = [(*row.prompt, *row.completion)[:length] for row, length in zip(rows, lengths, strict=True)]
     ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        ids[number, :length] = torch.tensor((*row.prompt, *row.completion)[:length])
-    states = model.base_model(input_ids=ids.to(model.device), use_cache=False).last_hidden_state
+    for number, each in enumerate(tokens):
+        ids[number, : len(each)] = torch.tensor(each)
+    shared = shared_length(tokens, [len(row.prompt) for row in rows])
+    states = last_hidden_states(model, ids.to(model.device), shared)
     return [
-        states[number, len(row.prompt) - 1 : length]
+        states[number, len(row.prompt) - 1 - shared : length - shared]
         for number, (row, length) in enumerate(zip(rows, lengths, strict=True))
     ]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from finetuned_opd import divergence, policy_gradient
 from finetuned_opd.batch import Batch
@@ -72,6 +73,11 @@ class Objective:
         return Wanted(top_k=self.compares or 1, tokens=tokens)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is the reverse KL over the whole vocabulary at temperature 1."""
+        return not self.token_alone and self.compares is None and self.beta == 1 and self.temperature == 1
+
+    @property
     def token_alone(self) -> bool:
         """Whether no more is asked of the teacher than the log-probability of each token."""
         return self.kind == "policy_gradient" or self.estimator is not None
@@ -94,18 +100,20 @@ class TokenLoss:
     def __call__(self, logits: Tensor, rows: slice) -> Tensor:
         """Their share of the step's loss: [n, V] -> one number."""
         objective, batch = self._objective, self._batch
-        student = torch.log_softmax(logits, dim=-1)
-        of_token = student.gather(-1, batch.tokens[rows, None]).squeeze(-1)
         teacher = self._teacher_log_probs(rows)
-        lost = self._lost(logits, student, teacher, of_token, rows)
+        if objective.is_plain and teacher is not None:
+            lost, student, entropy = divergence.reverse_kl_of_logits(logits, teacher)
+        else:
+            student = torch.log_softmax(logits, dim=-1)
+            lost, entropy = self._lost(logits, student, teacher, rows), None
         share = objective.weight / batch.window_tokens * lost.sum()
         if objective.weight < 1 and bool(batch.unanswered[rows].any()):
-            likeliest = self._likeliest(teacher, rows)
-            entropy = -student.gather(-1, likeliest[:, None]).squeeze(-1)[batch.unanswered[rows]]
-            share = share + (1 - objective.weight) / batch.window_answer_tokens * entropy.sum()
+            likeliest = self._likeliest(teacher, rows)[batch.unanswered[rows]]
+            missed = functional.cross_entropy(logits[batch.unanswered[rows]], likeliest, reduction="sum")
+            share = share + (1 - objective.weight) / batch.window_answer_tokens * missed
         if self._measures is not None:
             with torch.no_grad():
-                self._measure(student.detach(), teacher, of_token.detach(), lost.detach(), rows)
+                self._measure(student.detach(), teacher, lost.detach(), entropy, rows)
         return share
 
     def _teacher_log_probs(self, rows: slice) -> Tensor | None:
@@ -116,13 +124,11 @@ class TokenLoss:
         with torch.no_grad():
             return torch.log_softmax(self._teacher.logits(hidden[rows]), dim=-1)
 
-    def _lost(
-        self, logits: Tensor, student: Tensor, teacher: Tensor | None, of_token: Tensor, rows: slice
-    ) -> Tensor:
+    def _lost(self, logits: Tensor, student: Tensor, teacher: Tensor | None, rows: slice) -> Tensor:
         """What is lost at each position: [n]."""
         objective = self._objective
         if objective.token_alone:
-            return self._lost_by_token(of_token, rows)
+            return self._lost_by_token(self._of_token(student, rows), rows)
         if teacher is None or objective.compares is not None:
             ids, log_probs = self._top(teacher, rows)
             of_top = student.gather(-1, ids)
@@ -133,6 +139,10 @@ class TokenLoss:
             student = torch.log_softmax(logits / objective.temperature, dim=-1)
             teacher = torch.log_softmax(teacher / objective.temperature, dim=-1)
         return divergence.generalized_jsd(student, teacher, objective.beta)
+
+    def _of_token(self, log_probs: Tensor, rows: slice) -> Tensor:
+        """The log-probabilities of the tokens themselves: [n]."""
+        return log_probs.gather(-1, self._batch.tokens[rows, None]).squeeze(-1)
 
     def _lost_by_token(self, of_token: Tensor, rows: slice) -> Tensor:
         batch = self._batch
@@ -160,10 +170,11 @@ class TokenLoss:
         return self._batch.top_ids[rows, 0]
 
     def _measure(
-        self, student: Tensor, teacher: Tensor | None, of_token: Tensor, lost: Tensor, rows: slice
+        self, student: Tensor, teacher: Tensor | None, lost: Tensor, entropy: Tensor | None, rows: slice
     ) -> None:
         assert self._measures is not None
-        batch = self._batch
+        batch, of_token = self._batch, self._of_token(student, rows)
+        self._measures.add("entropy", -(student.exp() * student).sum(-1) if entropy is None else entropy)
         for name, values in self._figures(student, teacher, of_token, lost, rows):
             self._measures.add(name, values)
         sampled = ~torch.isnan(batch.sampler_log_probs[rows])
@@ -176,7 +187,6 @@ class TokenLoss:
     ) -> Iterator[tuple[str, Tensor]]:
         """Name and values of what is measured at each position, or at some of them."""
         batch, objective = self._batch, self._objective
-        yield "entropy", -(student.exp() * student).sum(-1)
         if objective.token_alone:
             yield "kl_reverse_k1", of_token - batch.teacher_log_probs[rows]
         if teacher is None and batch.top_ids is None:
@@ -191,9 +201,7 @@ class TokenLoss:
                 tails = divergence.with_tail(of_top), divergence.with_tail(batch.top_log_probs[rows])
                 yield "kl_reverse_top_k", divergence.reverse_kl(*tails)
             return
-        plain = objective.kind == "divergence" and objective.compares is None and objective.estimator is None
-        is_it = plain and objective.beta == 1 and objective.temperature == 1
-        yield "kl_reverse", lost if is_it else divergence.reverse_kl(student, teacher)
+        yield "kl_reverse", lost if objective.is_plain else divergence.reverse_kl(student, teacher)
         some = slice(None, None, EVERY)
         compared = min(COMPARED, student.shape[-1])
         mine, theirs = student[some].topk(compared).indices, teacher[some].topk(compared).indices
@@ -203,4 +211,4 @@ class TokenLoss:
 
 def answer_loss(logits: Tensor, tokens: Tensor) -> Tensor:
     """The cross-entropy on answers, summed: [m, V] and [m] -> one number."""
-    return torch.nn.functional.cross_entropy(logits, tokens, reduction="sum")
+    return functional.cross_entropy(logits, tokens, reduction="sum")

@@ -158,3 +158,35 @@ def test_a_sampler_that_is_not_the_student_is_corrected_for() -> None:
     drawn_by_student = -(student.exp() * advantage).sum()
     torch.testing.assert_close(drawn_by_sampler, drawn_by_student)
     assert not advantage.requires_grad
+
+
+def test_the_reverse_kl_of_logits_has_the_value_and_the_gradient_that_autograd_finds() -> None:
+    logits = 3 * torch.randn(5, 13, generator=torch.Generator().manual_seed(0))
+    teacher, weight = log_probs(5, 13, seed=1), torch.rand(5)
+    ours, autograds = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    kl, student, entropy = divergence.reverse_kl_of_logits(ours, teacher)
+    (kl * weight).sum().backward()
+    expected = divergence.reverse_kl(torch.log_softmax(autograds, -1), teacher)
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(kl, expected)
+    torch.testing.assert_close(ours.grad, autograds.grad)
+    torch.testing.assert_close(student, torch.log_softmax(logits, -1))
+    torch.testing.assert_close(entropy, -(student.exp() * student).sum(-1))
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_the_estimators_gradients_are_those_of_the_divergences_that_they_stand_for(estimator: str) -> None:
+    """In the mean over the student's samples: k2 has the gradient of the reverse KL, k3 that of the forward KL."""
+    logits = torch.randn(6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    teacher = log_probs(6, seed=1)
+    student = torch.log_softmax(logits, -1)
+    mean = (student.exp().detach() * divergence.estimated(student, teacher, estimator)).sum()
+    (found,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    whole = divergence.reverse_kl if estimator == "k2" else divergence.forward_kl
+    (expected,) = torch.autograd.grad(whole(student, teacher), logits)
+    torch.testing.assert_close(found, expected)
+
+
+def test_k1_is_no_loss() -> None:
+    with pytest.raises(ValueError, match="k1 cannot be a loss"):
+        divergence.estimated(log_probs(3), log_probs(3), "k1")
