@@ -251,6 +251,16 @@ def test_an_adapter_of_an_earlier_job_teaches_with_its_base(
         )
 
 
+def test_a_teacher_in_4_bits_says_nearly_the_same_and_is_another(directory: Path, model: Any) -> None:
+    pytest.importorskip("bitsandbytes")
+    teacher = load(str(directory), gpu=False, four_bit=True)
+    assert teacher.identity not in {None, load(str(directory), gpu=False).identity}
+    for row, scores in zip(rows(), teacher.score(rows(), Wanted()), strict=True):
+        own = scores_by_hand(model, row).log_probs
+        torch.testing.assert_close(scores.log_probs, own, atol=0.5, rtol=0.0)
+        assert not torch.equal(scores.log_probs, own)
+
+
 def test_a_teacher_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="cannot be loaded") as caught:
         load(str(tmp_path), gpu=False)
