@@ -207,7 +207,7 @@ async def assemble(events: Log, registry: Registry, config: Config) -> Parts:
         warm_start=config.warm_start,
     )
     port = DaemonAttemptLog(events, board, registry, settings, jobs_dir)
-    inventory = Inventory(events, config.state_dir, jobs_dir, config.state_dir / DATASETS_DIR)
+    inventory = Inventory(events, config.state_dir / CACHE_DIR, jobs_dir, config.state_dir / DATASETS_DIR)
     facts = HostFacts(board, config.state_dir, config.trust_remote_code, config.min_free_disk_bytes)
     scheduler = Scheduler(
         events,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEPT_BYTES = 1 << 30  # of all files together; 8 bytes a pair
+ABANDONED_S = 3600.0  # what was being written so long ago belongs to a process that was killed
 BATCH_ROWS = 1024
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -65,7 +67,7 @@ class ReferenceScores:
     def store(self, key: str, scores: NDArray[np.float32]) -> None:
         """Keep the scores, whole or not at all; the least recently used of others make room. A full disk keeps nothing."""
         path = self._path(key)
-        written = path.with_suffix(f".{os.getpid()}")
+        written = path.with_suffix(f".writing-{os.getpid()}")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with written.open("wb") as file:
@@ -82,6 +84,9 @@ class ReferenceScores:
         return self._directory / f"{key}.npy"
 
     def _shrink(self, newest: Path) -> None:
+        for path in self._directory.glob("*.writing-*"):
+            if time.time() - path.stat().st_mtime > ABANDONED_S:
+                path.unlink(missing_ok=True)
         found = [(path.stat(), path) for path in self._directory.glob("*.npy") if path != newest]
         taken = newest.stat().st_size + sum(each.st_size for each, _ in found)
         for each, path in sorted(found, key=lambda pair: pair[0].st_mtime_ns):

@@ -98,6 +98,7 @@ def _taken(taken: DiskTaken) -> str:
         "live jobs": taken["live_jobs_bytes"],
         "ended jobs": taken["ended_jobs_bytes"],
         "datasets": taken["datasets_bytes"],
+        "cache": taken["cache_bytes"],
         "log": taken["log_bytes"],
         "reserve": taken["reserve_bytes"],
         "unknown files among the jobs'": taken["unknown_bytes"],

@@ -29,6 +29,7 @@ class Taken:
     log: int
     reserve: int
     datasets: int
+    cache: int  # of workers: what they can work out again
     live_jobs: int
     ended_jobs: int
     unknown_jobs: int  # below the jobs' directory and not in the log, or deleted and not gone yet
@@ -37,10 +38,10 @@ class Taken:
 
 @dataclass(slots=True)
 class Inventory:
-    """Looks at the files below ``state_dir``; the newest look is ``taken``."""
+    """Looks at the files of the log, of workers' caches, jobs and datasets; the newest look is ``taken``."""
 
     log: Log
-    state_dir: Path
+    cache_dir: Path
     jobs_dir: Path
     datasets_dir: Path
     taken: Taken | None = None
@@ -75,6 +76,7 @@ class Inventory:
             log=await anyio.to_thread.run_sync(_log_bytes, self.log.path),
             reserve=await anyio.to_thread.run_sync(size_of, reserve_path(self.log.path)),
             datasets=await anyio.to_thread.run_sync(size_of, self.datasets_dir),
+            cache=await anyio.to_thread.run_sync(size_of, self.cache_dir),
             live_jobs=await anyio.to_thread.run_sync(lambda: sum(map(size_of, live))),
             ended_jobs=sum(each.bytes for each in ended) + aside,
             unknown_jobs=unknown,

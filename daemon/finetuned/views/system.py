@@ -76,6 +76,7 @@ def _taken(each: Taken) -> shapes.DiskTaken:
         "log_bytes": each.log,
         "reserve_bytes": each.reserve,
         "datasets_bytes": each.datasets,
+        "cache_bytes": each.cache,
         "live_jobs_bytes": each.live_jobs,
         "ended_jobs_bytes": each.ended_jobs,
         "unknown_bytes": each.unknown_jobs,

@@ -29,11 +29,15 @@ class Memory(TypedDict):
 
 
 class DiskTaken(TypedDict):
-    """What of the disk is the daemon's own. ``unknown_bytes`` are files among the jobs' that the log does not know."""
+    """What of the disk is the daemon's own. ``unknown_bytes`` are files among the jobs' that the log does not know.
+
+    ``cache_bytes`` are what trainings keep to spare later ones the work; nothing is lost with them.
+    """
 
     log_bytes: int
     reserve_bytes: int
     datasets_bytes: int
+    cache_bytes: int
     live_jobs_bytes: int
     ended_jobs_bytes: int
     unknown_bytes: int

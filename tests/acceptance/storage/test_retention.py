@@ -43,7 +43,7 @@ async def served(state_dir: Path) -> AsyncIterator[tuple[House, aiohttp.ClientSe
 
 def keeper_of(house: House, policy: Policy, *, days_later: float = 0.0) -> Keeper:
     inventory = Inventory(
-        house.log, house.config.state_dir, house.jobs_dir, house.config.state_dir / "datasets"
+        house.log, house.config.state_dir / "cache", house.jobs_dir, house.config.state_dir / "datasets"
     )
     later = round(days_later * DAY_US)
     return Keeper(

@@ -52,6 +52,8 @@ def state(tmp_path: Path) -> State:
 
 
 def test_without_a_choice_models_and_datasets_are_listed_and_not_copied(state: State, tmp_path: Path) -> None:
+    (state.path / "cache" / "reference-scores").mkdir(parents=True)
+    (state.path / "cache" / "reference-scores" / "x.npy").write_bytes(b"can be worked out again")
     made = back_up(state, tmp_path / "backup")
     assert {
         (each.what, each.name.partition("@")[0], each.bytes > 0, each.included) for each in made.listed

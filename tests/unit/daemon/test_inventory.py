@@ -30,7 +30,9 @@ def inventory(tmp_path: Path) -> Inventory:
         attempt = jobs / name / "attempts" / "1"
         attempt.mkdir(parents=True)
         (attempt / "weights").write_bytes(b"x" * 10_000)
-    return Inventory(cast("Any", Rows(tmp_path / "events.db")), tmp_path, jobs, tmp_path / "datasets")
+    return Inventory(
+        cast("Any", Rows(tmp_path / "events.db")), tmp_path / "cache", jobs, tmp_path / "datasets"
+    )
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:
@@ -56,6 +58,14 @@ async def test_an_ended_job_that_cannot_be_read_is_counted_and_stays(
     assert "The files of job-1 stay" in caplog.text
     monkeypatch.undo()
     assert [each.job for each in (await inventory.look()).ended] == ["job-2", "job-1"]
+
+
+@pytest.mark.anyio
+async def test_what_trainings_keep_for_later_ones_is_counted_by_itself(inventory: Inventory) -> None:
+    assert (await inventory.look()).cache == 0
+    (inventory.cache_dir / "reference-scores").mkdir(parents=True)
+    (inventory.cache_dir / "reference-scores" / "x.npy").write_bytes(b"x" * 10_000)
+    assert (await inventory.look()).cache >= 10_000
 
 
 @pytest.mark.anyio

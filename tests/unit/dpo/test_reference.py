@@ -75,6 +75,15 @@ def test_the_least_recently_used_make_room(tmp_path: Path) -> None:
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["first", "third"]
 
 
+def test_what_a_killed_writer_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    left, written = tmp_path / "old.writing-1", tmp_path / "new.writing-2"
+    for path in (left, written):
+        path.write_bytes(b"half")
+    os.utime(left, (1, 1))
+    ReferenceScores(tmp_path, MADE_FROM).store("key", scores_of(2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key.npy", "new.writing-2"]
+
+
 def test_a_full_disk_keeps_nothing_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
