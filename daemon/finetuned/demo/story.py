@@ -1,4 +1,4 @@
-"""What the demo's job shows: figures before and after, and answers before and after. Pure but for reading."""
+"""What the demo's jobs show: figures before and after, and answers before and after. Pure but for reading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from finetuned.wire import Job
 
 Json = Any
 
-EVALUATION = "validation"
+EVALUATION = "validation"  # of answers that the model writes
+HELD_OUT = "eval"  # of the loss and what comes with it
+UNKNOWN = "The job recorded no figures before and after its training: what it learned is not known."
 SAMPLES_KIND = "validation_samples"
 
 AIM = "exact_match"  # the metric that must rise
@@ -25,13 +27,23 @@ METRICS = {
 }
 
 
+#: What is said of a figure of held-out pairs, and whether it is a share.
+PAIR_FIGURES = {
+    "eval_rewards/accuracies": ("pairs whose right answer gained on the wrong one", True),
+    "eval_rewards/margins": ("reward margin (beta x nats)", False),
+    "eval_logps/accuracies": ("pairs whose right answer is the likelier one", True),
+}
+CHANCE = 0.5  # of a pair's right answer gaining on the wrong one in a training that teaches nothing
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A figure before the first step and after the last; shares from 0 to 1."""
+    """A figure before the first step and after the last; a share from 0 to 1 unless it is said not to be one."""
 
     what: str
     before: float
     after: float
+    is_share: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +56,9 @@ class Sample:
     after: str
 
 
-def changes(job: Job) -> list[Change]:
+def of_validations(job: Job) -> list[Change]:
     """The figures of the first and of the last validation; empty unless there are two."""
-    found = [each["metrics"] for each in job["evaluations"] if each["name"] == EVALUATION]
-    if len(found) < 2:
-        return []
-    first, last = found[0], found[-1]
+    first, last = _ends(job, EVALUATION)
     return [
         Change(text, first[name], last[name])
         for name, text in METRICS.items()
@@ -57,11 +66,43 @@ def changes(job: Job) -> list[Change]:
     ]
 
 
-def lesson(found: Sequence[Change]) -> str | None:
+def of_held_out_pairs(job: Job) -> list[Change]:
+    """The figures of held-out pairs before the first step and after the last; empty unless there are both."""
+    first, last = _ends(job, HELD_OUT)
+    return [
+        Change(text, first[name], last[name], is_share)
+        for name, (text, is_share) in PAIR_FIGURES.items()
+        if name in first and name in last
+    ]
+
+
+def _ends(job: Job, evaluation: str) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics of the first and of the last evaluation of that name; nothing unless there are two."""
+    found = [each["metrics"] for each in job["evaluations"] if each["name"] == evaluation]
+    return (found[0], found[-1]) if len(found) > 1 else ({}, {})
+
+
+def lesson_of_held_out_pairs(found: Sequence[Change]) -> str | None:
+    """Why these figures do not show that the model learned to prefer; ``None`` if they do."""
+    accuracy, margin = (
+        next((each for each in found if each.what == PAIR_FIGURES[name][0]), None)
+        for name in ("eval_rewards/accuracies", "eval_rewards/margins")
+    )
+    if accuracy is None or margin is None:
+        return UNKNOWN
+    if accuracy.after <= CHANCE or margin.after <= margin.before:
+        return (
+            f"The model did not learn to prefer: {accuracy.after:.0%} of the {accuracy.what}, and the margin went from "
+            f"{margin.before:.2f} to {margin.after:.2f}."
+        )
+    return None
+
+
+def lesson_of_validations(found: Sequence[Change]) -> str | None:
     """Why these figures do not show that the model learned; ``None`` if they do."""
     aim = next((each for each in found if each.what == METRICS[AIM]), None)
     if aim is None:
-        return "The job recorded no figures before and after its training: what it learned is not known."
+        return UNKNOWN
     if aim.after <= aim.before:
         return (
             f"The model did not get better: {aim.before:.0%} of the {aim.what} before, {aim.after:.0%} after."

@@ -65,13 +65,26 @@ def trained(tmp_path: Path) -> dict[str, Any]:
         {"name": "validation", "metrics": {"exact_match": share, "valid_json": share}, "step": 0}
         for share in (0.0, 0.875)
     ]
-    return {"artifacts": artifacts, "evaluations": evaluations, "result": {"train_loss": 0.1}}
+    return {"artifacts": artifacts, "evaluations": evaluations, "result": {"model": "taught"}}
+
+
+def preferring(accuracy: float = 0.96875) -> dict[str, Any]:
+    """How the demo's training by preference ends."""
+    evaluations = [
+        {
+            "name": "eval",
+            "metrics": {"eval_rewards/accuracies": share, "eval_rewards/margins": margin},
+            "step": step,
+        }
+        for step, share, margin in ((0, 0.0, 0.0), (16, accuracy, 1.28))
+    ]
+    return {"evaluations": evaluations, "result": {"model": "preferring"}}
 
 
 @pytest.fixture
 def endings(tmp_path: Path) -> dict[str, Any]:
     """How the demo's jobs end, by kind."""
-    return {"sft": trained(tmp_path)}
+    return {"sft": trained(tmp_path), "dpo": preferring()}
 
 
 @pytest.fixture
@@ -137,11 +150,43 @@ def test_a_demo_that_shows_no_improvement_fails(
     assert sentence in outcome.err
 
 
+def test_the_whole_demo_goes_on_with_preferences_from_what_the_first_training_made(
+    staged: list[FakeDaemon], finetune: Run, model_file: Path
+) -> None:
+    outcome = finetune("demo", "--all", "--model-file", str(model_file))
+    assert outcome.code == 0, outcome.err
+    assert "pairs whose right answer gained on the wrong one      0%    97%" in outcome.out
+    assert "reward margin (beta x nats)                         0.00   1.28" in outcome.out
+    assert "rewards are 0 but for rounding" in outcome.out
+    bodies = [body for method, path, body in staged[0].requests if (method, path) == ("POST", "/v1/jobs")]
+    assert [body["kind"] for body in bodies] == ["import-gguf", "sft", "dpo"]
+    assert (bodies[2]["params"]["model"], bodies[2]["params"]["adapter"]) == ("smollm2", "taught")
+
+
+def test_the_whole_demo_as_json_has_each_training(
+    staged: list[FakeDaemon], finetune: Run, model_file: Path
+) -> None:
+    outcome = finetune("demo", "--all", "--model-file", str(model_file), "--json")
+    (after,) = outcome.json["after"]
+    assert [(each["before"], each["after"]) for each in after["changes"]] == [(0.0, 0.96875), (0.0, 1.28)]
+    assert after["job"]["kind"] == "dpo"
+
+
+def test_a_demo_that_does_not_learn_to_prefer_fails(
+    staged: list[FakeDaemon], finetune: Run, model_file: Path, endings: dict[str, Any]
+) -> None:
+    endings["dpo"] = preferring(accuracy=0.5)
+    outcome = finetune("demo", "--all", "--model-file", str(model_file))
+    assert outcome.code == 1
+    assert "did not learn to prefer: 50% of the pairs" in outcome.err
+
+
 def test_the_demo_as_json_is_one_document(staged: list[FakeDaemon], finetune: Run, model_file: Path) -> None:
     outcome = finetune("demo", "--model-file", str(model_file), "--json")
     assert [(each["before"], each["after"]) for each in outcome.json["changes"]] == [(0.0, 0.875)] * 2
     assert outcome.json["job"]["state"] == "succeeded"
-    assert outcome.json.keys() == {"changes", "seconds", "job"}
+    assert outcome.json.keys() == {"changes", "seconds", "job", "after"}
+    assert outcome.json["after"] == []
 
 
 def test_what_is_kept_is_named(

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from finetuned.demo import story, walk
+from finetuned.demo import stages, story
 from finetuned.wire import Job
 
 
@@ -19,7 +19,7 @@ def job(**parts: Any) -> Job:
 
 
 def test_the_first_and_the_last_validation_are_compared() -> None:
-    found = story.changes(
+    found = story.of_validations(
         job(
             evaluations=[
                 validation(exact_match=0.0, valid_json=0.1, rows=48),
@@ -33,7 +33,7 @@ def test_the_first_and_the_last_validation_are_compared() -> None:
 
 
 def test_one_validation_alone_shows_no_change() -> None:
-    assert story.changes(job(evaluations=[validation(exact_match=1.0)])) == []
+    assert story.of_validations(job(evaluations=[validation(exact_match=1.0)])) == []
 
 
 @pytest.fixture
@@ -69,9 +69,46 @@ def test_a_choice_is_spread_over_all() -> None:
 
 
 def test_the_recipe_trains_on_one_file_and_validates_on_the_other() -> None:
-    parameters = walk.parameters()
+    parameters = stages.of_supervised({})
     (callback,) = parameters["callbacks"]
     assert callback["name"] == "validation"
     assert Path(parameters["dataset"]).is_file()
     assert Path(callback["params"]["dataset"]).is_file()
     assert parameters["dataset"] != callback["params"]["dataset"]
+
+
+def pair_figures(accuracy: float, margin: float) -> dict[str, Any]:
+    metrics = {"eval_rewards/accuracies": accuracy, "eval_rewards/margins": margin, "eval_loss": 0.5}
+    return {"name": "eval", "metrics": metrics, "step": 0}
+
+
+def test_held_out_pairs_are_compared_and_a_margin_is_no_share() -> None:
+    found = story.of_held_out_pairs(
+        job(evaluations=[pair_figures(0, 0), validation(exact_match=1), pair_figures(1, 2)])
+    )
+    assert [(each.before, each.after, each.is_share) for each in found] == [(0, 1, True), (0, 2, False)]
+
+
+@pytest.mark.parametrize(
+    ("figures", "lesson"),
+    [
+        ([(0.0, 0.0), (0.9, 1.5)], None),
+        ([(0.0, 0.0), (0.5, 1.5)], "did not learn to prefer: 50%"),
+        ([(0.0, 0.5), (0.9, 0.4)], "the margin went from 0.50 to 0.40"),
+        ([(0.0, 0.0)], "recorded no figures"),
+    ],
+)
+def test_preferences_are_learned_if_more_than_chance_gained_and_the_margin_grew(
+    figures: list[tuple[float, float]], lesson: str | None
+) -> None:
+    found = story.of_held_out_pairs(job(evaluations=[pair_figures(*each) for each in figures]))
+    said = story.lesson_of_held_out_pairs(found)
+    assert said is None if lesson is None else lesson in (said or "")
+
+
+def test_preferences_go_on_from_the_supervised_adapter_with_other_pairs_held_out() -> None:
+    parameters = stages.of_preferences({"sft": job(result={"model": "taught"})})
+    assert (parameters["model"], parameters["adapter"]) == ("smollm2", "taught")
+    assert Path(parameters["dataset"]).is_file()
+    assert Path(parameters["eval_dataset"]).is_file()
+    assert parameters["dataset"] != parameters["eval_dataset"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import finetuned
+from finetuned.demo import preferences
 
 DATA = Path(finetuned.__file__).parent / "demo" / "data"
 ROWS = {"train": 300, "heldout": 48}
@@ -96,9 +97,30 @@ def test_the_values_are_spread_so_that_no_constant_answer_scores_well() -> None:
 
 def test_the_recipe_is_good_for_the_declared_parameters() -> None:
     from finetuned_callbacks.params import ValidationParams
+    from finetuned_dpo.params import DPOParams
     from finetuned_sft.params import SFTParams
 
     recipe = json.loads((DATA / "recipe.json").read_text())
-    assert recipe.keys() == {"sft", "validation"}
+    assert recipe.keys() == {"sft", "dpo", "validation"}
+    DPOParams(model="m", dataset="d", eval_dataset="e", **recipe["dpo"])
     SFTParams(model="m", dataset="d", **recipe["sft"])
     ValidationParams(dataset="d", **recipe["validation"])
+
+
+@pytest.mark.parametrize("split", preferences.COUNTS)
+def test_the_pairs_are_what_the_script_makes_of_the_rows(split: str) -> None:
+    assert preferences.file(split).read_text(encoding="utf-8") == preferences.content(split)
+
+
+@pytest.mark.parametrize("split", preferences.COUNTS)
+def test_each_pair_has_the_right_answer_and_one_that_is_not_that_text(split: str) -> None:
+    rows = {text(row): row for row in load(split)}
+    pairs = [json.loads(line) for line in preferences.file(split).read_text(encoding="utf-8").splitlines()]
+    assert len(pairs) == preferences.COUNTS[split]
+    for pair in pairs:
+        row = rows[text(pair)]
+        assert pair.keys() == {"prompt", "chosen", "rejected"}
+        assert pair["chosen"] == row["completion"]
+        assert pair["rejected"] != row["completion"]
+    longer = sum(len(pair["rejected"][0]["content"]) > len(pair["chosen"][0]["content"]) for pair in pairs)
+    assert 0.2 < longer / len(pairs) < 0.8  # length alone does not tell which is right
