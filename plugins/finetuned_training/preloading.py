@@ -14,6 +14,7 @@ from finetuned_training.model_shape import CONFIG
 from finetuned_training.params import TrainingParams
 from finetuned_training.small_json import read_object
 
+PRELOADED = "finetuned_training.preloaded"
 #: how names on a hub tell that the weights are quantised
 _QUANTISED_NAME = re.compile(r"bnb|bitsandbytes|[48]-?bit", re.IGNORECASE)
 
@@ -22,7 +23,7 @@ def preloading(*modules: str) -> Callable[[TrainingParams], tuple[str, ...]]:
     """``preload`` of a job kind whose trainer is in ``modules``."""
 
     def preload(params: TrainingParams) -> tuple[str, ...]:
-        return () if needs_bitsandbytes(params) else modules
+        return () if needs_bitsandbytes(params) else (*modules, PRELOADED)
 
     return preload
 

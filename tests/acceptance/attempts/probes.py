@@ -123,3 +123,14 @@ def _descriptors() -> dict[str, str]:
         except FileNotFoundError:
             continue
     return found
+
+
+def tell_libraries(ctx: WorkerContext, _params: ProbeParams) -> None:
+    """What a training finds when it begins."""
+    from peft import import_utils
+
+    ctx.result(
+        trainer="finetuned_sft.trainer" in sys.modules,
+        asked=import_utils.is_bnb_available(),
+        bitsandbytes="bitsandbytes" in sys.modules,
+    )

@@ -26,6 +26,8 @@ from finetuned.attempts.testing import Entry
 from finetuned.attempts.warm import WarmStarts
 from finetuned.attempts.warm_process import WarmSettings
 from finetuned_sdk.bundle import Spec
+from finetuned_sft.params import SFTParams
+from finetuned_training.preloading import preloading
 
 
 class WarmHouse(House):
@@ -393,3 +395,13 @@ async def test_bitsandbytes_is_hidden_from_imports_and_not_from_the_work(house: 
         entry = await house.run(**probe, attempt=attempt)
         assert result(entry)["value"] == 1
         assert house.warm.zygote is not None
+
+
+@pytest.mark.torch
+async def test_trainers_can_be_forked_and_peft_is_of_one_mind_about_bitsandbytes(house: WarmHouse) -> None:
+    preload = preloading("finetuned_sft.trainer", "finetuned_dpo.trainer")(
+        SFTParams(model="/nowhere/a-model", dataset="rows.jsonl")
+    )
+    entry = await house.run(**house.probe("tell_libraries", preload=preload))
+    assert house.warm.zygote is not None
+    assert result(entry) == {"trainer": True, "asked": False, "bitsandbytes": False}
