@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.sft.tiny import save_model
+from tests.acceptance.sft.tiny import make_tokenizer, save_model
 from tests.scoring_server import ScoringServer
+from tests.tiny_llama import tiny_llama
 
 torch = pytest.importorskip("torch")
 
@@ -251,14 +252,17 @@ def test_an_adapter_of_an_earlier_job_teaches_with_its_base(
         )
 
 
-def test_a_teacher_in_4_bits_says_nearly_the_same_and_is_another(directory: Path, model: Any) -> None:
+def test_a_teacher_in_4_bits_says_nearly_the_same_and_is_another(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    teacher = load(str(directory), gpu=False, four_bit=True)
-    assert teacher.identity not in {None, load(str(directory), gpu=False).identity}
-    for row, scores in zip(rows(), teacher.score(rows(), Wanted()), strict=True):
-        own = scores_by_hand(model, row).log_probs
-        torch.testing.assert_close(scores.log_probs, own, atol=0.5, rtol=0.0)
-        assert not torch.equal(scores.log_probs, own)
+    tokenizer = make_tokenizer()
+    tiny_llama(tokenizer, hidden_size=64, intermediate_size=128).save_pretrained(
+        tmp_path
+    )  # blocks are of 64 weights
+    whole, small = (load(str(tmp_path), gpu=False, four_bit=four_bit) for four_bit in (False, True))
+    assert len({whole.identity, small.identity, None}) == 3
+    for one, other in zip(whole.score(rows(), Wanted()), small.score(rows(), Wanted()), strict=True):
+        torch.testing.assert_close(one.log_probs, other.log_probs, atol=0.5, rtol=0.0)
+        assert not torch.equal(one.log_probs, other.log_probs)
 
 
 def test_a_teacher_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
