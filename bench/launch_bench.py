@@ -35,11 +35,15 @@ ROWS, BATCH, LENGTH, RANK, SEED = 64, 4, 128, 16, 7
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds from "train this" to the first step's begin and end, and its loss. ``events``: what the log has of it."""
+    """Seconds from "train this" to the first step's begin and end, and its loss. ``events``: what the log has of it.
+
+    ``step_cpu``: seconds of processors that the step took, which other work on the machine hardly changes.
+    """
 
     begin: float
     end: float
     loss: float
+    step_cpu: float
     events: tuple[tuple[float, str], ...] = ()
 
 
@@ -84,7 +88,13 @@ def read(marks: Path, since: float, events: tuple[tuple[float, str], ...] = ()) 
     lines = [json.loads(line) for line in marks.read_text(encoding="utf-8").splitlines()]
     found = {line["what"]: line for line in lines}
     marks.unlink()
-    return Start(found["begin"]["at"] - since, found["end"]["at"] - since, found["loss"]["loss"], events)
+    return Start(
+        begin=found["begin"]["at"] - since,
+        end=found["end"]["at"] - since,
+        loss=found["loss"]["loss"],
+        step_cpu=found["end"]["cpu"] - found["begin"]["cpu"],
+        events=events,
+    )
 
 
 # ---- the command -------------------------------------------------------------------------------------------
@@ -239,10 +249,11 @@ def table(found: dict[str, list[Start]]) -> dict[str, Any]:
     }
     print(f"\n{'':10}{'begin':>10}{'of the command':>16}{'end':>10}{'of the command':>16}")
     for way, each in middle.items():
+        each["step_cpu"] = statistics.median(start.step_cpu for start in found[way])
         cells = "".join(
             f"{each[what]:>8.2f} s{each[what] / middle['command'][what]:>16.3f}" for what in TARGETS
         )
-        print(f"{way:10}{cells}")
+        print(f"{way:10}{cells}   the step {each['step_cpu']:.2f} CPU-s")
     print(f"target    {'':10}{TARGETS['begin']:>16.3f}{'':10}{TARGETS['end']:>16.3f}")
     return {
         "medians": middle,

@@ -22,7 +22,7 @@ def mark(**noted: Any) -> None:
     path = os.environ.get("LAUNCH_MARKS")
     if path is not None:
         with open(path, "a", encoding="utf-8") as file:  # noqa: PTH123 - at each start of Python: nothing is imported for it
-            file.write(json.dumps({"at": time.time(), **noted}) + "\n")
+            file.write(json.dumps({"at": time.time(), "cpu": time.process_time(), **noted}) + "\n")
 
 
 def watch(module: ModuleType) -> None:
