@@ -289,19 +289,22 @@ async def held_beside(house: WarmHouse, attempt: int) -> Any:
         await house.log.until_ended(entry.spec.job, attempt)
 
 
-async def test_one_that_is_idle_ends_by_itself(tmp_path: Path, no_blocking: None) -> None:
+async def test_one_that_is_idle_ends_by_itself(
+    tmp_path: Path, no_blocking: None, caplog: pytest.LogCaptureFixture
+) -> None:
     house = WarmHouse(tmp_path, WarmSettings(idle_s=0.2))
     try:
-        zygotes = []
-        for attempt in (1, 2):
-            await house.run(attempt=attempt)
-            zygotes.append(house.warm.zygote)
-            await house.until(lambda: is_gone(zygotes[-1]))
-        house.executor.reap()
-        assert house.warm.zygote is None
+        async with held(house) as entry:
+            zygote = house.warm.zygote
+            assert zygote is not None
+            await house.until(lambda: is_gone(zygote))
+            house.executor.reap()
+            assert house.warm.zygote is None
+        other = await house.run(attempt=2)
     finally:
         await to_thread.run_sync(house.clear)
-    assert zygotes[0] != zygotes[1]
+    assert [each.ending.exit_code for each in (entry, other) if each.ending is not None] == [0, 0]
+    assert "without the process for warm starts" not in caplog.text
 
 
 def is_gone(pid: int | None) -> bool:
