@@ -32,6 +32,13 @@ class ScoringServer:
         """Its base URL."""
         return f"http://127.0.0.1:{self.server.server_port}"
 
+    def next_trouble(self) -> Trouble:
+        """What becomes of a request."""
+        try:
+            return self.troubles.popleft()
+        except IndexError:
+            return lambda handler: handler.tell(200, self.answer(handler.body))
+
     def __enter__(self) -> Self:
         self.thread.start()
         return self
@@ -68,10 +75,8 @@ class Handler(BaseHTTPRequestHandler):
         self.owner.asked.set()
         if self.path != "/v1/completions":
             self.tell(404, {"error": f"there is no {self.path}"})
-        elif self.owner.troubles:
-            self.owner.troubles.popleft()(self)
         else:
-            self.tell(200, self.owner.answer(self.body))
+            self.owner.next_trouble()(self)
 
     def tell(self, status: int, content: Json, **headers: str) -> None:
         """Answer with JSON."""
