@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from finetuned_dpo.row_bytes import longer_sequence
 from finetuned_training.params import Ratio, TrainingParams
 
 FormatName = Literal["preference", "implicit_prompt", "openai"]
@@ -37,6 +39,7 @@ class DPOParams(TrainingParams):
     """What a DPO job can be told. Batch sizes are pairs, lengths are tokens, steps are optimizer steps."""
 
     sequences_a_row: ClassVar[int] = 2
+    row_bytes: ClassVar[Callable[[bytes], int]] = staticmethod(longer_sequence)
     knows_auto: ClassVar[bool] = True
     learning_rates: ClassVar[tuple[float, float]] = (1e-6, 1e-5)
 

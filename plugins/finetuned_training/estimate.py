@@ -83,7 +83,7 @@ def settings_on(params: TrainingParams, host: Host) -> Resolved:
 
 def row_length(params: TrainingParams, host: Host) -> int:
     """Tokens of the longest row of a batch: the parameter, unless all rows of a file are shorter. Packed rows are not."""
-    longest = None if params.packs else longest_row(host.dataset(params.dataset))
+    longest = None if params.packs else longest_row(host.dataset(params.dataset), params.row_bytes)
     return params.max_length if longest is None else min(params.max_length, longest)
 
 

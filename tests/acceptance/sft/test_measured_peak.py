@@ -18,6 +18,7 @@ from finetuned_sdk.bundle import Bundle, Spec
 from finetuned_sdk.spool import Fact, parse
 from finetuned_sft.params import SFTParams
 from finetuned_training.estimate import estimate
+from finetuned_training.params import TrainingParams
 
 Json = Any
 
@@ -65,21 +66,21 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(
     assert expected == pytest.approx(measured, rel=0.25), (expected, measured)
 
 
-def peak(directory: Path, params: SFTParams) -> int:
+def peak(directory: Path, params: TrainingParams, kind: str = "sft") -> int:
     """Train in a worker process of its own; the host's memory that it says it took."""
     bundle = Bundle(directory / "jobs" / "job" / "attempts" / "1")
     given = {**params.model_dump(mode="json", exclude_unset=True), "dataloader_num_workers": 1}
     spec = Spec(
         job="job",
         attempt=1,
-        kind="sft",
-        entry="finetuned_sft.trainer:train",
+        kind=kind,
+        entry=f"finetuned_{kind}.trainer:train",
         params=given,
-        params_model="finetuned_sft.params:SFTParams",
+        params_model=f"{type(params).__module__}:{type(params).__name__}",
         interpreter=sys.executable,
         models={"model": params.model},
         devices=("cpu:0",),
-        metadata={"kind": "sft", "name": None, "params": given, "retry_of": None},
+        metadata={"kind": kind, "name": None, "params": given, "retry_of": None},
     )
     bundle.create(spec)
     environment = {**os.environ, **devices.environment(["cpu:0"], slots=1)}
