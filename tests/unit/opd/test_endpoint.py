@@ -129,12 +129,20 @@ def test_a_server_that_hangs_once_is_asked_again(monkeypatch: pytest.MonkeyPatch
         assert asked(server) == [expected(row) for row in ROWS]
 
 
-def test_a_server_that_dies_in_the_middle_pauses_the_job_with_the_reason() -> None:
+def test_a_server_that_dies_pauses_the_job_with_the_reason() -> None:
     with ScoringServer(answer) as server:
-        teacher = EndpointTeacher(server.url, "big", timeout_s=1.0)
-        assert len(teacher.score(ROWS, Wanted())) == len(ROWS)
+        assert len(asked(server)) == len(ROWS)
     with pytest.raises(PauseError, match=f"The teacher at {server.url}/v1/completions cannot be asked"):
-        teacher.score(ROWS, Wanted())
+        asked(server, timeout_s=1.0)
+
+
+def test_a_server_that_dies_in_the_middle_of_a_batch_pauses_the_job() -> None:
+    with (
+        ScoringServer(answer, edited(lambda _: None), *[hang_up] * 10_000) as server,
+        pytest.raises(TeacherError, match="cannot be asked"),
+    ):
+        asked(server, timeout_s=1.0)
+    assert len(server.requests) > 1
 
 
 def test_a_job_that_is_asked_to_stop_does_not_wait_for_its_teacher() -> None:
