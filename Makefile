@@ -13,7 +13,7 @@ SOURCE := daemon events plugins tests bench docs
 
 help:
 	@echo "make demo    fine-tune a real model here, in minutes, and watch it"
-	@echo "make demo-all    the same, and go on from it with preferences (DPO): some minutes more"
+	@echo "make demo-all    the same, and go on from it with preferences (DPO) and distillation (OPD): some minutes more"
 	@echo "make test    all tests, with coverage"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the benchmarks; tables printed, JSON in bench/results"

@@ -30,7 +30,10 @@ SAMPLES = 2
     help=f"A GGUF file, or a wheel that holds one. Default: a wheel in {DOWNLOAD_DIR}.",
 )
 @click.option(
-    "--all", "every", is_flag=True, help="Go on with preferences (dpo) from what the first training made."
+    "--all",
+    "every",
+    is_flag=True,
+    help="Go on with preferences (dpo) and distillation (opd) from what the first training made.",
 )
 @click.option("--keep", is_flag=True, help="Leave the state directory, with the adapter and the log.")
 @json_option("Print JSON: the figures, the ended job and the seconds.", shape=Demo)
@@ -133,7 +136,7 @@ class _Narrator:
 def _show_changes(changes: list[story.Change]) -> None:
     shown = tables.table("", "BEFORE", "AFTER", right=("BEFORE", "AFTER"))
     for each in changes:
-        better = "green" if each.after > each.before else ""
+        better = "green" if each.is_better else ""
         before, after = (
             f"{value:.0%}" if each.is_share else f"{value:.2f}" for value in (each.before, each.after)
         )

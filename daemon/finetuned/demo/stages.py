@@ -57,6 +57,18 @@ def of_preferences(earlier: Earlier) -> dict[str, Json]:
     }
 
 
+def of_teacher(earlier: Earlier) -> dict[str, Json]:
+    """A new adapter taught by the one that the supervised training made, on the orders without their answers."""
+    return {
+        "model": MODEL_NAME,
+        "teacher": MODEL_NAME,
+        "teacher_adapter": _made(earlier["sft"]),
+        "dataset": str(DATA / "orders-train.jsonl"),
+        "eval_dataset": str(DATA / "orders-heldout.jsonl"),
+        **_recipe()["opd"],
+    }
+
+
 SUPERVISED: Final = Stage(
     kind="sft",
     name="bakery orders",
@@ -76,9 +88,19 @@ PREFERENCES: Final = Stage(
     note="Before the first step the model is the one that it is compared with: rewards are 0 but for rounding.",
 )
 
+DISTILLATION: Final = Stage(
+    kind="opd",
+    name="bakery distillation",
+    heading="Teaching the untrained model by the trained one: it answers itself, every token is judged, no right answer is shown",
+    parameters=of_teacher,
+    changes=story.of_the_teacher,
+    lesson=story.lesson_of_the_teacher,
+    note="Both figures are of what the student itself answers to held-out orders.",
+)
+
 #: what `finetune demo` does, and what `finetune demo --all` does; a further stage goes at the end of ALL
 FIRST: Final = (SUPERVISED,)
-ALL: Final = (SUPERVISED, PREFERENCES)
+ALL: Final = (SUPERVISED, PREFERENCES, DISTILLATION)
 
 
 def _recipe() -> dict[str, dict[str, Json]]:

@@ -33,17 +33,31 @@ PAIR_FIGURES = {
     "eval_rewards/margins": ("reward margin (beta x nats)", False),
     "eval_logps/accuracies": ("pairs whose right answer is the likelier one", True),
 }
+#: what is said of a distance from the teacher on held-out prompts; the first has to fall
+TEACHER_FIGURES = {
+    "eval_kl_reverse": "distance from the teacher (reverse KL, nats a token)",
+    "eval_token_agreement": "tokens that both find the likeliest",
+}
 CHANCE = 0.5  # of a pair's right answer gaining on the wrong one in a training that teaches nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A figure before the first step and after the last; a share from 0 to 1 unless it is said not to be one."""
+    """A figure before the first step and after the last; a share from 0 to 1 unless it is said not to be one.
+
+    It is better when it is higher, or, of what ``falls``, lower.
+    """
 
     what: str
     before: float
     after: float
     is_share: bool = True
+    falls: bool = False
+
+    @property
+    def is_better(self) -> bool:
+        """Whether it went where it should."""
+        return self.after < self.before if self.falls else self.after > self.before
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +88,32 @@ def of_held_out_pairs(job: Job) -> list[Change]:
         for name, (text, is_share) in PAIR_FIGURES.items()
         if name in first and name in last
     ]
+
+
+def of_the_teacher(job: Job) -> list[Change]:
+    """How far the student was from its teacher before the first step and after the last; empty unless there are both."""
+    first, last = _ends(job, HELD_OUT)
+    return [
+        Change(
+            text,
+            first[name],
+            last[name],
+            is_share=not name.startswith("eval_kl"),
+            falls=name.startswith("eval_kl"),
+        )
+        for name, text in TEACHER_FIGURES.items()
+        if name in first and name in last
+    ]
+
+
+def lesson_of_the_teacher(found: Sequence[Change]) -> str | None:
+    """Why these figures do not show that the student came nearer to its teacher; ``None`` if they do."""
+    if len(found) < len(TEACHER_FIGURES):
+        return UNKNOWN
+    worse = next((each for each in found if not each.is_better), None)
+    if worse is None:
+        return None
+    return f"The student came no nearer to its teacher: {worse.what} went from {worse.before:.2f} to {worse.after:.2f}."
 
 
 def _ends(job: Job, evaluation: str) -> tuple[dict[str, float], dict[str, float]]:

@@ -112,3 +112,43 @@ def test_preferences_go_on_from_the_supervised_adapter_with_other_pairs_held_out
     assert Path(parameters["dataset"]).is_file()
     assert Path(parameters["eval_dataset"]).is_file()
     assert parameters["dataset"] != parameters["eval_dataset"]
+
+
+def teacher_figures(kl: float, agreement: float) -> dict[str, Any]:
+    return {"name": "eval", "metrics": {"eval_kl_reverse": kl, "eval_token_agreement": agreement}, "step": 0}
+
+
+@pytest.mark.parametrize(
+    ("figures", "lesson"),
+    [
+        ([(2.0, 0.3), (0.5, 0.9)], None),
+        ([(2.0, 0.3), (2.5, 0.9)], "reverse KL, nats a token) went from 2.00 to 2.50"),
+        ([(2.0, 0.3), (0.5, 0.2)], "find the likeliest went from 0.30 to 0.20"),
+        ([(2.0, 0.3)], "recorded no figures"),
+    ],
+)
+def test_a_student_has_learned_if_it_is_nearer_to_its_teacher_and_agrees_more(
+    figures: list[tuple[float, float]], lesson: str | None
+) -> None:
+    found = story.of_the_teacher(job(evaluations=[teacher_figures(*each) for each in figures]))
+    said = story.lesson_of_the_teacher(found)
+    assert said is None if lesson is None else lesson in (said or "")
+
+
+def test_a_distance_is_better_when_it_is_less_and_no_share() -> None:
+    distance, agreement = story.of_the_teacher(
+        job(evaluations=[teacher_figures(2.0, 0.3), teacher_figures(0.5, 0.9)])
+    )
+    assert (distance.is_share, distance.is_better) == (False, True)
+    assert (agreement.is_share, agreement.is_better) == (True, True)
+
+
+def test_the_student_of_the_demo_is_the_untrained_model_under_the_trained_adapters_eye() -> None:
+    parameters = stages.of_teacher({"sft": job(result={"model": "taught"})})
+    assert (parameters["model"], parameters["teacher"], parameters["teacher_adapter"]) == (
+        "smollm2",
+        "smollm2",
+        "taught",
+    )
+    assert Path(parameters["dataset"]).is_file()
+    assert parameters["dataset"] != parameters["eval_dataset"]
