@@ -142,7 +142,6 @@ def test_a_server_that_dies_in_the_middle_of_a_batch_pauses_the_job() -> None:
         pytest.raises(TeacherError, match="cannot be asked"),
     ):
         asked(server, timeout_s=1.0)
-    assert len(server.requests) > 1
 
 
 def test_a_job_that_is_asked_to_stop_does_not_wait_for_its_teacher() -> None:
