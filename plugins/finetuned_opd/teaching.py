@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from finetuned_opd import local_teacher, prepared
+from finetuned_opd import local_teacher, prepared, vocabulary
 from finetuned_opd.chunked_loss import Head
 from finetuned_opd.endpoint_teacher import EndpointTeacher
 from finetuned_opd.local_teacher import LocalTeacher, SelfTeacher
@@ -21,19 +21,23 @@ DIRECTORY = "teacher-scores"
 
 
 def teacher_of(
-    ctx: WorkerContext, params: OPDParams, student: Any, *, gpu: bool
+    ctx: WorkerContext, params: OPDParams, student: Any, tokenizer: Any, *, gpu: bool
 ) -> tuple[Teacher, Head | None]:
     """The job's teacher, behind the cache if there is one, and its head if it can give hidden states.
 
-    ``student`` is asked itself where it teaches itself. Raises ``JobError`` if the teacher cannot be loaded.
+    ``student`` is asked itself where it teaches itself. A server is asked what it calls some of the ``tokenizer``'s tokens.
+    Raises ``JobError`` if the teacher cannot be loaded or has another vocabulary, ``TeacherError`` if it cannot be asked.
     """
     if params.precomputed_scores:
         return PrecomputedTeacher(
             prepared.scored_file(ctx.dataset_path("dataset"), params.dataset_split)
         ), None
     if params.teacher_endpoint is not None:
-        vocabulary = student.config.get_text_config().vocab_size
-        return cached(ctx, params, endpoint(ctx, params, params.teacher_endpoint, vocabulary)), None
+        size = student.config.get_text_config().vocab_size
+        server = endpoint(ctx, params, params.teacher_endpoint, size)
+        probe = vocabulary.probe(tokenizer)
+        vocabulary.require_texts(tokenizer, probe, server.texts(probe))
+        return cached(ctx, params, server), None
     local = in_process(ctx, params, student, gpu=gpu)
     return cached(ctx, params, local), local.head
 
@@ -57,13 +61,13 @@ def in_process(
     )
 
 
-def endpoint(ctx: WorkerContext, params: OPDParams, url: str, vocabulary: int) -> EndpointTeacher:
+def endpoint(ctx: WorkerContext, params: OPDParams, url: str, vocabulary_size: int) -> EndpointTeacher:
     """The server that is the teacher."""
     return EndpointTeacher(
         url,
         params.teacher_model or "",
         secret=None if params.teacher_api_key is None else ctx.secret(params.teacher_api_key),
-        vocab_size=vocabulary,
+        vocab_size=vocabulary_size,
         revision=params.teacher_revision,
         timeout_s=params.teacher_timeout_s,
         is_stopped=lambda: ctx.stop_requested is not None,

@@ -70,7 +70,7 @@ def train(ctx: WorkerContext, params: OPDParams) -> None:
     ctx.phase(phases.LOADING_MODEL)
     set_seed(params.seed)  # new adapters are drawn at random
     student = load_student(ctx, base, params, settings, gpu=gpu)
-    teacher, teacher_head = teacher_of(ctx, params, student, gpu=gpu)
+    teacher, teacher_head = teacher_of(ctx, params, student, tokenizer, gpu=gpu)
     sampler = None if params.precomputed_scores else Sampler(student, sampling(params, student, tokenizer))
 
     ################
