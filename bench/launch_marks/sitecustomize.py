@@ -69,4 +69,4 @@ class Finder:
 
 
 if "LAUNCH_MARKS" in os.environ:
-    sys.meta_path.insert(0, Finder())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Finder())
