@@ -32,7 +32,7 @@ def test_a_kind_that_says_what_to_import_is_forked_unless_that_is_switched_off(
 
 def children(pid: int, mark: str) -> list[int]:
     """The children of a process that have something in their command lines."""
-    found = []
+    found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += map(int, (task / "children").read_text(encoding="ascii").split())
     return [each for each in found if mark in Path(f"/proc/{each}/cmdline").read_bytes().decode()]
