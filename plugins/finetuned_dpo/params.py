@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -39,7 +38,6 @@ class DPOParams(TrainingParams):
     """What a DPO job can be told. Batch sizes are pairs, lengths are tokens, steps are optimizer steps."""
 
     sequences_a_row: ClassVar[int] = 2
-    row_bytes: ClassVar[Callable[[bytes], int]] = staticmethod(longer_sequence)
     knows_auto: ClassVar[bool] = True
     learning_rates: ClassVar[tuple[float, float]] = (1e-6, 1e-5)
 
@@ -118,6 +116,11 @@ class DPOParams(TrainingParams):
                 "lora_dropout does not apply: DPO compares models, so TRL trains without dropout; drop it"
             )
         return self
+
+    @staticmethod
+    def row_bytes(line: bytes) -> int:
+        """Both answers are in a line, and one is in a sequence."""
+        return longer_sequence(line)
 
     @property
     def keeps_reference(self) -> bool:

@@ -6,7 +6,6 @@ field recommends depends on the method (LoRA wants about ten times the learning 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -42,9 +41,6 @@ class TrainingParams(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     sequences_a_row: ClassVar[int] = 1  # that a row is made into
-    row_bytes: ClassVar[Callable[[bytes], int]] = staticmethod(
-        len
-    )  # of a line of a file, that one of them is made of
     knows_auto: ClassVar[bool] = False  # whether the trainer calls batch_shape.settle
     learning_rates: ClassVar[tuple[float, float]] = (
         2e-5,
@@ -322,6 +318,11 @@ class TrainingParams(BaseModel):
             "gradient_accumulation_steps": self.rows_a_step // rows,
         }
         return self.model_copy(update=update)
+
+    @staticmethod
+    def row_bytes(line: bytes) -> int:
+        """How many bytes of a line of a file become one sequence."""
+        return len(line)
 
     @property
     def packs(self) -> bool:
