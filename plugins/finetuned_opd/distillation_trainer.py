@@ -7,33 +7,33 @@ is its divergence over the number of tokens that the whole step learns from.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from finetuned_opd import vocabulary
 from finetuned_opd.batch import Batch, batches_of
 from finetuned_opd.chunked_loss import Head, chunked_loss
 from finetuned_opd.errors import TeacherError
 from finetuned_opd.head import head_of
 from finetuned_opd.hidden_states import last_hidden_states
 from finetuned_opd.objective import Measures, Objective, TokenLoss, answer_loss
+from finetuned_opd.pausing import ResumableTrainer
 from finetuned_opd.rollouts import Draft, Rollout, draft, scored, stream
 from finetuned_opd.sampling import Sampler
 from finetuned_opd.scores import Teacher, Wanted
+from finetuned_opd.step_clock import StepClock
 from finetuned_sdk import WorkerContext
-from finetuned_training.metering import MeteredTrainer, StepMeter
+from finetuned_training.metering import StepMeter
 
 SAMPLING = "sampling"
 Question = Mapping[str, Any]  # prompt_ids and perhaps answer_ids, sampler_log_probs
 
 
-class DistillationTrainer(MeteredTrainer):
+class DistillationTrainer(ResumableTrainer):
     """A student that learns from what its teacher says of its own completions.
 
     ``teacher_head`` makes logits of the teacher's hidden states, for the divergence over the whole vocabulary; without it
@@ -88,7 +88,8 @@ class DistillationTrainer(MeteredTrainer):
         try:
             rollouts = self._rollouts(questions, generator, self.share)
         except TeacherError:
-            self._save_before_pause()
+            self.clock.read()  # of a step that was not made
+            self.keep_step()
             raise
         self._total_train_tokens += sum(each.tokens for each in rollouts)
         self._count("train", rollouts)
@@ -106,13 +107,10 @@ class DistillationTrainer(MeteredTrainer):
         return rollouts
 
     def _scored(self, drafts: Sequence[Draft]) -> list[Rollout]:
+        if self.teacher_head is not None:
+            known = len(self.teacher_head.weight)
+            vocabulary.require_known((each.row.completion for each in drafts), known)
         return scored(drafts, self.teacher, self.wanted)
-
-    def _save_before_pause(self) -> None:
-        """The teacher cannot be asked, so the job will pause: keep the steps that were done since the last checkpoint."""
-        if self.state.global_step > self.clock.kept:
-            self._save_checkpoint(self.model, trial=None)
-            self.control: TrainerControl = self.callback_handler.on_save(self.args, self.state, self.control)
 
     # ---- the loss ------------------------------------------------------------------------------------------
 
@@ -153,7 +151,12 @@ class DistillationTrainer(MeteredTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As transformers does; each prompt is answered with the same random numbers every time."""
         self._evaluated = 0
-        return super().evaluate(*args, **kwargs)
+        self._read_step()  # before what is measured is the held-out prompts'
+        try:
+            return super().evaluate(*args, **kwargs)
+        except TeacherError:
+            self.keep_step(evaluated=False)
+            raise
 
     def prediction_step(
         self, model: Any, inputs: Sequence[Question], prediction_loss_only: bool, ignore_keys: Any = None
@@ -222,55 +225,3 @@ class DistillationTrainer(MeteredTrainer):
         """Not counted: most of the work is the teacher's and the sampler's."""
         del inputs
         return 0
-
-
-class StepClock(TrainerCallback):
-    """Seconds of a step by what they went into, and the step that was kept last."""
-
-    def __init__(self) -> None:
-        self.kept = 0  # the step of the newest checkpoint, or the one that the run began at
-        self._seconds: dict[str, float] = defaultdict(float)
-        self._stopped = False
-        self._updating = 0.0
-
-    @contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        """Count what is done inside."""
-        started = time.perf_counter()
-        yield
-        if not self._stopped:
-            self._seconds[name] += time.perf_counter() - started
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Do not count: this is no step."""
-        self._stopped = True
-        try:
-            yield
-        finally:
-            self._stopped = False
-
-    def read(self) -> dict[str, float]:
-        """The seconds since the last reading, by name."""
-        seconds, self._seconds = dict(self._seconds), defaultdict(float)
-        return seconds
-
-    def on_train_begin(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
-    ) -> None:
-        self.kept = state.global_step
-
-    def on_save(
-        self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_kwargs: Any
-    ) -> None:
-        self.kept = state.global_step
-
-    def on_pre_optimizer_step(
-        self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any
-    ) -> None:
-        self._updating = time.perf_counter()
-
-    def on_optimizer_step(
-        self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_kwargs: Any
-    ) -> None:
-        self._seconds["seconds_update"] += time.perf_counter() - self._updating

@@ -7,7 +7,7 @@ often padded: 151,936 and 152,064 for models of one family that share a tokenize
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -86,6 +86,17 @@ def require_same(student: Vocabulary, teacher: Vocabulary, *, full: bool) -> Non
     reason = difference(student, teacher, full=full)
     if reason is not None:
         raise JobError(reason, code=CODE)
+
+
+def require_known(completions: Iterable[Sequence[int]], size: int) -> None:
+    """Raise ``JobError`` if there is a token that a teacher of so many logits has no score for: the student's has more."""
+    highest = max((max(each) for each in completions), default=0)
+    if highest >= size:
+        raise JobError(
+            f"The student answered with token {highest}, and the teacher has {size:,} logits (vocab_size); resize the"
+            f" student's embeddings to {size:,}, or take a teacher that has as many as the student.",
+            code=CODE,
+        )
 
 
 def probe(tokenizer: Any) -> list[int]:
