@@ -100,7 +100,7 @@ class TokenLoss:
     def __call__(self, logits: Tensor, rows: slice) -> Tensor:
         """Their share of the step's loss: [n, V] -> one number."""
         objective, batch = self._objective, self._batch
-        teacher = self._teacher_log_probs(rows)
+        teacher = self._teacher_log_probs(rows, logits.shape[-1])
         if objective.is_plain and teacher is not None:
             lost, student, entropy = divergence.reverse_kl_of_logits(logits, teacher)
         else:
@@ -116,13 +116,16 @@ class TokenLoss:
                 self._measure(student.detach(), teacher, lost.detach(), entropy, rows)
         return share
 
-    def _teacher_log_probs(self, rows: slice) -> Tensor | None:
-        """Over the whole vocabulary, at temperature 1; ``None`` if the teacher said less."""
+    def _teacher_log_probs(self, rows: slice, size: int) -> Tensor | None:
+        """Over the whole vocabulary, at temperature 1; ``None`` if the teacher said less.
+
+        Of more logits than the student's ``size`` those are taken that it has: the others are padding. It may have fewer.
+        """
         hidden = self._batch.teacher_hidden
         if hidden is None or self._teacher is None:
             return None
         with torch.no_grad():
-            return torch.log_softmax(self._teacher.logits(hidden[rows]), dim=-1)
+            return torch.log_softmax(self._teacher.logits(hidden[rows]), dim=-1)[:, :size]
 
     def _lost(self, logits: Tensor, student: Tensor, teacher: Tensor | None, rows: slice) -> Tensor:
         """What is lost at each position: [n]."""
@@ -201,6 +204,7 @@ class TokenLoss:
                 tails = divergence.with_tail(of_top), divergence.with_tail(batch.top_log_probs[rows])
                 yield "kl_reverse_top_k", divergence.reverse_kl(*tails)
             return
+        student = student[:, : teacher.shape[-1]]
         yield "kl_reverse", lost if objective.is_plain else divergence.reverse_kl(student, teacher)
         some = slice(None, None, EVERY)
         compared = min(COMPARED, student.shape[-1])

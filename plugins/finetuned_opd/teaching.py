@@ -9,11 +9,13 @@ from typing import Any
 from finetuned_opd import local_teacher, prepared, vocabulary
 from finetuned_opd.chunked_loss import Head
 from finetuned_opd.endpoint_teacher import EndpointTeacher
+from finetuned_opd.head import head_of
 from finetuned_opd.local_teacher import LocalTeacher, SelfTeacher
 from finetuned_opd.params import OPDParams
 from finetuned_opd.precomputed_teacher import PrecomputedTeacher
 from finetuned_opd.score_cache import CachedTeacher, ScoreCache
 from finetuned_opd.scores import Teacher
+from finetuned_opd.vocabulary import Vocabulary
 from finetuned_sdk import WorkerContext
 from finetuned_training.model_hash import hash_of
 
@@ -39,6 +41,9 @@ def teacher_of(
         vocabulary.require_texts(tokenizer, probe, server.texts(probe))
         return cached(ctx, params, server), None
     local = in_process(ctx, params, student, gpu=gpu)
+    # A model that was not on disk when the job was checked is seen only now.
+    logits = (Vocabulary(len(head.weight), None) for head in (head_of(student), local.head))
+    vocabulary.require_same(*logits, full=params.compares_all)
     return cached(ctx, params, local), local.head
 
 
@@ -48,7 +53,8 @@ def in_process(
     """The model that is the teacher, or the student without its adapter."""
     if params.self_distillation:
         path = Path(ctx.model_path("model"))
-        made_from = (hash_of([path]) if path.is_dir() else None, str(student.dtype), params.method)
+        weights = hash_of([path], advancing=ctx.advancing) if path.is_dir() else None
+        made_from = (weights, str(student.dtype), params.method)
         identity = None if made_from[0] is None else hashlib.sha256(repr(made_from).encode()).hexdigest()
         return SelfTeacher(student, identity=identity)
     return local_teacher.load(

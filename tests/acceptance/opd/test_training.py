@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finetuned_opd.params import OPDParams
+from finetuned_sdk import JobError
 from finetuned_sdk.testing import RecordingContext
 
 from .conftest import MakeParams, Run
@@ -134,6 +135,63 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn(
     (step,) = reported(ctx).values()
     assert step["loss"] == pytest.approx(0, abs=1e-6)
     assert step["token_agreement"] == 1.0
+
+
+def test_held_out_figures_are_the_same_however_often_the_training_is_logged(
+    run: Run, make_params: MakeParams
+) -> None:
+    often, seldom = (
+        run(make_params(max_steps=3, eval_split=0.25, eval_steps=2, save_steps=2, logging_steps=steps))
+        for steps in (1, 3)
+    )
+    names = ("eval_kl_reverse", "eval_token_agreement", "eval_sampler_gap", "eval_completions/mean_length")
+    first, second = (
+        [[fact["metrics"][name] for name in names] for fact in ctx.of_type("evaluation")]
+        for ctx in (often, seldom)
+    )
+    assert len(first) > 2
+    assert first == second
+    each = [told["kl_reverse"] for told in reported(often).values()]
+    assert reported(seldom)[3]["kl_reverse"] == pytest.approx(sum(each) / len(each))
+
+
+@pytest.mark.parametrize("padded", ["teacher", "model"])
+@pytest.mark.parametrize(
+    "changes", [{"top_k": 8}, {"top_k": 8, "beta": 0.5}, {"kl_weight": 0.5, "top_k": 8}], ids=str
+)
+def test_models_of_one_tokenizer_and_a_different_padding_are_compared_by_the_tokens_that_both_have(
+    run: Run, make_params: MakeParams, tmp_path: Path, padded: str, changes: dict[str, Any]
+) -> None:
+    params = make_params(max_steps=2, lmbda=0.0, **changes)
+    wider = params.model_copy(update={padded: resized(getattr(params, padded), tmp_path / "wider")})
+    assert [told["loss"] for told in reported(run(wider)).values()] == pytest.approx(
+        [told["loss"] for told in reported(run(params)).values()], rel=0.5
+    )
+    with pytest.raises(JobError, match="so their whole distributions cannot be compared") as caught:
+        run(wider.model_copy(update={"top_k": None}))
+    assert caught.value.code == "vocabulary_mismatch"
+
+
+def test_a_student_that_says_what_its_teacher_has_no_token_for_is_told_so(
+    run: Run, make_params: MakeParams, tmp_path: Path
+) -> None:
+    wider = resized(make_params().model, tmp_path / "wider")
+    with pytest.raises(JobError, match="resize the student's embeddings to 339") as caught:
+        run(make_params(model=wider, top_k=8))
+    assert caught.value.code == "vocabulary_mismatch"
+
+
+def resized(model: str, directory: Path, more: int = 64) -> str:
+    """The model with some logits more, which its tokenizer has no tokens for."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    before = found.get_input_embeddings().weight.shape[0]
+    found.resize_token_embeddings(before + more, mean_resizing=False)
+    found.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(model).save_pretrained(directory)
+    return str(directory)
 
 
 def test_an_adapter_is_taught_by_the_model_below_it(run: Run, make_params: MakeParams) -> None:
