@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ def of_scored(rows: Iterable[ScoredRow], file: Path, params: OPDParams, *, sourc
     whole = (
         (each.row.prompt, each.row.completion, each.sampler_log_probs)
         for each in rows
-        if len(each.row.prompt) + len(each.row.completion) <= params.max_length
+        if fits(each.row.prompt, each.row.completion, params)
     )
     return _or_refused(arrow_file.write(whole, columns, file), source, params)
 
@@ -69,14 +69,16 @@ def scored_file(path: str, split: str) -> Path:
     return found[0]
 
 
-def fits(prompt_ids: list[int], params: OPDParams) -> bool:
-    """Whether there is a prompt, with room for the answer behind it."""
-    return 0 < len(prompt_ids) <= params.max_length - params.max_completion_length
+def fits(prompt_ids: Sequence[int], answer_ids: Sequence[int] | None, params: OPDParams) -> bool:
+    """Whether there is a prompt, with room behind it: for any answer, or where none is sampled for the one it has."""
+    room = len(answer_ids or ()) if params.precomputed_scores else params.max_completion_length
+    return 0 < len(prompt_ids) <= params.max_length - room
 
 
 def answer_of(question: TokenizedQuestion, params: OPDParams) -> list[int] | None:
-    """The row's answer, cut to what the student may answer; ``None`` if it has none."""
-    return question.answer_ids[: params.max_completion_length] if question.answer_ids else None
+    """The row's answer, cut to what the student may answer unless it was scored as it is; ``None`` if it has none."""
+    longest = None if params.precomputed_scores else params.max_completion_length
+    return question.answer_ids[:longest] if question.answer_ids else None
 
 
 def _with_room(
@@ -86,5 +88,5 @@ def _with_room(
         if isinstance(row, RowProblem):
             raise BadDatasetError(source, [row], remedy="Correct the row and submit the job again.")
         answer = answer_of(row, params)
-        if fits(row.prompt_ids, params) and (answer or params.lmbda > 0):
+        if fits(row.prompt_ids, answer, params) and (answer or params.lmbda > 0):
             yield row.prompt_ids, answer

@@ -68,7 +68,7 @@ class Tally:
         self.answer_tokens += len(answer or ())
         self.longest = max(self.longest, len(row.prompt_ids))
         self.cut += len(row.answer_ids or ()) > len(answer or ())
-        if not fits(row.prompt_ids, self.params):
+        if not fits(row.prompt_ids, answer, self.params):
             self.without_room_total += 1
             if len(self.without_room) < PROBLEMS_KEPT:
                 self.without_room.append(row.number)
@@ -144,15 +144,21 @@ def _scored(ctx: WorkerContext, params: OPDParams, path: str, split: str) -> Ite
 
 def _require_scores(scored: scored_rows.ScoredRow, params: OPDParams, number: int, path: str) -> None:
     """Raise ``BadDatasetError`` if the row lacks scores that the loss needs."""
-    lacks = None
+    lacks = remedy = None
     if params.samples_token_alone and scored.sampler_log_probs is None:
         lacks = "it has no sampler_log_probs, which the policy gradient and k2 and k3 need"
-    elif not params.samples_token_alone and scored.top_k < (params.compared_tokens or 1):
-        lacks = f"it has {scored.top_k} teacher_top_ids, and top_k is {params.compared_tokens}"
-    if lacks is not None:
-        raise BadDatasetError(
-            path, [RowProblem(number, lacks)], remedy="Score the rows again with these, or change the loss."
+        remedy = "Write down what the sampler gave each token, or compare the teacher's likeliest tokens."
+    elif params.samples_token_alone and params.kl_weight < 1 and not scored.top_k:
+        lacks = (
+            "it has no teacher_top_ids, and with kl_weight below 1 the teacher's likeliest token is learned"
         )
+        remedy = "Score the rows again with them, or drop kl_weight."
+    elif scored.top_k < (params.compared_tokens or 0):
+        lacks = f"it has {scored.top_k} teacher_top_ids a token, and {params.compared_tokens} are compared (top_k)"
+        remedy = f"Set top_k={scored.top_k}, or score" if scored.top_k else "Score"
+        remedy += " the rows again with more."
+    if lacks is not None:
+        raise BadDatasetError(path, [RowProblem(number, lacks)], remedy=remedy or REMEDY)
 
 
 def _count(
@@ -182,6 +188,13 @@ def _count(
 
 def _require_usable(tally: Tally, path: str, params: OPDParams, *, split_off: bool) -> None:
     room = params.max_length - params.max_completion_length
+    if tally.without_room_total == tally.rows and params.precomputed_scores:
+        raise BadDatasetError(
+            path,
+            [RowProblem(number, "it is longer than max_length") for number in tally.without_room],
+            total=tally.without_room_total,
+            remedy=f"Raise max_length ({params.max_length}).",
+        )
     if tally.without_room_total == tally.rows:
         raise BadDatasetError(
             path,
@@ -208,7 +221,11 @@ def _require_usable(tally: Tally, path: str, params: OPDParams, *, split_off: bo
 def _warnings(params: OPDParams, tally: Tally, *, held_out: bool) -> dict[str, str]:
     """What to look at before the training: the settings to change, each with the reason."""
     rows, found = tally.rows, {}
-    if tally.without_room_total > MANY_LEFT_OUT * rows:
+    if tally.without_room_total and params.precomputed_scores:
+        found["max_length"] = (
+            f"{tally.without_room_total} of {rows} rows are longer than max_length={params.max_length} and are left out."
+        )
+    elif tally.without_room_total > MANY_LEFT_OUT * rows:
         found["max_length"] = (
             f"{tally.without_room_total} of {rows} prompts leave no room for {params.max_completion_length} tokens "
             f"within max_length={params.max_length} and are left out; the longest has {tally.longest} tokens."
