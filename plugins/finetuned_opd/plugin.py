@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finetuned_opd import vocabulary
+from finetuned_opd import endpoint, vocabulary
 from finetuned_opd.params import OPDParams
 from finetuned_opd.sizing import estimate
 from finetuned_sdk import Host, JobKind, RefusedError, Registry, Resources, hookimpl
 from finetuned_training import checks
 from finetuned_training.alternatives import SPEED_PARAMS, effective, steps
 from finetuned_training.local_path import local_path
-from finetuned_training.preloading import needs_bitsandbytes
+from finetuned_training.preloading import PRELOADED, is_quantised, needs_bitsandbytes
 from finetuned_training.reduction import reduce_memory
 
 SPEED = (
@@ -60,7 +60,8 @@ def resources(_params: OPDParams, _host: Host) -> Resources:
 
 def preload(params: OPDParams) -> tuple[str, ...]:
     """What may be imported before the job starts."""
-    return () if needs_bitsandbytes(params) or params.teacher_in_4bit else ("finetuned_opd.trainer",)
+    quantised = params.teacher is not None and (params.teacher_in_4bit or is_quantised(params.teacher))
+    return () if quantised or needs_bitsandbytes(params) else ("finetuned_opd.trainer", PRELOADED)
 
 
 def check(params: OPDParams, host: Host) -> None:
@@ -72,6 +73,8 @@ def check(params: OPDParams, host: Host) -> None:
         teacher = _directory(params.teacher, host)
         if student is not None and teacher is not None:
             vocabulary.check(student, teacher, full=params.compares_all, param="teacher")
+    if params.teacher_endpoint is not None:
+        endpoint.check_url(params.teacher_endpoint, param="teacher_endpoint")
     if params.teacher_adapter is not None:
         checks.check_model(params.teacher_adapter, "adapter", host, param="teacher_adapter")
     size = vocabulary.read_size(student) if student is not None else None
