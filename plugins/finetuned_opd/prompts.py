@@ -62,8 +62,10 @@ def detect(row: Row) -> FormatName | None:
 def convert(row: Row, form: FormatName, *, as_chat: bool = False) -> Question:
     """The question of a row. ``as_chat`` makes turns of plain strings. Raises :class:`BadRowError`."""
     match form:
-        case "prompt":
-            return _prompt(row, row.get("prompt"), as_chat=as_chat)
+        case "prompt" | "prompt_completion":  # of some rows the answer may be known
+            if row.get("completion") is None:
+                return _prompt(row, row.get("prompt"), as_chat=as_chat)
+            return _of_supervised(supervised_rows.convert(row, "prompt_completion", chat=as_chat))
         case "preference":
             if "prompt" not in row:
                 return _messages({**row, "messages": row.get("chosen")})

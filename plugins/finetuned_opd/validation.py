@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from finetuned_opd import prompts, scored_rows, vocabulary
+from finetuned_opd import prepared, prompts, scored_rows, vocabulary
 from finetuned_opd.params import OPDParams
 from finetuned_opd.prepared import answer_of, fits
 from finetuned_opd.prompts import FormatName, TokenizedQuestion
@@ -136,9 +136,10 @@ def _audit(
 def _scored(ctx: WorkerContext, params: OPDParams, path: str, split: str) -> Iterator[TokenizedQuestion]:
     """Rows that bring their teacher's scores; :func:`finetuned_opd.scored_rows.read` names what is wrong with them."""
     student = vocabulary.read(Path(ctx.model_path("model")))
-    found = scored_rows.read(path, split, vocab_size=student.size)
+    file = str(prepared.scored_file(path, split))
+    found = scored_rows.read(file, split, vocab_size=student.size)
     for number, scored in enumerate(found, start=1):
-        _require_scores(scored, params, number, path)
+        _require_scores(scored, params, number, file)
         yield TokenizedQuestion(number, list(scored.row.prompt), list(scored.row.completion))
 
 
