@@ -117,8 +117,12 @@ def _of_result(job: Job) -> Iterator[Step]:
         yield Step(
             "train_on",
             f"A next job can go on from {name}.",
-            _command("run", kind, *_beginning_with(job, model), "--data", "FILE"),
+            _command("run", kind, *_beginning_with(job, model), *_to_fill_in(kind)),
         )
+
+
+def _to_fill_in(kind: str) -> tuple[str, ...]:
+    return TRAININGS[kind][2] if kind in TRAININGS else ("--data", "FILE")
 
 
 def _beginning_with(job: Job, model: dict[str, Json]) -> list[str]:

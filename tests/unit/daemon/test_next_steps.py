@@ -111,6 +111,7 @@ def test_after_preferences_comes_distillation() -> None:
     found = following(trained("dpo"), "sft", "dpo", "opd")
     assert found["distil"] == "finetune run opd --from job-1 --param teacher=MODEL --data PROMPTS"
     assert "prefer" not in found
+    assert following(trained("opd"))["train_on"] == found["distil"]
     assert not {"prefer", "distil"} & following(trained("import-gguf", base=None), "dpo", "opd").keys()
 
 
