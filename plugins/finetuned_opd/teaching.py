@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,16 @@ def teacher_of(
     logits = (Vocabulary(len(head.weight), None) for head in (head_of(student), local.head))
     vocabulary.require_same(*logits, full=params.compares_all)
     return cached(ctx, params, local), local.head
+
+
+@contextmanager
+def closed_after(teacher: Teacher) -> Iterator[None]:
+    """Close the teacher's file in the end, if it has one."""
+    try:
+        yield
+    finally:
+        if isinstance(teacher, PrecomputedTeacher):
+            teacher.close()
 
 
 def in_process(

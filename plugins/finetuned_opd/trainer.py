@@ -20,7 +20,7 @@ from finetuned_opd.distillation_trainer import DistillationTrainer
 from finetuned_opd.objective import Objective
 from finetuned_opd.params import OPDParams
 from finetuned_opd.sampling import Sampler, Sampling
-from finetuned_opd.teaching import teacher_of
+from finetuned_opd.teaching import closed_after, teacher_of
 from finetuned_opd.validation import detect_format
 from finetuned_sdk import WorkerContext, phases
 from finetuned_training import arguments, chat, checks, publishing, trained_data
@@ -110,7 +110,8 @@ def train(ctx: WorkerContext, params: OPDParams) -> None:
     eval_steps, trainer.args.save_steps = intervals(params, settings, steps)
     trainer.args.eval_steps = eval_steps if params.evaluates else None
 
-    trainer.run(ctx.resume_from, steps)
+    with closed_after(teacher):
+        trainer.run(ctx.resume_from, steps)
     if ctx.stop_requested is not None:
         return
 
