@@ -21,7 +21,7 @@ def estimate(params: OPDParams, host: Host) -> Estimate:
     """Memory and disk, in bytes. ``None`` for a model that is not on this machine's disk. Time is not known."""
     longest = longest_row(host.dataset(params.dataset))
     room = params.max_length if longest is None else min(params.max_length, longest + params.new_tokens)
-    found = estimate_of(params.model_copy(update={"max_length": max(room, 8)}), host)
+    found = estimate_of(params, host, length=room)
     student = _shape(params.model, host)
     if student is None or not found.breakdown:
         return found

@@ -50,8 +50,8 @@ def fits(found: Estimate, host: Host) -> bool:
     )
 
 
-def estimate_of(params: TrainingParams, host: Host) -> Estimate:
-    """What :func:`estimate` says of a batch that is given."""
+def estimate_of(params: TrainingParams, host: Host, *, length: int | None = None) -> Estimate:
+    """What :func:`estimate` says of a batch that is given, its rows of ``length`` tokens if the dataset does not tell."""
     gpu = host.has_gpu
     settings = settings_on(params, host)
     try:
@@ -59,7 +59,9 @@ def estimate_of(params: TrainingParams, host: Host) -> Estimate:
         adapter = adapter_of(params, settings, host)
     except (OSError, ValueError, KeyError):
         return Estimate()
-    parts = training_bytes(params, settings, shape, adapter, gpu=gpu, length=row_length(params, host))
+    if length is None:
+        length = row_length(params, host)
+    parts = training_bytes(params, settings, shape, adapter, gpu=gpu, length=length)
     loaders = settings.dataloader_num_workers * LOADER_PROCESS
     if gpu:
         parts["base"] = GPU_BASE

@@ -66,7 +66,7 @@ def test_the_estimate_is_within_a_quarter_of_the_measured_peak(
     assert expected == pytest.approx(measured, rel=0.25), (expected, measured)
 
 
-def peak(directory: Path, params: TrainingParams, kind: str = "sft") -> int:
+def peak(directory: Path, params: TrainingParams, kind: str = "sft", **models: str) -> int:
     """Train in a worker process of its own; the host's memory that it says it took."""
     bundle = Bundle(directory / "jobs" / "job" / "attempts" / "1")
     given = {**params.model_dump(mode="json", exclude_unset=True), "dataloader_num_workers": 1}
@@ -78,7 +78,7 @@ def peak(directory: Path, params: TrainingParams, kind: str = "sft") -> int:
         params=given,
         params_model=f"{type(params).__module__}:{type(params).__name__}",
         interpreter=sys.executable,
-        models={"model": params.model},
+        models={"model": params.model, **models},
         devices=("cpu:0",),
         metadata={"kind": kind, "name": None, "params": given, "retry_of": None},
     )
