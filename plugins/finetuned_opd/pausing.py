@@ -36,7 +36,7 @@ class ResumableTrainer(MeteredTrainer):
             self.state.stateful_callbacks[OWED] = {"args": {}, "attributes": {}}
         self._keeper.rewind_numbers(self.state.global_step)
         self._save_checkpoint(self.model, trial=None)
-        self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        self.control: TrainerControl = self.callback_handler.on_save(self.args, self.state, self.control)
 
     def evaluate_if_owed(self) -> None:
         """Evaluate the step that the run goes on from, if its evaluation was cut short."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 torch = pytest.importorskip("torch")
 
@@ -24,7 +29,7 @@ SHAPE = {
 }
 
 
-def rows() -> torch.Tensor:
+def rows() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     beginning = torch.randint(2, 40, (1, 9), generator=generator).expand(3, -1)
     return torch.cat([beginning, torch.randint(2, 40, (3, 6), generator=generator)], dim=1)
