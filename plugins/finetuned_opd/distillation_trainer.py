@@ -29,7 +29,6 @@ from finetuned_opd.step_clock import StepClock
 from finetuned_sdk import WorkerContext
 from finetuned_training.metering import StepMeter
 
-SAMPLING = "sampling"
 Question = Mapping[str, Any]  # prompt_ids and perhaps answer_ids, sampler_log_probs
 
 
