@@ -73,6 +73,13 @@ def check(params: OPDParams, host: Host) -> None:
         teacher = _directory(params.teacher, host)
         if student is not None and teacher is not None:
             vocabulary.check(student, teacher, full=params.compares_all, param="teacher")
+    if params.teacher_in_4bit and checks.find_spec("bitsandbytes") is None:
+        raise RefusedError(
+            "teacher_in_4bit needs bitsandbytes, which is not installed for this machine; install it, or drop "
+            "teacher_in_4bit.",
+            param="teacher_in_4bit",
+            code="missing_dependency",
+        )
     if params.teacher_endpoint is not None:
         endpoint.check_url(params.teacher_endpoint, param="teacher_endpoint")
     if params.teacher_adapter is not None:
