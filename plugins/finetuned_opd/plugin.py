@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from finetuned_opd import endpoint, vocabulary
@@ -73,7 +74,7 @@ def check(params: OPDParams, host: Host) -> None:
         teacher = _directory(params.teacher, host)
         if student is not None and teacher is not None:
             vocabulary.check(student, teacher, full=params.compares_all, param="teacher")
-    if params.teacher_in_4bit and checks.find_spec("bitsandbytes") is None:
+    if params.teacher_in_4bit and find_spec("bitsandbytes") is None:
         raise RefusedError(
             "teacher_in_4bit needs bitsandbytes, which is not installed for this machine; install it, or drop "
             "teacher_in_4bit.",

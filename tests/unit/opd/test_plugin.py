@@ -16,7 +16,7 @@ from finetuned.access.path_policy import ANYWHERE, PathPolicy
 from finetuned.domain.errors import FinetunedError
 from finetuned.job_request import parse_request
 from finetuned.submission import resolve
-from finetuned_opd import plugin
+from finetuned_opd import plugin, sizing
 from finetuned_opd.params import OPDParams
 from finetuned_sdk import Device, Host, RefusedError, Registry
 from finetuned_training import checks
@@ -30,7 +30,8 @@ GPU = Device(id="gpu:1", kind="gpu", name="GPU", memory_bytes=1 << 36)
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the [train] extra were there, so that these checks run without it."""
-    monkeypatch.setattr(checks, "find_spec", lambda name: name)
+    for module in (checks, plugin):
+        monkeypatch.setattr(module, "find_spec", lambda name: name)
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_a_teacher_in_few_bits_needs_the_library_for_it(
     files: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(files, teacher_in_4bit=True)
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "bitsandbytes" else name)
+    monkeypatch.setattr(plugin, "find_spec", lambda name: None if name == "bitsandbytes" else name)
     error = refusal(files, teacher_in_4bit=True)
     assert (error.param, error.code) == ("teacher_in_4bit", "missing_dependency")
 
@@ -195,7 +196,7 @@ def whole(tmp_path: Path) -> str:
 def estimated(files: dict[str, str], whole: str, host: Host | None = None, **changes: Any) -> Any:
     given = {**files, "model": whole, "teacher": whole, "max_length": 512, **changes}
     params = OPDParams.model_validate({name: value for name, value in given.items() if value is not None})
-    return plugin.estimate(params, host or Host(cpu_count=2))
+    return sizing.estimate(params, host or Host(cpu_count=2))
 
 
 def test_the_teacher_the_samples_and_the_chunks_of_logits_are_counted(
@@ -249,7 +250,7 @@ def test_a_gpu_has_it_all_and_the_host_no_more_for_it(files: dict[str, str], who
 
 
 def test_a_model_that_is_not_here_is_not_estimated(files: dict[str, str]) -> None:
-    found = plugin.estimate(OPDParams.model_validate({**files, "model": "somebody/model"}), Host())
+    found = sizing.estimate(OPDParams.model_validate({**files, "model": "somebody/model"}), Host())
     assert (found.host_bytes, found.device_bytes) == (None, None)
 
 
