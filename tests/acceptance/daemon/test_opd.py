@@ -15,6 +15,7 @@ from tests.acceptance.daemon.process import Daemon, eventually, running
 from tests.acceptance.opd.conftest import row, tiny_model, tiny_teacher, write
 from tests.acceptance.opd.test_endpoint_pause import AWAY, PROBES, Failing
 from tests.acceptance.sft.conftest import chat
+from tests.scoring_server import hang
 
 from finetuned_opd.score_cache import FILE
 
@@ -105,12 +106,11 @@ def kept_scores(daemon: Daemon) -> dict[bytes, tuple[int, int]]:
     return {}  # it is not there yet, or is being made
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
 def test_a_job_that_was_killed_in_a_step_ends_as_one_that_was_left_alone_and_asks_its_teacher_once(
-    daemon: Daemon, tiny_model: str, tiny_teacher: str, prompts: str, method: str
+    daemon: Daemon, tiny_model: str, tiny_teacher: str, prompts: str
 ) -> None:
     held = [{"name": "held_step", "params": {"gate": str(daemon.gate), "step": 4}}]
-    given = params(tiny_model, prompts, teacher=tiny_teacher, method=method, callbacks=held)
+    given = params(tiny_model, prompts, teacher=tiny_teacher, callbacks=held)
     first_id = daemon.submit("opd", **given)
     # The fourth step has its samples and their scores, and is not made: the newest checkpoint is of the second.
     eventually(lambda: daemon.job(first_id)["checkpoints"], timeout=PATIENCE, what="a checkpoint")
@@ -172,6 +172,31 @@ def test_a_job_whose_teacher_goes_away_is_paused_with_the_reason_and_goes_on_whe
         assert done == sorted(set(done))  # none is made again
 
 
+def test_a_job_that_waits_for_its_teacher_is_paused_and_cancelled_when_it_is_asked(
+    daemon: Daemon, tiny_model: str, tiny_teacher: str, prompts: str
+) -> None:
+    failing = Failing(tiny_teacher)
+    with failing.server:
+        given = params(tiny_model, prompts, teacher_endpoint=failing.server.url, save_steps=99)
+        failing.fail_after(PROBES + 2 * BATCH, hang)
+        job_id = daemon.submit("opd", **given)
+        # The third step's requests are on their way, and are not answered.
+        asked = PROBES + 3 * BATCH
+        eventually(lambda: len(failing.server.requests) == asked, timeout=PATIENCE, what="the third step")
+        daemon.ok("POST", f"/v1/jobs/{job_id}/pause")
+        paused = daemon.wait_for(job_id, "paused", timeout=PATIENCE)
+        assert [each["step"] for each in paused["checkpoints"]] == [2]
+        assert paused["repeated_steps"] == 0
+
+        failing.fail_after(PROBES + 1 * BATCH, hang)
+        daemon.ok("POST", f"/v1/jobs/{job_id}/resume")
+        asked += PROBES + 2 * BATCH
+        eventually(lambda: len(failing.server.requests) == asked, timeout=PATIENCE, what="the fourth step")
+        daemon.ok("POST", f"/v1/jobs/{job_id}/cancel")
+        assert daemon.wait_for(job_id, timeout=PATIENCE)["state"] == "cancelled"
+        assert not daemon.attempt_processes(job_id)
+
+
 def test_a_job_is_submitted_watched_and_told_of_at_every_door(
     daemon: Daemon, finetune: Run, tiny_model: str, tiny_teacher: str, prompts: str
 ) -> None:
@@ -198,7 +223,6 @@ def test_a_job_is_submitted_watched_and_told_of_at_every_door(
     assert "| eval_kl_reverse_after | " in card
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
 def test_what_next_suggests_after_a_training_is_accepted_and_the_chain_is_kept(
     daemon: Daemon,
     finetune: Run,
@@ -206,14 +230,12 @@ def test_what_next_suggests_after_a_training_is_accepted_and_the_chain_is_kept(
     tiny_teacher: str,
     prompts: str,
     tmp_path: Path,
-    method: str,
 ) -> None:
     taught: dict[str, Any] = {
         "dataset": write(tmp_path / "rows.jsonl", map(chat, range(20))),
         "max_steps": 3,
         "max_length": 64,
         "learning_rate": 5e-3,
-        "method": method,
     }
     sft = succeeded(daemon, daemon.submit("sft", model=tiny_model, output_name="taught", **taught))
     filled = {"teacher=MODEL": f"teacher={tiny_teacher}", "PROMPTS": prompts, "FILE": prompts}
@@ -223,9 +245,7 @@ def test_what_next_suggests_after_a_training_is_accepted_and_the_chain_is_kept(
         steps = {each["action"]: each["command"] for each in finetune("next", job_id, "--json").json["data"]}
         command = [filled.get(word, word) for word in shlex.split(steps[action])]
         assert command[:5] == ["finetune", "run", "opd", "--from", job_id]
-        few = options(
-            {"max_steps": 2, "max_length": 96, "max_completion_length": 12, "method": method, **changes}
-        )
+        few = options({"max_steps": 2, "max_length": 96, "max_completion_length": 12, **changes})
         done = finetune(*command[1:], *few, "--json", "--watch")
         assert done.code == 0, done.err
         job: dict[str, Any] = done.lines[-1]
@@ -233,7 +253,7 @@ def test_what_next_suggests_after_a_training_is_accepted_and_the_chain_is_kept(
 
     job = ran(sft["id"], "distil", output_name="distilled")
     begun = {name: job["params"][name] for name in ("model", "adapter") if job["params"].get(name)}
-    assert begun == ({"model": tiny_model, "adapter": "taught"} if method == "lora" else {"model": "taught"})
+    assert begun == {"model": tiny_model, "adapter": "taught"}
     chain = finetune("models", "lineage", "distilled", "--json").json
     assert (chain["model"]["job"]["id"], chain["model"]["job"]["kind"]) == (job["id"], "opd")
     made_by = {
