@@ -15,21 +15,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from finetuned_opd.packed_linear import PackedLinear, is_packable
+
 CHUNK = 128  # positions; 25 MB of float32 logits at 49,152 tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What makes logits of hidden states: ``weight`` [V, H], ``bias`` [V] or none, then scale and soft-cap."""
+    """What makes logits of hidden states: ``weight`` [V, H], ``bias`` [V] or none, then scale and soft-cap.
+
+    ``packed`` is what weight and bias compute, faster and without gradients; see :meth:`packing`.
+    """
 
     weight: Tensor
     bias: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
+    packed: PackedLinear | None = None
+
+    def packing(self) -> Head:
+        """The same with a packed copy of the weight as it is now, where that is faster."""
+        if not is_packable(self.weight):
+            return self
+        return replace(self, packed=PackedLinear([(self.weight, self.bias)]))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """In float32: a divergence of rounded logits is noise. [N, H] -> [N, V]."""
-        logits = F.linear(hidden, self.weight, self.bias).float()
+        return self.finished(self.projected(hidden))
+
+    def projected(self, hidden: Tensor) -> Tensor:
+        """What the weight alone makes. [N, H] -> [N, V]."""
+        if self.packed is not None and hidden.dtype == torch.float32 and not torch.is_grad_enabled():
+            return self.packed(hidden)
+        return F.linear(hidden, self.weight, self.bias)
+
+    def finished(self, projected: Tensor) -> Tensor:
+        """Logits of what was projected, in float32. [N, V] -> [N, V]."""
+        logits = projected.float()
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
@@ -74,23 +96,28 @@ class _ChunkedLoss(torch.autograd.Function):
 
 
 def _fold(hidden: Tensor, head: Head, loss: ChunkLoss, rows: slice, sums: list[Tensor | None]) -> Tensor:
-    """The loss of one chunk; its gradients are added to the sums of those that are wanted."""
+    """The loss of one chunk; its gradients are added to the sums of those that are wanted: hidden, weight, bias."""
+    of_hidden, of_weight, of_bias = sums
+    here = hidden[rows].detach()
+    with torch.no_grad():
+        projected = head.projected(here)
     with torch.enable_grad():
-        parts = [
-            None if each is None else each.detach().requires_grad_(total is not None)
-            for each, total in zip((hidden[rows], head.weight, head.bias), sums, strict=True)
-        ]
-        here, weight, bias = parts
-        assert here is not None
-        assert weight is not None
-        value = loss(replace(head, weight=weight, bias=bias).logits(here), rows)
-    targets = [
-        (each, total)
-        for each, total in zip(parts, sums, strict=True)
-        if each is not None and total is not None
-    ]
-    if targets:
-        found = torch.autograd.grad(value, [each for each, _ in targets])
-        for (each, total), gradient in zip(targets, found, strict=True):
-            (total[rows] if each is here else total).add_(gradient)
+        projected = projected.requires_grad_(any(each is not None for each in sums))
+        value = loss(head.finished(projected), rows)
+    if projected.requires_grad:
+        (gradient,) = torch.autograd.grad(value, projected)
+        # What a linear layer's backward pass does, added up in place: a vocabulary's weights are large.
+        if of_hidden is not None:
+            of_hidden[rows] = gradient @ head.weight.detach()
+        if of_weight is not None:
+            _add_product(of_weight, gradient, here)
+        if of_bias is not None:
+            of_bias.add_(gradient.sum(0))
     return value.detach()
+
+
+def _add_product(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
+    if gradient.dtype == total.dtype:
+        total.addmm_(gradient.t(), hidden)
+    else:  # half precision: summed in float32
+        total.add_(gradient.t() @ hidden)

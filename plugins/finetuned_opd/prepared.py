@@ -77,7 +77,7 @@ def fits(prompt_ids: Sequence[int], answer_ids: Sequence[int] | None, params: OP
 
 def answer_of(question: TokenizedQuestion, params: OPDParams) -> list[int] | None:
     """The row's answer, cut to what the student may answer unless it was scored as it is; ``None`` if it has none."""
-    longest = None if params.precomputed_scores else params.max_completion_length
+    longest = None if params.precomputed_scores else params.new_tokens
     return question.answer_ids[:longest] if question.answer_ids else None
 
 

@@ -190,3 +190,39 @@ def test_the_estimators_gradients_are_those_of_the_divergences_that_they_stand_f
 def test_k1_is_no_loss() -> None:
     with pytest.raises(ValueError, match="k1 cannot be a loss"):
         divergence.estimated(log_probs(3), log_probs(3), "k1")
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_packed_head_projects_and_learns_as_the_plain_one_does(biased: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(13, 64, generator=generator), torch.randn(70, 64, generator=generator)
+    bias = torch.randn(70, generator=generator) if biased else None
+
+    def loss(logits: Tensor, _rows: slice) -> Tensor:
+        return logits.logsumexp(-1).square().sum()
+
+    found = []
+    for packs in (False, True):
+        leaves = [each.clone().requires_grad_() for each in (hidden, weight, bias) if each is not None]
+        head = Head(leaves[1], leaves[2] if biased else None, scale=0.5, softcap=20.0)
+        total = chunked_loss(leaves[0], head.packing() if packs else head, loss, chunk=5)
+        total.backward()
+        found.append((total.detach(), *(leaf.grad for leaf in leaves)))
+    for plain, packed in zip(*found, strict=True):
+        torch.testing.assert_close(plain, packed, rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_model_gives_what_it_gave_and_keeps_its_head() -> None:
+    from finetuned_opd import packed_linear
+
+    torch.manual_seed(0)
+    head = torch.nn.Linear(32, 50)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(16, 32, bias=False), torch.nn.Sequential(torch.nn.GELU(), head)
+    )
+    x = torch.randn(2, 3, 16)
+    with torch.no_grad():
+        before = model(x)
+        packed_linear.freeze(model, but=head)
+        torch.testing.assert_close(model(x), before)
+    assert model[1][1] is head
