@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,10 +82,23 @@ def preferring(accuracy: float = 0.96875) -> dict[str, Any]:
     return {"evaluations": evaluations, "result": {"model": "preferring"}}
 
 
+def distilled(kl: float = 0.25) -> dict[str, Any]:
+    """How the demo's distillation ends."""
+    evaluations = [
+        {
+            "name": "eval",
+            "metrics": {"eval_kl_reverse": before, "eval_token_agreement": agreement},
+            "step": step,
+        }
+        for step, before, agreement in ((0, 1.5, 0.5), (16, kl, 0.875))
+    ]
+    return {"evaluations": evaluations, "result": {"model": "distilled"}}
+
+
 @pytest.fixture
 def endings(tmp_path: Path) -> dict[str, Any]:
     """How the demo's jobs end, by kind."""
-    return {"sft": trained(tmp_path), "dpo": preferring()}
+    return {"sft": trained(tmp_path), "dpo": preferring(), "opd": distilled()}
 
 
 @pytest.fixture
@@ -150,7 +164,7 @@ def test_a_demo_that_shows_no_improvement_fails(
     assert sentence in outcome.err
 
 
-def test_the_whole_demo_goes_on_with_preferences_from_what_the_first_training_made(
+def test_the_whole_demo_goes_on_with_preferences_and_distillation_from_what_the_first_training_made(
     staged: list[FakeDaemon], finetune: Run, model_file: Path
 ) -> None:
     outcome = finetune("demo", "--all", "--model-file", str(model_file))
@@ -159,17 +173,26 @@ def test_the_whole_demo_goes_on_with_preferences_from_what_the_first_training_ma
     assert "reward margin (beta x nats)                         0.00   1.28" in outcome.out
     assert "rewards are 0 but for rounding" in outcome.out
     bodies = [body for method, path, body in staged[0].requests if (method, path) == ("POST", "/v1/jobs")]
-    assert [body["kind"] for body in bodies] == ["import-gguf", "sft", "dpo"]
+    assert [body["kind"] for body in bodies] == ["import-gguf", "sft", "dpo", "opd"]
     assert (bodies[2]["params"]["model"], bodies[2]["params"]["adapter"]) == ("smollm2", "taught")
+    assert (bodies[3]["params"]["model"], bodies[3]["params"]["teacher_adapter"]) == ("smollm2", "taught")
+    assert re.search(r"distance from the teacher \(reverse KL, nats a token\) +1\.50 +0\.25", outcome.out)
 
 
 def test_the_whole_demo_as_json_has_each_training(
     staged: list[FakeDaemon], finetune: Run, model_file: Path
 ) -> None:
     outcome = finetune("demo", "--all", "--model-file", str(model_file), "--json")
-    (after,) = outcome.json["after"]
-    assert [(each["before"], each["after"]) for each in after["changes"]] == [(0.0, 0.96875), (0.0, 1.28)]
-    assert after["job"]["kind"] == "dpo"
+    preferences, distillation = outcome.json["after"]
+    assert [(each["before"], each["after"]) for each in preferences["changes"]] == [
+        (0.0, 0.96875),
+        (0.0, 1.28),
+    ]
+    assert [(each["before"], each["after"]) for each in distillation["changes"]] == [
+        (1.5, 0.25),
+        (0.5, 0.875),
+    ]
+    assert [each["job"]["kind"] for each in outcome.json["after"]] == ["dpo", "opd"]
 
 
 def test_a_demo_that_does_not_learn_to_prefer_fails(
@@ -179,6 +202,15 @@ def test_a_demo_that_does_not_learn_to_prefer_fails(
     outcome = finetune("demo", "--all", "--model-file", str(model_file))
     assert outcome.code == 1
     assert "did not learn to prefer: 50% of the pairs" in outcome.err
+
+
+def test_a_demo_whose_student_comes_no_nearer_fails(
+    staged: list[FakeDaemon], finetune: Run, model_file: Path, endings: dict[str, Any]
+) -> None:
+    endings["opd"] = distilled(kl=1.75)
+    outcome = finetune("demo", "--all", "--model-file", str(model_file))
+    assert outcome.code == 1
+    assert "no nearer to its teacher" in outcome.err
 
 
 def test_the_demo_as_json_is_one_document(staged: list[FakeDaemon], finetune: Run, model_file: Path) -> None:

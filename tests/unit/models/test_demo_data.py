@@ -98,10 +98,12 @@ def test_the_values_are_spread_so_that_no_constant_answer_scores_well() -> None:
 def test_the_recipe_is_good_for_the_declared_parameters() -> None:
     from finetuned_callbacks.params import ValidationParams
     from finetuned_dpo.params import DPOParams
+    from finetuned_opd.params import OPDParams
     from finetuned_sft.params import SFTParams
 
     recipe = json.loads((DATA / "recipe.json").read_text())
-    assert recipe.keys() == {"sft", "dpo", "validation"}
+    assert recipe.keys() == {"sft", "dpo", "opd", "validation"}
+    OPDParams(model="m", teacher="t", dataset="d", eval_dataset="e", **recipe["opd"])
     DPOParams(model="m", dataset="d", eval_dataset="e", **recipe["dpo"])
     SFTParams(model="m", dataset="d", **recipe["sft"])
     ValidationParams(dataset="d", **recipe["validation"])
