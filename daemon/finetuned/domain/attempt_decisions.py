@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from finetuned.domain import facts, failures, tries
+from finetuned.domain import facts, failures, files, salvage, tries
 from finetuned.domain.failures import Failure
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
@@ -63,12 +63,14 @@ class Prospect:
 
     ``resume_from`` is the newest complete checkpoint and ``step`` its step. ``reduced`` are parameters that take half
     the memory and train the same, if the kind has such. ``jitter`` is a number from 0 to 1 for the backoff.
+    ``salvaged`` is what was made of the job's leftovers in case that it ends; ``None`` if that is still to be done.
     """
 
     resume_from: str | None = None
     step: int | None = None
     reduced: Mapping[str, Json] | None = None
     jitter: float = 0.0
+    salvaged: salvage.Salvage | None = ()
 
 
 def intervene(world: World, job_id: str, fact: facts.AttemptIntervened | facts.AttemptAlert) -> Events:
@@ -79,11 +81,18 @@ def intervene(world: World, job_id: str, fact: facts.AttemptIntervened | facts.A
 
 
 def ended(world: World, job_id: str, number: int, end: End, prospect: Prospect) -> Events:
-    """Record an attempt's proven end, free its devices, and decide what becomes of the job."""
+    """Record an attempt's proven end, free its devices, and decide what becomes of the job.
+
+    Raises ``SalvageDueError`` if the job ends without success and its leftovers were not looked at.
+    """
     found = live_attempt(world, job_id, number)
     if found is None:
         return []
-    job, attempt = found
+    events = salvage.placed(found[0], _ended(*found, end, prospect), prospect.salvaged)
+    return files.with_made(found[0], events)
+
+
+def _ended(job: Job, attempt: Attempt, end: End, prospect: Prospect) -> Events:
     verdict = judge(job, attempt, end)
     events = _end(job, attempt, verdict, end)
     if verdict.outcome == "failed" and end.refused is not None:
@@ -104,7 +113,8 @@ def ended_unusably(world: World, job_id: str, number: int, end: End, why: str) -
     message = f"What the attempt left behind could not be recorded: {shortened(why)}"
     last = facts.JobCancelled() if cancelled else facts.JobFailed(code="unusable_result", message=message)
     verdict = Verdict("cancelled" if cancelled else "failed", message)
-    return [*_end(job, attempt, verdict, end), job_event(job.id, last, actor="supervisor")]
+    events = [*_end(job, attempt, verdict, end), job_event(job.id, last, actor="supervisor")]
+    return files.with_made(job, events)
 
 
 def shortened(text: str, longest: int = 1_000) -> str:
@@ -150,6 +160,7 @@ def _consequences(job: Job, attempt: Attempt, verdict: Verdict, prospect: Prospe
         return [on_job(_left(job, verdict, prospect))]
     if verdict.outcome == "paused":  # it uses up no try, and waits for nothing
         return [] if attempt.purpose == "validate" else [on_job(_queued(job, attempt, verdict, prospect))]
+    attempt = replace(attempt, wall_s=end.usage.get("wall_s", 0.0))
     return _again_or_give_up(job, attempt, verdict, prospect)
 
 
@@ -232,17 +243,22 @@ def _again_or_give_up(job: Job, attempt: Attempt, verdict: Verdict, prospect: Pr
     cause = verdict.cause or "unknown"
     tried = tries.with_newest(job, replace(attempt, failure=verdict.failure, cause=cause))
     if tries.are_used_up(job, tried, next_from=prospect.resume_from or job.resume_from):
-        told = (
-            f"attempt {each.number}: {shortened(each.cause or 'unknown', 300).rstrip('.')}"
-            for each in tried[-10:]
-        )
-        plural = "attempt" if len(tried) == 1 else "attempts"
-        message = f"Gave up after {len(tried)} {plural}: {'; '.join(told)}. `finetune logs {job.id}` shows its output."
+        message = f"Gave up after {_told(tried)}. `finetune logs {job.id}` shows its output."
         return [job_event(job.id, facts.JobFailed(code="gave_up", message=message), actor="supervisor")]
     if attempt.purpose == "validate":
         return []  # still validating: the scheduler starts its next attempt
-    delay_s = tries.backoff_s(len(tried), prospect.jitter)
+    delay_s = tries.backoff_s(max(1, len(tries.brief(tried))), prospect.jitter)
     return [job_event(job.id, _queued(job, attempt, verdict, prospect, delay_s), actor="supervisor")]
+
+
+def _told(tried: Sequence[Attempt]) -> str:
+    """How often it was tried and what each try died of; said once where all died of the same."""
+    causes = [shortened(each.cause or "unknown", 300).rstrip(".") for each in tried[-10:]]
+    if len(tried) > 1 and len(set(causes)) == 1:
+        return f"{len(tried)} attempts that ended alike: {causes[0]}"
+    plural = "attempt" if len(tried) == 1 else "attempts"
+    told = (f"attempt {each.number}: {cause}" for each, cause in zip(tried[-10:], causes, strict=True))
+    return f"{len(tried)} {plural}: {'; '.join(told)}"
 
 
 def _queued(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from finetuned.domain import facts
+from finetuned.domain import facts, files
 from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.world import World
 from finetuned_events import NewEvent
@@ -53,10 +53,18 @@ def delete(world: World, name: str, versions: list[str] | None, *, actor: str) -
 
 
 def require(world: World, used: Mapping[str, Mapping[str, Json]]) -> None:
-    """Reject a job whose datasets were deleted since its request was read: their files may be gone."""
+    """Reject a job whose datasets or files were deleted since its request was read: their content may be gone."""
     for param, each in used.items():
+        if files.is_used(world, each):
+            continue
         dataset = world.datasets.get(each["name"])
         if dataset is None or all(version.path != each["path"] for version in dataset.versions):
+            if files.is_id(each["name"]):
+                raise Rejected(
+                    "file_gone",
+                    f"The file {each['name']} has just been deleted or has expired; upload it again or name another.",
+                    param=f"params.{param}",
+                )
             raise Rejected(
                 "dataset_gone",
                 f"The dataset {each['name']}@{each['version'][:12]} has just been deleted; upload it again or name"
@@ -69,6 +77,7 @@ def paths_in_use(world: World) -> Iterator[str]:
     """The files that a name or a live job still needs."""
     for dataset in world.datasets.values():
         yield from (version.path for version in dataset.versions)
+    yield from (each.path for each in world.files.values())
     for job in world.live_jobs():
         yield from (each["path"] for each in job.datasets.values())
 

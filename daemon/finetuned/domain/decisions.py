@@ -11,11 +11,24 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 
-from finetuned.domain import dataset_decisions, dependencies, facts, pauses, queue, tokens
+from finetuned.domain import (
+    alias_decisions,
+    dataset_decisions,
+    dependencies,
+    facts,
+    files,
+    model_names,
+    pauses,
+    queue,
+    salvage,
+    tokens,
+)
 from finetuned.domain.errors import NotFoundError, Rejected
+from finetuned.domain.situation import CALM, Situation
 from finetuned.domain.states import JobState
 from finetuned.domain.streams import event, job_event
 from finetuned.domain.world import World
+from finetuned.spelling import nearest
 from finetuned_events import NewEvent
 
 Json = Any
@@ -49,17 +62,30 @@ def submit(
     return [job_event(job_id, each, actor=actor) for each in (fact, *advice)]
 
 
-def cancel(world: World, job_id: str, *, actor: str, reason: str | None = None) -> Events:
-    """Ask a job to end. Asking twice changes nothing; an ended job is rejected."""
+def cancel(
+    world: World,
+    job_id: str,
+    *,
+    actor: str,
+    reason: str | None = None,
+    salvaged: salvage.Salvage | None = (),
+) -> Events:
+    """Ask a job to end. Asking twice changes nothing; an ended job is rejected.
+
+    ``salvaged`` is what was made of its leftovers in case that it ends at once. Raises ``SalvageDueError`` if it does and
+    they were not looked at.
+    """
     job = world.job(job_id)
     if job.state is JobState.CANCELLING:
         return []
     if not job.is_live:
-        raise Rejected("job_ended", f"Job {job_id} has {job.state} already; there is nothing left to cancel.")
+        raise Rejected(
+            "job_ended", f"Job {job_id} has ended already ({job.state}); there is nothing left to cancel."
+        )
     events = [job_event(job_id, facts.JobCancelRequested(reason=reason), actor=actor)]
     if job.live_attempt is None:
         events.append(job_event(job_id, facts.JobCancelled(), actor=actor))
-    return events
+    return files.with_made(job, salvage.placed(job, events, salvaged), actor=actor)
 
 
 def delete(world: World, job_id: str, *, actor: str) -> Events:
@@ -74,10 +100,13 @@ def delete(world: World, job_id: str, *, actor: str) -> Events:
 
 
 def delete_model(world: World, name: str, *, actor: str) -> Events:
-    """Free a model's name."""
-    if name not in world.models:
-        raise NotFoundError(f"There is no model {name!r}; `finetune models` lists them.", param="name")
-    return [event(f"model/{name}", facts.ModelDeleted(name=name), actor)]
+    """Free the name of a model, which its ``ft:`` name may say too. Rejected while an alias stands for it."""
+    model = None if name in world.aliases else model_names.find(name, world.models, world.aliases)
+    if model is None:
+        known = nearest(name, model_names.known(world.models, {}))
+        raise NotFoundError(f"There is no model {name!r}.{known} `finetune models` lists them.", param="name")
+    alias_decisions.require_unnamed(world, model.name)
+    return [event(f"model/{model.name}", facts.ModelDeleted(name=model.name), actor)]
 
 
 def create_token(fact: facts.TokenCreated, *, actor: str) -> Events:
@@ -151,9 +180,7 @@ def devices_detected(world: World, found: Sequence[Mapping[str, Json]]) -> Event
     return [event("devices", facts.DevicesDetected(devices=[dict(each) for each in found]), "daemon")]
 
 
-def schedule(
-    world: World, *, elapsed: AbstractSet[tuple[str, int]], situation: queue.Situation = queue.CALM
-) -> Events:
+def schedule(world: World, *, elapsed: AbstractSet[tuple[str, int]], situation: Situation = CALM) -> Events:
     """Start every attempt that may start now, and ask those to leave that the next job may preempt.
 
     The claim and ``attempt.starting`` are one transaction. ``elapsed`` names the backoffs that are over (job,

@@ -163,6 +163,50 @@ class TooManyUploadsError(UnavailableError):
     retry_after_s = 5
 
 
+class TooManyOpenUploadsError(UnavailableError):
+    """One caller has as many uploads in parts that have not ended as one may have."""
+
+    code = "too_many_open_uploads"
+    status = 429
+    kind = "rate_limit_error"
+
+
+class ModelNotFoundError(NotFoundError):
+    """No model is of that name that could answer."""
+
+    code = "model_not_found"
+
+
+class EngineNotReadyError(UnavailableError):
+    """The engine of a model did not come in time; it may be there when it is asked again."""
+
+    code = "engine_not_ready"
+    retry_after_s = 5
+
+
+class EngineEndedError(UnavailableError):
+    """The engine ended before it had answered; another comes for who asks again."""
+
+    code = "engine_ended"
+    retry_after_s = 1
+
+
+class EngineBusyError(UnavailableError):
+    """As many requests ask an engine as may; this one was not taken."""
+
+    code = "engine_busy"
+    status = 429
+    kind = "rate_limit_error"
+    retry_after_s = 2
+
+
+class EngineFailedError(UnavailableError):
+    """There is no engine for the model, and asking again would not help before its cause is gone."""
+
+    code = "engine_failed"
+    status = 502
+
+
 class ConfigError(FinetunedError):
     """The configuration cannot be used."""
 

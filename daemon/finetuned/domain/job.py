@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finetuned.domain import facts
+from finetuned.domain.failures import Failure
 from finetuned.domain.states import LIVE, TERMINAL, JobState, transition
 
 Json = Any
 
+SERVING = "serving"  # the phase of an engine that answers
 KEPT_ADVICE = 20  # newest pieces of advice that a job shows
 KEPT_ALERTS = 20
 KEPT_EVALUATIONS = 200
@@ -41,6 +43,7 @@ class Attempt:
     stopping: dict[str, str] | None = None  # by the watchdog: failure, reason and its newest action
     wall_s: float = 0.0  # how long it ran, as its runner measured
     checkpoint_requests: int = 0
+    fruitful: bool = False  # an engine that had loaded; or who asks one, and got answers, which are kept
 
     @property
     def is_live(self) -> bool:
@@ -83,6 +86,7 @@ class Job:
     phase: str | None = None
     progress: dict[str, Json] | None = None
     cancel_reason: str | None = None
+    cancelling_at: int | None = None  # when somebody asked for its end
     deleted: bool = False
     error: dict[str, Json] | None = None
     result: dict[str, Json] | None = None
@@ -98,6 +102,8 @@ class Job:
     preemptible: bool = False
     reduces_batch: bool = True
     ignores_estimate: bool = False
+    engine: dict[str, Json] | None = None
+    serves: str | None = None
     pause_reason: str | None = None
     pause_then: str = "paused"  # what becomes of it when its pause is reached: paused or queued
     pause_wait_s: float = 30.0
@@ -167,9 +173,12 @@ def _evolve_report(job: Job, fact: facts.Fact, at: int) -> Job | None:
     """The job after a fact that is allowed in any state; ``None`` for other facts."""
     match fact:
         case facts.JobProgress():
-            return replace(job, progress=fact.figures)
+            job, got_on = replace(job, progress=fact.figures), _got_on(job, fact)
+            return _newest(job, fruitful=True) if got_on and job.engine and job.attempts else job
         case facts.JobPhase():
-            return replace(job, phase=fact.phase)
+            job = replace(job, phase=fact.phase)
+            is_there = fact.phase == SERVING and job.serves is not None and job.attempts
+            return _newest(job, fruitful=True) if is_there else job
         case facts.JobAdvice():
             return replace(job, advice=(*job.advice, fact.to_data())[-KEPT_ADVICE:])
         case facts.DatasetAudited():
@@ -191,6 +200,12 @@ def _evolve_report(job: Job, fact: facts.Fact, at: int) -> Job | None:
         case facts.JobFilesRemoved():
             return replace(job, checkpoints=(), files_removed={**fact.to_data(), "at": at})
     return None
+
+
+def _got_on(job: Job, fact: facts.JobProgress) -> bool:
+    """Whether more is done than was before."""
+    before, after = (each.get("current_step") for each in (job.progress or {}, fact.figures))
+    return isinstance(after, int) and after > (before if isinstance(before, int) else 0)
 
 
 def _evolve_state(job: Job, fact: facts.Fact, at: int) -> Job:
@@ -219,7 +234,7 @@ def _evolve_state(job: Job, fact: facts.Fact, at: int) -> Job:
                 preempted_by=fact.preempted_by,
             )
         case facts.JobCancelRequested():
-            return replace(job, cancel_reason=fact.reason)
+            return replace(job, cancel_reason=fact.reason, cancelling_at=at)
         case facts.JobPaused():
             return replace(
                 job,
@@ -289,7 +304,9 @@ def _evolve_attempt(job: Job, fact: facts.Fact, at: int) -> Job:
         case facts.AttemptAlert():
             return replace(job, alerts=(*job.alerts, {**fact.to_data(), "at": at})[-KEPT_ALERTS:])
         case facts.AttemptIntervened(failure=str(failure)) if fact.action != "dump_stacks":
-            first = job.attempts[-1].stopping or {"failure": failure, "reason": fact.reason}
+            found = {"failure": failure, "reason": fact.reason}
+            by_hand = failure == Failure.STOPPED
+            first = found if by_hand else job.attempts[-1].stopping or found
             return _newest(job, stopping={**first, "action": fact.action})
     return job
 

@@ -9,8 +9,8 @@ from itertools import chain
 from typing import Any
 
 from finetuned.domain.job import Job
-from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
+from finetuned.domain.waits import Wait
 
 Json = Any
 

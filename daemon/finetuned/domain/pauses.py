@@ -43,9 +43,21 @@ def pause(
     return events
 
 
+def restart(world: World, job_id: str, *, actor: str, reason: str) -> Events:
+    """Ask a job to save a checkpoint, leave its devices, and go on from it. Rejected as a pause is."""
+    job = world.job(job_id)
+    if job.state is JobState.PAUSING:
+        return []
+    _require_pausable(job)
+    wanted = facts.JobPauseRequested(reason=reason, then="queued", wait_s=wait_of(job))
+    return [job_event(job_id, wanted, actor=actor)]
+
+
 def _require_pausable(job: Job) -> None:
     if not job.is_live:
-        raise Rejected("job_ended", f"Job {job.id} has {job.state} already; there is nothing left to pause.")
+        raise Rejected(
+            "job_ended", f"Job {job.id} has ended already ({job.state}); there is nothing left to pause."
+        )
     if job.state is JobState.CANCELLING:
         raise Rejected("job_cancelling", f"Job {job.id} is being cancelled; it cannot be paused any more.")
     if job.state is JobState.VALIDATING:

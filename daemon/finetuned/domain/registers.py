@@ -12,6 +12,7 @@ Json = Any
 T = TypeVar("T")
 
 KEPT_AUDITS = 20  #: newest audits that a version of a dataset shows
+KEPT_ALIASED = 20  #: newest models that an alias stood for
 KEPT_REQUESTS_US = 24 * 3600 * 1_000_000  #: how long an Idempotency-Key is remembered, in microseconds
 
 
@@ -104,6 +105,55 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file of the OpenAI API. Times are microseconds since the epoch (UTC)."""
+
+    id: str
+    seq: int  # of file.created: its place among files
+    filename: str
+    purpose: str
+    path: str
+    bytes: int
+    created_at: int
+    created_by: str
+    sha256: str | None = None
+    expires_at: int | None = None
+    job: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name that stands for a model, and for what before, the newest last."""
+
+    alias: str
+    model: str
+    history: tuple[str, ...]
+    set_at: int
+    set_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Webhook:
+    """Where events are sent to. ``since`` is the position up to which all was sent; ``disabled`` says why nothing is.
+
+    ``turn`` is the position of the newest event by which somebody said where it goes on: what was sent before it says
+    nothing about what comes after. ``tries`` failed in a row, the last at ``failed_at`` because of ``failure``.
+    """
+
+    id: str
+    url: str
+    types: tuple[str, ...]
+    since: int
+    name: str | None
+    created_at: int
+    turn: int
+    disabled: str | None = None
+    tries: int = 0
+    failure: str | None = None
+    failed_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedRequest:
     """A request with an ``Idempotency-Key`` and what came of it."""
 
@@ -173,6 +223,61 @@ def fold_template(
             versions.put(fact.name, max(fact.version, versions.get(fact.name, 0)))
         case facts.TemplateDeleted():
             templates.drop(fact.name)
+
+
+def fold_file(files: Shelf[File], fact: facts.Fact, *, seq: int, at: int, actor: str) -> None:
+    """A fact of the stream ``file/…``."""
+    match fact:
+        case facts.FileCreated():
+            data = fact.to_data()
+            kept_s = data.pop("expires_after_s")
+            expires_at = None if kept_s is None else at + kept_s * 1_000_000
+            file = File(**data, seq=seq, created_at=at, created_by=actor, expires_at=expires_at)
+            files.put(fact.id, file)
+        case facts.FileDeleted():
+            files.drop(fact.id)
+
+
+def fold_alias(aliases: Shelf[Alias], fact: facts.Fact, at: int, actor: str) -> None:
+    """A fact of the stream ``alias/…``."""
+    match fact:
+        case facts.AliasSet():
+            before = aliases.get(fact.alias)
+            history = _aliased(before, fact)
+            alias = Alias(alias=fact.alias, model=fact.model, history=history, set_at=at, set_by=actor)
+            aliases.put(fact.alias, alias)
+        case facts.AliasDeleted():
+            aliases.drop(fact.alias)
+
+
+def _aliased(before: Alias | None, fact: facts.AliasSet) -> tuple[str, ...]:
+    """What an alias stood for before, the newest last; after a rollback, before what it went back to."""
+    if before is None:
+        return ()
+    if fact.is_rollback and fact.model in before.history:
+        newest = len(before.history) - 1 - before.history[::-1].index(fact.model)
+        return before.history[:newest]
+    return (*before.history, before.model)[-KEPT_ALIASED:]
+
+
+def fold_webhook(webhooks: Shelf[Webhook], fact: facts.Fact, *, seq: int, at: int) -> None:
+    """A fact of the stream ``webhook/…``."""
+    match fact:
+        case facts.WebhookCreated():
+            data = {**fact.to_data(), "types": tuple(fact.types)}
+            webhooks.put(fact.id, Webhook(**data, created_at=at, turn=seq))
+        case facts.WebhookDelivered():
+            webhooks.put(fact.id, replace(webhooks[fact.id], since=fact.upto, tries=0))
+        case facts.WebhookFailed():
+            failed = replace(webhooks[fact.id], since=fact.upto, tries=fact.tries)
+            webhooks.put(fact.id, replace(failed, failure=fact.reason, failed_at=at))
+        case facts.WebhookDisabled():
+            webhooks.put(fact.id, replace(webhooks[fact.id], disabled=fact.reason))
+        case facts.WebhookEnabled() | facts.WebhookReplayed():
+            webhook = replace(webhooks[fact.id], disabled=None, since=fact.since, tries=0, turn=seq)
+            webhooks.put(fact.id, webhook)
+        case facts.WebhookDeleted():
+            webhooks.drop(fact.id)
 
 
 def fold_token(tokens: Shelf[Token], fact: facts.Fact, at: int) -> None:

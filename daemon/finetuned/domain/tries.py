@@ -21,9 +21,17 @@ def with_newest(job: Job, newest: Attempt) -> list[Attempt]:
 
 
 def are_used_up(job: Job, tries: Sequence[Attempt], *, next_from: str | None) -> bool:
-    """Whether no other try follows. ``next_from`` is the checkpoint that it would go on from."""
-    ends = [failures.End(each.failure, got_on=_got_on(job, each, next_from)) for each in tries]
+    """Whether no other try follows. ``next_from`` is the checkpoint that it would go on from.
+
+    An engine that had loaded uses up none, and who asks one none that got answers: they may crash once a week for ever.
+    """
+    ends = [failures.End(each.failure, got_on=_got_on(job, each, next_from)) for each in brief(tries)]
     return failures.counted(ends) >= job.max_attempts
+
+
+def brief(tries: Sequence[Attempt]) -> list[Attempt]:
+    """Those that came to nothing at all: not engines that had loaded, and not who had answers of one."""
+    return [each for each in tries if not each.fruitful]
 
 
 def _got_on(job: Job, attempt: Attempt, next_from: str | None) -> bool:

@@ -9,7 +9,17 @@ from typing import Any, Protocol
 from finetuned.domain import facts, job, registers
 from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Job
-from finetuned.domain.registers import AcceptedRequest, Dataset, Model, Shelf, Template, Token
+from finetuned.domain.registers import (
+    AcceptedRequest,
+    Alias,
+    Dataset,
+    File,
+    Model,
+    Shelf,
+    Template,
+    Token,
+    Webhook,
+)
 
 Json = Any
 
@@ -83,6 +93,9 @@ class World:
     template_versions: Shelf[int] = field(default_factory=Shelf)  # the highest that each name ever had
     tokens: Shelf[Token] = field(default_factory=Shelf)
     requests: Shelf[AcceptedRequest] = field(default_factory=Shelf)
+    files: Shelf[File] = field(default_factory=Shelf)
+    aliases: Shelf[Alias] = field(default_factory=Shelf)
+    webhooks: Shelf[Webhook] = field(default_factory=Shelf)
     generation: int = 0  # grows with whatever can change who runs, waits or holds what
     touched: set[str] = field(default_factory=set)  # jobs changed by the batch in progress
     slots_touched: bool = False
@@ -106,6 +119,9 @@ class World:
             "template_versions": self.template_versions,
             "tokens": self.tokens,
             "requests": self.requests,
+            "files": self.files,
+            "aliases": self.aliases,
+            "webhooks": self.webhooks,
         }
 
     def live_jobs(self) -> Iterator[Job]:
@@ -131,6 +147,12 @@ class World:
                 registers.fold_token(self.tokens, fact, event.at)
             case "request":
                 registers.fold_request(self.requests, fact, event.at)
+            case "file":
+                registers.fold_file(self.files, fact, seq=event.seq, at=event.at, actor=event.actor)
+            case "alias":
+                registers.fold_alias(self.aliases, fact, event.at, event.actor)
+            case "webhook":
+                registers.fold_webhook(self.webhooks, fact, seq=event.seq, at=event.at)
 
     def committed(self) -> None:
         """After COMMIT: forget the jobs that ended; the projection has them."""

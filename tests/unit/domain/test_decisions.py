@@ -121,7 +121,7 @@ def test_a_job_that_keeps_crashing_is_given_up_with_each_attempts_cause() -> Non
     )
 
 
-def test_causes_that_are_sentences_make_one_sentence_of_those_of_all_attempts() -> None:
+def test_a_cause_that_all_attempts_share_is_said_once() -> None:
     scene = Scene()
     scene.submit(max_attempts=2)
     for _ in range(2):
@@ -130,8 +130,8 @@ def test_causes_that_are_sentences_make_one_sentence_of_those_of_all_attempts() 
     error = scene.world.jobs["job-1"].error
     assert error is not None
     assert error["message"] == (
-        "Gave up after 2 attempts: attempt 1: The plugin is not loaded; install it; attempt 2: The plugin is not"
-        " loaded; install it. `finetune logs job-1` shows its output."
+        "Gave up after 2 attempts that ended alike: The plugin is not loaded; install it."
+        " `finetune logs job-1` shows its output."
     )
 
 

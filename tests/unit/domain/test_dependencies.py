@@ -7,6 +7,7 @@ from tests.unit.domain.worlds import Scene, submission
 
 from finetuned.domain import decisions, dependencies, facts, retention
 from finetuned.domain.errors import FilesRemovedError, NotFoundError, Rejected
+from finetuned.domain.streams import event, job_event
 
 PATH = "/state/jobs/job-1/attempts/1/artifacts/model"
 
@@ -86,3 +87,29 @@ def test_a_retry_is_not_accepted_when_the_files_whose_checkpoint_it_takes_were_r
     with pytest.raises(FilesRemovedError, match="it was old"):
         decisions.submit(scene.world, "job-2", again, actor="a")
     assert decisions.submit(scene.world, "job-2", submission(retry_of="job-1"), actor="a")
+
+
+def test_a_job_begins_with_a_checkpoint_while_it_is_kept_and_then_its_files_stay() -> None:
+    scene = scene_with_model()
+    path = "/state/jobs/job-1/attempts/1/checkpoints/checkpoint-4"
+    gone = path.replace("-4", "-5")
+    scene.fold([job_event("job-1", facts.CheckpointSaved(attempt=1, step=4, path=path, bytes=1), actor="a")])
+    scene.fold(decisions.delete_model(scene.world, "base1", actor="a"))
+    with pytest.raises(Rejected, match="removed"):
+        scene.submit("job-2", models={"adapter": gone})
+    scene.submit("job-2", models={"adapter": path})
+    assert "job-1" in dependencies.needed(scene.world)
+    with pytest.raises(Rejected, match="job-2 is made from the files of job job-1"):
+        dependencies.require_free(scene.world, "job-1")
+
+
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_the_checkpoint_that_an_adapter_lies_over_stays(kind: str) -> None:
+    scene = Scene()
+    base = "ft:tiny:finetuned::1:ckpt-step-4"
+    made = facts.ModelRegistered(name="over", path="/m", base=base, kind=kind, job=None, lineage={})
+    scene.fold([event("model/over", made, "a")])
+    assert ("job-1" in dependencies.needed(scene.world)) == (kind == "adapter")
+    if kind == "adapter":
+        with pytest.raises(Rejected, match="finetune models rm over"):
+            dependencies.require_free(scene.world, "job-1")

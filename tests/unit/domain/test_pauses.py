@@ -11,8 +11,11 @@ from finetuned.domain import attempt_decisions, decisions, facts, pauses, queue
 from finetuned.domain.errors import Rejected
 from finetuned.domain.job import Job
 from finetuned.domain.next_steps import next_steps
+from finetuned.domain.places import order
 from finetuned.domain.room import Room
+from finetuned.domain.situation import Hold, Situation
 from finetuned.domain.verdicts import judge
+from finetuned.domain.waits import Waits, wait_of
 
 
 def job(scene: Scene, job_id: str = "job-1") -> Job:
@@ -205,11 +208,11 @@ def test_a_drain_pauses_what_has_a_process_and_lets_it_go_on_by_itself() -> None
     assert scene.state("job-1") == "queued"
 
 
-def ripe(*attempts: tuple[str, int], closed: str | None = None) -> queue.Situation:
-    return queue.Situation(ripe=frozenset(attempts), closed=closed)
+def ripe(*attempts: tuple[str, int], closed: str | None = None) -> Situation:
+    return Situation(ripe=frozenset(attempts), closed=closed)
 
 
-def schedule(scene: Scene, situation: queue.Situation) -> None:
+def schedule(scene: Scene, situation: Situation) -> None:
     scene.fold(decisions.schedule(scene.world, elapsed=frozenset(), situation=situation))
 
 
@@ -235,8 +238,8 @@ def test_a_job_that_waited_long_does_not_take_back_the_devices_that_it_was_preem
     schedule(scene, ripe(("job-1", 1)))
     scene.end("job-1", exit_code=75)
     victim, urgent = job(scene), job(scene, "urgent")
-    assert queue.order(victim) > queue.order(urgent) or victim.preempted_by == "urgent"
-    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values())
+    assert order(victim) > order(urgent) or victim.preempted_by == "urgent"
+    waits = Waits(scene.world.live_jobs(), scene.world.slots.values())
     assert waits["job-1"].reason == "behind urgent, which preempted it"
 
 
@@ -269,7 +272,7 @@ def test_nothing_starts_while_the_daemon_drains_and_the_wait_says_why() -> None:
     situation = ripe(closed="the daemon drains; it goes on after its next start")
     schedule(scene, situation)
     assert scene.state() == "queued"
-    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values(), situation)
+    waits = Waits(scene.world.live_jobs(), scene.world.slots.values(), situation)
     assert "drains" in waits["job-1"].reason
 
 
@@ -277,11 +280,11 @@ def test_a_device_with_foreign_processes_is_used_when_enough_of_it_is_free() -> 
     scene = Scene()
     scene.submit("job-1", estimate={"device_bytes": 8 << 30})
     device = next(iter(scene.world.slots))
-    tight = queue.Situation(holds={device: queue.Hold("pid 812 (Xorg)", free_bytes=4 << 30)})
+    tight = Situation(holds={device: Hold("pid 812 (Xorg)", free_bytes=4 << 30)})
     schedule(scene, tight)
-    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values(), tight)
+    waits = Waits(scene.world.live_jobs(), scene.world.slots.values(), tight)
     assert "pid 812 (Xorg)" in waits["job-1"].reason
-    schedule(scene, queue.Situation(holds={device: queue.Hold("pid 812 (Xorg)", free_bytes=9 << 30)}))
+    schedule(scene, Situation(holds={device: Hold("pid 812 (Xorg)", free_bytes=9 << 30)}))
     assert scene.state() == "starting"
 
 
@@ -296,7 +299,7 @@ def test_a_device_that_strangers_have_a_part_of_is_used_within_the_tolerance_and
         scene = Scene()
         scene.submit("job-1", estimate={"device_bytes": estimate << 30}, ignores_estimate=ignores)
         device = next(iter(scene.world.slots))
-        schedule(scene, queue.Situation(holds={device: queue.Hold("pid 812 (Xorg)", free_bytes=8 << 30)}))
+        schedule(scene, Situation(holds={device: Hold("pid 812 (Xorg)", free_bytes=8 << 30)}))
         assert scene.state() == expected
 
 
@@ -314,7 +317,7 @@ def two_running() -> Scene:
 BOTH = ripe(("first", 1), ("second", 1))
 
 
-def victims(scene: Scene, situation: queue.Situation = BOTH) -> list[str]:
+def victims(scene: Scene, situation: Situation = BOTH) -> list[str]:
     found = queue.victims(scene.world.live_jobs(), scene.world.slots.values(), situation)
     return [victim.id for victim, _by in found]
 
@@ -325,8 +328,8 @@ def test_nobody_is_preempted_while_a_free_device_is_only_held_in_passing() -> No
     scene.end("first", exit_code=75)
     scene.submit("urgent", priority=5)
     for passing, expected in ((True, []), (False, ["second"])):
-        hold = queue.Hold("what an attempt left", passing=passing)
-        situation = queue.Situation(ripe=BOTH.ripe, holds={"cpu:0": hold})
+        hold = Hold("what an attempt left", passing=passing)
+        situation = Situation(ripe=BOTH.ripe, holds={"cpu:0": hold})
         assert victims(scene, situation) == expected
 
 
@@ -373,7 +376,7 @@ def test_a_preempted_job_does_not_wait_for_one_that_cannot_start(why: str) -> No
     assert job(scene, "second").preempted_by == "urgent"
     slots = list(scene.world.slots.values())
     small = Room(memory_bytes=100 * 10**9, memory_free_bytes=9 * 10**9)
-    situation = queue.Situation(
+    situation = Situation(
         in_backoff=frozenset({"urgent"} if why == "backing off" else ()),
         room=small if why == "no memory" else None,
     )
@@ -384,11 +387,8 @@ def test_a_preempted_job_does_not_wait_for_one_that_cannot_start(why: str) -> No
         pause(scene, "urgent")
     live = list(scene.world.live_jobs())
     assert [each.job.id for each in queue.plan(live, slots, situation)] == ["second"]
-    assert queue.waits(live, slots, situation)["second"].reason == "next; about to start"
-    assert (
-        queue.wait(job(scene, "second"), live, slots, situation)
-        == queue.waits(live, slots, situation)["second"]
-    )
+    assert Waits(live, slots, situation)["second"].reason == "next; about to start"
+    assert wait_of(job(scene, "second"), live, slots, situation) == Waits(live, slots, situation)["second"]
 
 
 def test_a_preempted_job_whose_preemptor_has_begun_says_who_holds_the_device() -> None:
@@ -397,7 +397,7 @@ def test_a_preempted_job_whose_preemptor_has_begun_says_who_holds_the_device() -
     schedule(scene, ripe(("job-1", 1)))
     scene.end("job-1", exit_code=75)
     schedule(scene, ripe())
-    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values())
+    waits = Waits(scene.world.live_jobs(), scene.world.slots.values())
     assert waits["job-1"].reason == "needs 1 device; 0 of 1 free, held by urgent"
 
 
@@ -428,7 +428,7 @@ def test_a_job_that_cannot_go_on_for_now_pauses_itself_with_the_reason(*, told_o
         None,
     )
     assert not any(slot.holder for slot in scene.world.slots.values())
-    waits = queue.wait(found, [found], scene.world.slots.values())
+    waits = wait_of(found, [found], scene.world.slots.values())
     assert waits is not None
     assert waits.reason == "paused: No teacher."
     assert [step.action for step in next_steps(found)] == ["repair", "resume", "cancel"]

@@ -5,6 +5,9 @@ from hypothesis import strategies as st
 from tests.unit.domain.worlds import Scene
 
 from finetuned.domain import decisions, queue, tries
+from finetuned.domain.places import PRIORITY_SECONDS
+from finetuned.domain.situation import Hold, Situation
+from finetuned.domain.waits import Wait, Waits, wait_of
 
 
 def holders(scene: Scene) -> dict[str, str]:
@@ -33,7 +36,7 @@ def test_a_higher_priority_goes_first() -> None:
 def test_enough_waiting_beats_a_higher_priority() -> None:
     scene = Scene()
     scene.submit("old")
-    scene.now += (queue.PRIORITY_SECONDS + 1) * 1_000_000
+    scene.now += (PRIORITY_SECONDS + 1) * 1_000_000
     scene.submit("urgent", priority=1)
     scene.schedule()
     assert holders(scene) == {"cpu:0": "old"}
@@ -75,9 +78,7 @@ def test_a_validation_that_came_to_nothing_is_backed_off_from_and_says_why() -> 
         assert tries.delay_s(scene.world.jobs["a"]) == delay_s
         assert decisions.schedule(scene.world, elapsed=frozenset()) == []
         held = queue.in_backoff(scene.world.live_jobs(), frozenset())
-        waits = queue.waits(
-            scene.world.live_jobs(), scene.world.slots.values(), queue.Situation(in_backoff=held)
-        )
+        waits = Waits(scene.world.live_jobs(), scene.world.slots.values(), Situation(in_backoff=held))
         assert waits["a"].reason == (
             f"backing off before its data are checked again: attempt {attempt} ended: it was killed by signal 9"
         )
@@ -101,7 +102,7 @@ def test_a_job_that_needs_more_devices_than_are_left_of_the_host_does_not_block_
             scene.world, [{"id": "cpu:0", "kind": "cpu", "name": "", "memory_bytes": 1}]
         )
     )
-    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values())
+    waits = Waits(scene.world.live_jobs(), scene.world.slots.values())
     assert waits["wide"].reason == "needs 2 devices; this host has 1"
     assert waits["small"].reason == "next; about to start"
     scene.schedule()
@@ -150,13 +151,13 @@ def test_every_waiting_job_says_why_and_queued_ones_their_position() -> None:
     for name in ("next", "behind", "burnt"):
         scene.submit(name)
     scene.submit("checked", validates=True)
-    waits = queue.waits(
-        scene.world.live_jobs(), scene.world.slots.values(), queue.Situation(in_backoff=frozenset({"burnt"}))
+    waits = Waits(
+        scene.world.live_jobs(), scene.world.slots.values(), Situation(in_backoff=frozenset({"burnt"}))
     )
-    assert waits["next"] == queue.Wait("needs 1 device; 0 of 1 free, held by running", 1)
-    assert waits["behind"] == queue.Wait("behind next, which is next", 2)
+    assert waits["next"] == Wait("needs 1 device; 0 of 1 free, held by running", 1)
+    assert waits["behind"] == Wait("behind next, which is next", 2)
     assert waits["burnt"].reason.startswith("backing off")
-    assert waits["checked"] == queue.Wait("waiting for its data to be checked")
+    assert waits["checked"] == Wait("waiting for its data to be checked")
     assert "running" not in waits
 
 
@@ -165,7 +166,7 @@ def test_a_job_that_asks_for_more_than_is_left_of_the_host_says_so() -> None:
     scene.submit("wide", devices=2)
     scene.fold([])
     slots = [slot for slot in scene.world.slots.values() if slot.id == "cpu:0"]
-    assert queue.waits(scene.world.live_jobs(), slots)["wide"].reason == "needs 2 devices; this host has 1"
+    assert Waits(scene.world.live_jobs(), slots)["wide"].reason == "needs 2 devices; this host has 1"
 
 
 def test_the_devices_of_an_attempt_that_the_log_does_not_know_are_left_alone() -> None:
@@ -176,14 +177,14 @@ def test_the_devices_of_an_attempt_that_the_log_does_not_know_are_left_alone() -
         queue.plan(
             world.live_jobs(),
             world.slots.values(),
-            queue.Situation(holds={"cpu:1": queue.Hold("an attempt that the log does not know")}),
+            Situation(holds={"cpu:1": Hold("an attempt that the log does not know")}),
         )
         == []
     )
-    waits = queue.waits(
+    waits = Waits(
         world.live_jobs(),
         world.slots.values(),
-        queue.Situation(holds={"cpu:1": queue.Hold("an attempt that the log does not know")}),
+        Situation(holds={"cpu:1": Hold("an attempt that the log does not know")}),
     )
     assert (
         waits["wide"].reason == "needs 2 devices; 1 of 2 free, held by an attempt that the log does not know"
@@ -203,7 +204,7 @@ def test_a_plan_never_gives_a_device_twice_and_never_starts_what_is_held_back(
         scene.submit(f"job-{number}", priority=priority, devices=min(wanted, devices))
         if held_back:
             held.add(f"job-{number}")
-    claims = queue.plan(scene.world.live_jobs(), scene.world.slots.values(), queue.Situation(in_backoff=held))
+    claims = queue.plan(scene.world.live_jobs(), scene.world.slots.values(), Situation(in_backoff=held))
     given_out = [device for claim in claims for device in claim.devices]
     assert len(given_out) == len(set(given_out))
     assert all(len(claim.devices) == claim.job.devices for claim in claims)
@@ -214,7 +215,7 @@ def test_a_plan_never_gives_a_device_twice_and_never_starts_what_is_held_back(
     st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 2), st.booleans()), max_size=8),
     st.sets(st.sampled_from(["cpu:0", "cpu:1"])),
 )
-def test_the_wait_of_one_job_is_what_all_waits_say_of_it(
+def test_the_wait_of_one_job_is_what_Waits_say_of_it(
     jobs: list[tuple[int, int, bool]], reserved: set[str]
 ) -> None:
     scene = Scene(devices=3)
@@ -222,15 +223,15 @@ def test_the_wait_of_one_job_is_what_all_waits_say_of_it(
         scene.submit(f"j{number}", devices=devices, priority=priority)
     held = {f"j{number}" for number, (_, _, backing_off) in enumerate(jobs) if backing_off}
     live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
-    holds = {device: queue.Hold("a desktop") for device in reserved}
-    situation = queue.Situation(in_backoff=held, holds=holds)
-    waits = queue.waits(live, slots, situation)
+    holds = {device: Hold("a desktop") for device in reserved}
+    situation = Situation(in_backoff=held, holds=holds)
+    waits = Waits(live, slots, situation)
     for job in live:
-        assert queue.wait(job, live, slots, situation) == waits.get(job.id)
+        assert wait_of(job, live, slots, situation) == waits.get(job.id)
 
 
-def holding(reason: str, free_gb: int = 0, *, passing: bool = False) -> dict[str, queue.Hold]:
-    return {"cpu:0": queue.Hold(reason, free_gb * 10**9, passing=passing)}
+def holding(reason: str, free_gb: int = 0, *, passing: bool = False) -> dict[str, Hold]:
+    return {"cpu:0": Hold(reason, free_gb * 10**9, passing=passing)}
 
 
 def test_a_job_that_does_not_fit_beside_a_stranger_keeps_nobody_who_does_from_the_device() -> None:
@@ -238,9 +239,9 @@ def test_a_job_that_does_not_fit_beside_a_stranger_keeps_nobody_who_does_from_th
     scene.submit("large", estimate={"device_bytes": 90 * 10**9})
     scene.submit("small", estimate={"device_bytes": 10 * 10**9})
     live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
-    situation = queue.Situation(holds=holding("a desktop", 60))
+    situation = Situation(holds=holding("a desktop", 60))
     assert [claim.job.id for claim in queue.plan(live, slots, situation)] == ["small"]
-    waits = queue.waits(live, slots, situation)
+    waits = Waits(live, slots, situation)
     assert waits["large"].reason == "needs 1 device; 0 of 1 free, held by a desktop"
     assert waits["small"].reason == "next; about to start"
 
@@ -250,6 +251,6 @@ def test_a_device_that_is_held_in_passing_is_kept_for_the_first_that_waits_for_i
     scene.submit("first")
     scene.submit("second")
     live, slots = list(scene.world.live_jobs()), scene.world.slots.values()
-    situation = queue.Situation(holds=holding("it is being looked at", passing=True))
+    situation = Situation(holds=holding("it is being looked at", passing=True))
     assert queue.plan(live, slots, situation) == []
-    assert queue.waits(live, slots, situation)["second"].reason == "behind first, which is next"
+    assert Waits(live, slots, situation)["second"].reason == "behind first, which is next"

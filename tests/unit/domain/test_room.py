@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from tests.unit.domain.worlds import Scene
 
-from finetuned.domain import decisions, queue
-from finetuned.domain.queue import Situation
+from finetuned.domain import decisions
 from finetuned.domain.room import Room
+from finetuned.domain.situation import Situation
+from finetuned.domain.waits import Waits, wait_of
 
 GB = 1_000_000_000
 
@@ -34,10 +35,10 @@ def test_a_job_that_does_not_fit_now_waits_and_says_what_for() -> None:
     job = scene.submit("job-1", **needing(memory=8))
     now = situation(memory_bytes=16, memory_free_bytes=5)
     assert started(scene, now) == []
-    wait = queue.wait(job, scene.world.live_jobs(), scene.world.slots.values(), now)
+    wait = wait_of(job, scene.world.live_jobs(), scene.world.slots.values(), now)
     assert wait is not None
     assert wait.reason == "needs about 8.0 GB of memory; 5.0 GB of 16.0 GB free"
-    assert queue.waits(scene.world.live_jobs(), scene.world.slots.values(), now) == {"job-1": wait}
+    assert Waits(scene.world.live_jobs(), scene.world.slots.values(), now) == {"job-1": wait}
     assert started(scene, situation(memory_bytes=16, memory_free_bytes=8)) == ["job-1"]
 
 
@@ -57,7 +58,7 @@ def test_memory_that_was_promised_is_not_promised_twice() -> None:
     )  # those that were started have not taken theirs yet
     assert started(scene, now) == ["job-1", "job-2"]
     assert started(scene, now) == []
-    waits = queue.waits(scene.world.live_jobs(), scene.world.slots.values(), now)
+    waits = Waits(scene.world.live_jobs(), scene.world.slots.values(), now)
     assert waits["job-3"].reason.endswith("16.0 GB of 16.0 GB free, 14.0 GB promised to jobs that run")
 
 
@@ -66,7 +67,7 @@ def test_disk_for_the_checkpoints_is_waited_for() -> None:
     job = scene.submit("job-1", **needing(disk=5))
     now = situation(memory_bytes=1, memory_free_bytes=1, disk_free_bytes=4)
     assert started(scene, now) == []
-    wait = queue.wait(job, scene.world.live_jobs(), scene.world.slots.values(), now)
+    wait = wait_of(job, scene.world.live_jobs(), scene.world.slots.values(), now)
     assert wait is not None
     assert wait.reason == "needs about 5.0 GB of disk for its checkpoints and its result; 4.0 GB free"
 

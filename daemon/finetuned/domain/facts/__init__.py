@@ -31,6 +31,7 @@ from finetuned.domain.facts.attempts import (
 )
 from finetuned.domain.facts.base import Fact, Json
 from finetuned.domain.facts.datasets import DatasetDeleted, DatasetRegistered
+from finetuned.domain.facts.files import FileCreated, FileDeleted
 from finetuned.domain.facts.host import (
     DaemonDraining,
     DaemonDrainTakenBack,
@@ -55,7 +56,7 @@ from finetuned.domain.facts.jobs import (
     JobSubmitted,
     JobSucceeded,
 )
-from finetuned.domain.facts.models import ModelDeleted, ModelRegistered
+from finetuned.domain.facts.models import AliasDeleted, AliasSet, ModelDeleted, ModelRegistered
 from finetuned.domain.facts.progress import (
     ArtifactPublished,
     CheckpointDiscarded,
@@ -67,6 +68,16 @@ from finetuned.domain.facts.progress import (
     JobProgress,
 )
 from finetuned.domain.facts.templates import TemplateDeleted, TemplateSaved
+from finetuned.domain.facts.webhooks import (
+    WebhookCreated,
+    WebhookDeleted,
+    WebhookDelivered,
+    WebhookDisabled,
+    WebhookEnabled,
+    WebhookFailed,
+    WebhookReplayed,
+    WebhookRotated,
+)
 
 FACTS: dict[str, type[Fact]] = {
     fact.type: fact
@@ -79,7 +90,9 @@ FACTS: dict[str, type[Fact]] = {
         DatasetDeleted, TemplateSaved, TemplateDeleted, TokenCreated, TokenUsed, TokenRevoked, SecretSet,
         SecretDeleted, RequestAccepted, DaemonStarted, DaemonStopped, DaemonDraining, DaemonDrainTakenBack,
         LogArchived, AttemptIntervened,
-        AttemptAlert, JobCheckpointRequested, JobMeasured, JobFilesRemoved,
+        AttemptAlert, JobCheckpointRequested, JobMeasured, JobFilesRemoved, FileCreated, FileDeleted, AliasSet, AliasDeleted,
+        WebhookCreated, WebhookDelivered, WebhookFailed, WebhookDisabled, WebhookEnabled, WebhookReplayed,
+        WebhookRotated, WebhookDeleted,
     )
 }  # fmt: skip
 
@@ -95,6 +108,8 @@ def decode(event_type: str, data: Mapping[str, Json]) -> Fact:
 __all__ = (
     "FACTS",
     "SCHEMAS",
+    "AliasDeleted",
+    "AliasSet",
     "ArtifactPublished",
     "AttemptAlert",
     "AttemptEnded",
@@ -120,6 +135,8 @@ __all__ = (
     "DevicesDetected",
     "EvaluationRecorded",
     "Fact",
+    "FileCreated",
+    "FileDeleted",
     "JobAdvice",
     "JobCancelRequested",
     "JobCancelled",
@@ -147,5 +164,13 @@ __all__ = (
     "TokenCreated",
     "TokenRevoked",
     "TokenUsed",
+    "WebhookCreated",
+    "WebhookDeleted",
+    "WebhookDelivered",
+    "WebhookDisabled",
+    "WebhookEnabled",
+    "WebhookFailed",
+    "WebhookReplayed",
+    "WebhookRotated",
     "decode",
 )

@@ -108,7 +108,9 @@ class AttemptIntervened(Fact):
     type: ClassVar[str] = "attempt.intervened"
     attempt: int
     action: str  #: dump_stacks, request_stop, terminate or kill
-    failure: str | None  #: stall, start_timeout, deadline or limit; none if a pause or a cancel was helped
+    failure: (
+        str | None
+    )  #: stall, start_timeout, deadline, limit or stopped (by hand); none if a pause or cancel was helped
     reason: str
 
 

@@ -39,6 +39,8 @@ class JobSubmitted(Fact):
     overrides: dict[str, Json] = field(
         default_factory=dict
     )  #: parameters that differ, as those of the job that it repeats did
+    engine: dict[str, Json] | None = None  #: the engine that its worker asks: kind, params and key
+    serves: str | None = None  #: the key of the engine that it is itself
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,3 +27,22 @@ class ModelDeleted(Fact):
 
     type: ClassVar[str] = "model.deleted"
     name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasSet(Fact):
+    """A name such as ``support-bot@production`` stands for another model from now on."""
+
+    type: ClassVar[str] = "alias.set"
+    alias: str
+    model: str
+    previous: str | None = None  #: what it stood for before
+    is_rollback: bool = False  #: whether it goes back to what it stood for earlier
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasDeleted(Fact):
+    """The alias stands for nothing any more."""
+
+    type: ClassVar[str] = "alias.deleted"
+    alias: str
