@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from finetuned_sdk.context import AuditReport, Progress, StopRequest, WorkerContext
     from finetuned_sdk.errors import BadDatasetError, JobError, PauseError, RefusedError, RowProblem
     from finetuned_sdk.hooks import PROJECT_NAME, hookimpl, hookspec
-    from finetuned_sdk.kinds import Callback, Device, Estimate, Host, JobKind, Resources
+    from finetuned_sdk.kinds import (
+        Callback,
+        Device,
+        EngineEnvironment,
+        EngineKind,
+        EngineNeed,
+        Estimate,
+        Host,
+        JobKind,
+        Resources,
+    )
     from finetuned_sdk.registry import Registry
 
 __all__ = (
@@ -35,6 +45,9 @@ __all__ = (
     "BadDatasetError",
     "Callback",
     "Device",
+    "EngineEnvironment",
+    "EngineKind",
+    "EngineNeed",
     "Estimate",
     "Host",
     "JobError",
@@ -52,7 +65,7 @@ __all__ = (
 )
 
 #: ``major.minor``. A major version breaks what plugins rely on, a minor one adds to it.
-SDK_VERSION: Final = "1.0"
+SDK_VERSION: Final = "1.1"
 
 # The runner of every attempt imports this package for ``bundle`` alone and must start in milliseconds, so
 # the names above are imported when they are first used: pydantic and pluggy cost a tenth of a second.
@@ -71,6 +84,9 @@ _HOMES = {
     "hookspec": "hooks",
     "Callback": "kinds",
     "Device": "kinds",
+    "EngineEnvironment": "kinds",
+    "EngineKind": "kinds",
+    "EngineNeed": "kinds",
     "Estimate": "kinds",
     "Host": "kinds",
     "JobKind": "kinds",

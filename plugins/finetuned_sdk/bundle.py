@@ -4,6 +4,7 @@
 
     spec.json       what to run; written by the daemon before anything starts
     runner.json     who runs it, or why nobody ever will; made by link(2), so that exactly one claim wins
+    engine.json     the engine that the worker may ask, where it asks one; written by the daemon
     control.json    what the daemon wants of the worker; polled by the worker
     spool.ndjson    the worker's facts (``finetuned_sdk.spool``)
     heartbeat       the worker's signs of life (``finetuned_sdk.heartbeat``)
@@ -86,6 +87,7 @@ class Spec:
     output_files: int = 7
     cache: str | None = None
     preload: tuple[str, ...] = ()
+    sdk: str | None = None
     fence: str = field(default_factory=lambda: os.urandom(16).hex())
     protocol: int = PROTOCOL
 
@@ -159,6 +161,7 @@ class Bundle:
         self.exit_path = self.path / "exit.json"
         self.exit_room_path = self.path / ".exit.json-room"
         self.control_path = self.path / "control.json"
+        self.engine_path = self.path / "engine.json"
         self.spool_path = self.path / "spool.ndjson"
         self.heartbeat_path = self.path / "heartbeat"
         self.limits_path = self.path / "limits.json"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 if TYPE_CHECKING:
+    from finetuned_sdk.engines.state import EngineState
     from finetuned_sdk.retention import Retention
 
 
@@ -131,6 +132,13 @@ class WorkerContext(Protocol):
     def checkpoints(self) -> tuple[Path, ...]:
         """This attempt's complete checkpoints, oldest step first; their manifests hold step and metrics."""
 
+    @property
+    def engine(self) -> EngineState:
+        """The engine that the job's kind says it asks, as it is now: read from a file, so look some times a second at most.
+
+        It may end and come again at any time; while there is none the phase is ``waiting_for_engine``.
+        """
+
     def load_callbacks(self) -> list[Any]:
         """Import and create the job's callbacks, in order. Raises ``JobError`` if one cannot be made."""
 
@@ -167,12 +175,14 @@ class WorkerContext(Protocol):
         current_step: int,
         total_steps: int | None,
         final: bool = False,
+        interval: float | None = None,
         **metrics: float | str | bool | None,
     ) -> None:
         """Report a step. Known metrics are the fields of :class:`Progress`; others are passed on as they are.
 
         ``progress``, ``eta_seconds``, ``rss_gb`` and the GPU figures are filled in here. At most ten reports a
-        second are written (the newest wins); ``final=True`` is always written.
+        second are written, or one in ``interval`` seconds if that is longer (the newest wins); ``final=True`` is
+        always written.
         """
 
     def advice(self, setting: str, message: str, **figures: float) -> None:
@@ -210,7 +220,8 @@ class WorkerContext(Protocol):
     def artifact(self, path: Path, *, kind: str) -> None:
         """Publish a finished file or directory below :attr:`artifact_dir`, with sizes and CRC-32s.
 
-        Of very many files (a thousand, or long names) the event tells the size alone; the manifest has all.
+        Of very many files (a thousand, or long names) the event tells the size alone; the manifest has all. A single
+        file of the kind ``file:PURPOSE`` becomes one of the OpenAI API when the job ends, however it ends.
         """
 
     def model(self, path: Path, *, name: str, base: str | None, kind: str, **lineage: Any) -> None:

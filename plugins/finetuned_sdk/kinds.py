@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from finetuned_sdk.salvage import Leftovers, Salvaged
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
@@ -75,6 +77,22 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineNeed:
+    """The engine that a job's worker asks while it runs: over which model, of which kind, and how it is set up.
+
+    ``model`` is a reference as ``model_params`` hold it: a directory, a registered name or a hub id; of an adapter the
+    engine has the model beneath. ``engine`` is the name of an :class:`EngineKind`; ``None`` takes the daemon's default.
+    ``options`` are parameters of that kind. Jobs that need the same share one engine. The kind must answer ``endpoint``,
+    or the job is refused.
+    """
+
+    model: str
+    engine: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobKind:
     """One kind of work that the daemon can be asked for.
 
@@ -94,9 +112,10 @@ class JobKind:
     speed_params    names of params that decide how long a step takes: by jobs with the same ones it is foretold
     model_params    names of params that are model references (directory, registered name or hub id); the
                     daemon resolves registered names, the worker asks ``ctx.model_path(name)``
-    dataset_params  names of params that may refer to a dataset (``dataset:NAME``, ``dataset:NAME@HASH``); the
-                    daemon resolves them at submission, the worker asks ``ctx.dataset_path(name)``. What is no
-                    reference there is a path or a hub id, and checked as those of ``path_params`` are
+    dataset_params  names of params that may refer to a dataset (``dataset:NAME``, ``dataset:NAME@HASH``) or
+                    a file (``file:ID``); the daemon resolves them at submission, the worker asks
+                    ``ctx.dataset_path(name)``. What is no reference there is a path or a hub id, and checked as
+                    those of ``path_params`` are
     reduce_memory   given validated params, the params to change so that the same training takes less memory (half
                     the per-device batch, twice the accumulation); ``None`` when there is nothing left to halve
     timeouts        seconds that differ from the daemon's defaults: stall_s, start_s, evaluation_s, saving_s, …
@@ -106,6 +125,10 @@ class JobKind:
     preload     given validated params, the modules that the job imports first and that take long; the daemon may fork
                 its worker from a process that has them already. None where it must import by itself. Importing them
                 may start no thread and initialise no GPU; ``bitsandbytes`` cannot be imported by them
+    engine      the engine that the worker asks (``ctx.engine``), if it asks one. The daemon sees to it that there is one
+    salvage     makes results of what the attempts of a job have left that was cancelled or has failed, in a thread of the
+                daemon: twice must equal once. What it makes is published in the transaction that ends the job. It imports
+                nothing heavy, and may raise ``JobError`` or ``OSError``: the job then ends without
     """
 
     name: str
@@ -126,6 +149,39 @@ class JobKind:
     reduce_memory: Callable[[Any], Mapping[str, Any] | None] | None = None
     timeouts: Mapping[str, float | None] = field(default_factory=dict)
     preload: Callable[[Any], tuple[str, ...]] | None = None
+    engine: Callable[[Any, Host], EngineNeed | None] | None = None
+    salvage: Callable[[Leftovers], Salvaged] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEnvironment:
+    """An environment of its own for an engine: what pip installs on a machine with GPUs, and on one without.
+
+    ``removed`` is uninstalled afterwards on a machine without: what its index has there only for GPUs. ``check`` is a
+    module whose import shows that it works.
+    """
+
+    gpu: tuple[str, ...]
+    cpu: tuple[str, ...]
+    removed: tuple[str, ...] = ()
+    check: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineKind(JobKind):
+    """A kind of engine: a job that loads a model and answers until nobody asks any more.
+
+    Its ``params`` have a field ``model``, the base model. Its entry makes a :class:`finetuned_sdk.engines.Engine` and
+    hands it to :func:`finetuned_sdk.engines.serve`. The daemon submits such jobs itself, and ends them.
+
+    ``endpoints``   of the OpenAI API that it answers, for instance ``/v1/chat/completions``
+    ``requires``    modules of its environment beside the SDK: looked for before it is started in the daemon's own
+    ``environment``  where it cannot run in the daemon's own: what ``finetune engines install`` makes
+    """
+
+    endpoints: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    environment: EngineEnvironment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,10 +22,18 @@ LOADING_MODEL: Final = "loading_model"
 TRAINING: Final = "training"  # up to the end of the first step (which may compile) it is still the start
 EVALUATING: Final = "evaluating"  # also a validation on held-out rows
 SAVING: Final = "saving"  # a checkpoint, or the final publication
+SERVING: Final = "serving"  # an engine is there and answers; idle it shows signs of work all the same
+WAITING_FOR_ENGINE: Final = (
+    "waiting_for_engine"  # whoever asks one has none yet; it may take as long as it takes
+)
 
 Limit = Literal["start_s", "stall_s", "evaluation_s", "saving_s"]
 
-_OWN_LIMITS: Final[dict[str | None, Limit]] = {EVALUATING: "evaluation_s", SAVING: "saving_s"}
+_OWN_LIMITS: Final[dict[str | None, Limit]] = {
+    EVALUATING: "evaluation_s",
+    SAVING: "saving_s",
+    SERVING: "stall_s",
+}
 
 
 def limit_of(phase: str | None, step: int | None) -> Limit:

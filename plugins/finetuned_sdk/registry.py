@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from finetuned_sdk.errors import PluginError
-from finetuned_sdk.kinds import Callback, JobKind
+from finetuned_sdk.kinds import Callback, EngineKind, JobKind
 
 _ENTRY = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
@@ -26,6 +26,11 @@ class Registry:
                 f"Two plugins declare the job kind {kind.name!r}; block one of them with FINETUNED_BLOCK_PLUGINS."
             )
         self.job_kinds[kind.name] = kind
+
+    @property
+    def engines(self) -> dict[str, EngineKind]:
+        """The kinds of engines by name; they are job kinds too."""
+        return {name: kind for name, kind in self.job_kinds.items() if isinstance(kind, EngineKind)}
 
     def callback(self, callback: Callback) -> None:
         """Add a callback. Raises ``PluginError`` if the name is taken or its entry is malformed."""

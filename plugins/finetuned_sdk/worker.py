@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-from finetuned_sdk import checkpoints, phases, secrets
+from finetuned_sdk import SDK_VERSION, checkpoints, phases, secrets, versions
 from finetuned_sdk.bundle import (
     RUNNER_VARIABLE,
     STOPPED_EXIT_CODE,
@@ -84,6 +84,9 @@ def _run(
         spec = bundle.read_spec()
     except BundleError as error:
         spool.append("error", {"code": error.code, "message": str(error), "retryable": False})
+        return 1
+    if (misfit := versions.problem(spec.sdk, SDK_VERSION)) is not None:
+        spool.append("error", {"code": "sdk_mismatch", "message": misfit, "retryable": False})
         return 1
     ctx = Context(bundle, spec, spool, secrets=values, pulse=pulse)
     signal.signal(signal.SIGTERM, lambda *_: ctx.request_stop("terminated", checkpoint=False))

@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from finetuned_sdk import checkpoints, fields, manifest, retention
-from finetuned_sdk.bundle import Bundle, Spec
+from finetuned_sdk.bundle import Bundle, Spec, read_json
 from finetuned_sdk.context import AuditReport, CallbackSpec, StopRequest
 from finetuned_sdk.entries import make_callback
 from finetuned_sdk.errors import JobError, PluginError
@@ -19,6 +19,9 @@ from finetuned_sdk.manifest import Manifest
 from finetuned_sdk.retention import Retention
 from finetuned_sdk.worker_progress import INTERVAL, ProgressReporter
 from finetuned_sdk.worker_pulse import Pulse
+
+if TYPE_CHECKING:
+    from finetuned_sdk.engines.state import EngineState
 
 LISTED_FILES: Final = 1000  # an artifact of more files leaves them to its manifest …
 LISTED_BYTES: Final = 1 << 16  # … and so does one of longer names
@@ -116,6 +119,13 @@ class Context:
     def checkpoints(self) -> tuple[Path, ...]:
         return tuple(checkpoints.complete(self._bundle.checkpoints))
 
+    @property
+    def engine(self) -> EngineState:
+        from finetuned_sdk.engines.state import EngineState
+
+        data = read_json(self._bundle.engine_path)
+        return EngineState() if data is None else EngineState.from_data(data)
+
     def load_callbacks(self) -> list[Any]:
         return [make_callback(self, spec) for spec in self._spec.callbacks]
 
@@ -168,6 +178,7 @@ class Context:
         current_step: int,
         total_steps: int | None,
         final: bool = False,
+        interval: float | None = None,
         **metrics: float | str | bool | None,
     ) -> None:
         step = fields.whole(current_step, "current_step")
@@ -177,6 +188,7 @@ class Context:
             None if total_steps is None else fields.whole(total_steps, "total_steps"),
             fields.scalars(metrics),
             final=final,
+            interval=interval,
         )
 
     def advice(self, setting: str, message: str, **figures: float) -> None:
@@ -262,6 +274,8 @@ class Context:
         _require_below(path, self.artifact_dir, "An artifact is published from ctx.artifact_dir")
         name = path.relative_to(self.artifact_dir).as_posix()
         kind = fields.text(kind, "The kind of an artifact", limit=fields.NAME_LIMIT)
+        if kind.startswith("file:") and not path.is_file():
+            raise PluginError(f"{path} is no file, and an artifact of the kind {kind} must be one.")
         with self._files:
             content = manifest.seal(path, kind=kind)
         self._sink.append(

@@ -42,25 +42,35 @@ class Rate:
 
 
 class ProgressReporter:
-    """Writes at most one report each ``interval`` seconds, the newest; what waits is written by :meth:`flush`."""
+    """Writes at most one report each ``interval`` seconds, or as a report says if that is longer: the newest.
+
+    What waits is written by :meth:`flush`.
+    """
 
     def __init__(
         self, emit: Callable[[Mapping[str, Any]], None], *, clock: Callable[[], float], interval: float
     ) -> None:
         self._emit = emit
         self._clock = clock
-        self._interval = interval
+        self._least = self._interval = interval
         self._rate = Rate()
         self._pending: dict[str, Any] | None = None
         self._written_at = float("-inf")
         self._lock = threading.RLock()
 
     def report(
-        self, current_step: int, total_steps: int | None, metrics: Mapping[str, Any], *, final: bool
+        self,
+        current_step: int,
+        total_steps: int | None,
+        metrics: Mapping[str, Any],
+        *,
+        final: bool,
+        interval: float | None = None,
     ) -> None:
         """Take a step's figures and write them if it is time."""
         with self._lock:
             now = self._clock()
+            self._interval = max(self._least, interval or 0.0)
             self._rate.add(now, current_step)
             self._pending = {
                 **dict.fromkeys(PROGRESS_FIELDS),

@@ -145,6 +145,14 @@ def test_the_final_report_is_written_at_once_and_replaces_what_waits(setting: Se
     assert [report["current_step"] for report in setting.of_type("progress")] == [1, 3]
 
 
+def test_a_job_may_ask_for_fewer_reports_but_not_for_more(setting: Setting) -> None:
+    for step in range(1, 101):
+        setting.clock.now += 1 / 16
+        setting.ctx.progress(current_step=step, total_steps=None, interval=1.0 if step <= 60 else 0.0)
+    steps = [report["current_step"] for report in setting.of_type("progress")]
+    assert steps == [1, 17, 33, 49, *range(61, 101, 2)]
+
+
 @pytest.mark.parametrize("what", ["checkpoint", "evaluation", "phase"])
 def test_a_waiting_report_is_written_before_what_follows_it(setting: Setting, what: str) -> None:
     ctx = setting.ctx
