@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from finetuned_opd.packed_linear import PackedLinear, is_packable
+from finetuned_decoding.packed_linear import PackedLinear, is_packable
 
 CHUNK = 128  # positions; 25 MB of float32 logits at 49,152 tokens
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from finetuned_opd import llama_decoder
+from finetuned_decoding import llama_decoder
 
 
 class Decoder(Protocol):

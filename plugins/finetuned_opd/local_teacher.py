@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from finetuned_opd import packed_linear
+from finetuned_decoding import packed_linear
 from finetuned_opd.chunked_loss import CHUNK, Head
 from finetuned_opd.head import head_of
 from finetuned_opd.hidden_states import last_hidden_states, shared_length

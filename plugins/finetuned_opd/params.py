@@ -269,6 +269,10 @@ class OPDParams(TrainingParams):
         return self
 
     @property
+    def loss_ratio_kept(self) -> float | None:
+        return self.max_loss_ratio if self.objective == "divergence" else None
+
+    @property
     def new_tokens(self) -> int:
         """Tokens that are sampled at most."""
         return min(self.max_completion_length, self.prefix_tokens or self.max_completion_length)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from finetuned_decoding.ranks import close_ranks
+from finetuned_decoding.token_choice import NOISE, Sampling, choose
 from finetuned_opd.decoding import Decoder, decoder_of
-from finetuned_opd.token_choice import NOISE, Sampling, choose
 from finetuned_sdk import JobError
 
 __all__ = ["Completion", "Sampler", "Sampling"]
@@ -101,18 +102,11 @@ def _completions(
         if not going:
             break
         if len(going) < len(rows):
-            kept = _close_ranks(going)
+            kept = close_ranks(going)
             decoder.keep(kept)
             rows, tokens = [rows[at] for at in kept], tokens[kept]
         logits = decoder.step(tokens)
     return _collected(ids, log_probs, sampling)
-
-
-def _close_ranks(going: Sequence[int]) -> list[int]:
-    """The rows that go on, in an order in which as few as can be move: the last ones take the places that became free."""
-    stay = set(going).intersection(range(len(going)))
-    last = reversed(going)
-    return [at if at in stay else next(last) for at in range(len(going))]
 
 
 def _collected(ids: Sequence[Sequence[int]], log_probs: Tensor, sampling: Sampling) -> list[Completion]:

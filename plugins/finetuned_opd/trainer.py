@@ -7,11 +7,9 @@ validated them.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import datasets
-import torch
 from peft import get_peft_model
 from transformers import TrainingArguments, set_seed
 
@@ -23,46 +21,37 @@ from finetuned_opd.sampling import Sampler, Sampling
 from finetuned_opd.teaching import closed_after, teacher_of
 from finetuned_opd.validation import detect_format
 from finetuned_sdk import WorkerContext, phases
-from finetuned_training import arguments, chat, checks, publishing, trained_data
+from finetuned_training import arguments, chat, checks, publishing, splits
 from finetuned_training.dataset import telling
 from finetuned_training.metering import StepMeter
-from finetuned_training.model import holds_gpu, load_adapter, load_model, load_tokenizer, lora_config
+from finetuned_training.model import load_adapter, load_model, load_tokenizer, lora_config, settled
 from finetuned_training.model_card import Method
-from finetuned_training.reporting import Reporter, ResumableEarlyStopping
-from finetuned_training.settings import Resolved, intervals, resolve, total_steps
+from finetuned_training.reporting import callbacks_of
+from finetuned_training.settings import Resolved, intervals, total_steps
 
 HOW = Method("on-policy distillation", "opd")
-COMPARED = ("kl_reverse", "kl_reverse_top_k", "kl_reverse_k1", "token_agreement")
+
+#: what the result and the model's card tell of held-out prompts, and the trainer's name for it
+HELD_OUT = {name: name for name in ("kl_reverse", "kl_reverse_top_k", "kl_reverse_k1", "token_agreement")}
 
 
 def train(ctx: WorkerContext, params: OPDParams) -> None:
     """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
     checks.refuse_remote_code(ctx, params)
     of_job = ctx.load_callbacks()  # before all that takes long, so that what is wrong with them shows at once
-    gpu = holds_gpu(ctx)
-    cpu_count = len(os.sched_getaffinity(0))
-    settings = resolve(
-        params, cpu_count=cpu_count, gpu=gpu, bf16_supported=gpu and torch.cuda.is_bf16_supported()
-    )
+    settings, gpu = settled(ctx, params)
     base = ctx.model_path("model")
     datasets.disable_progress_bars()
 
     ################
     # Dataset
     ################
-    ctx.phase(phases.PREPARING_DATA)
-    data = trained_data.hashes(ctx, params)
-    if ctx.resume_from is not None:
-        trained_data.require_those_of(ctx.resume_from, data)
     tokenizer = load_tokenizer(base, params)
-    train_dataset = load_prompts(ctx, "dataset", params.dataset_split, params, tokenizer)
-    eval_dataset = None
-    if params.eval_dataset is not None:
-        eval_dataset = load_prompts(ctx, "eval_dataset", "test", params, tokenizer)
-    elif params.eval_split > 0:
-        parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
-        train_dataset, eval_dataset = parts["train"], parts["test"]
-    trained_data.require_same(trained_data.hashes(ctx, params), data, "while it was read")
+
+    def load(param: str, split: str) -> datasets.Dataset:
+        return load_prompts(ctx, param, split, params, tokenizer)
+
+    data = splits.read(ctx, params, load)
 
     ################
     # Student and teacher
@@ -77,18 +66,7 @@ def train(ctx: WorkerContext, params: OPDParams) -> None:
     # Training
     ################
     meter = StepMeter()
-    reporter = Reporter(
-        ctx,
-        meter,
-        workers=settings.dataloader_num_workers,
-        cpu_count=cpu_count,
-        save_total_limit=settings.save_total_limit,
-        max_loss_ratio=params.max_loss_ratio if params.objective == "divergence" else None,
-        data=data,
-    )
-    callbacks = [reporter, *of_job]
-    if params.early_stopping_patience is not None:
-        callbacks.append(ResumableEarlyStopping(params.early_stopping_patience))
+    callbacks = callbacks_of(ctx, params, settings, meter, data.hashes, of_job)
 
     trainer = DistillationTrainer(
         ctx,
@@ -101,12 +79,12 @@ def train(ctx: WorkerContext, params: OPDParams) -> None:
         prefix=params.prefix_tokens,
         model=student,
         args=training_arguments(ctx, params, settings, gpu=gpu),
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
         processing_class=tokenizer,
         callbacks=callbacks,
     )
-    steps = total_steps(params, len(train_dataset))
+    steps = total_steps(params, len(data.train))
     eval_steps, trainer.args.save_steps = intervals(params, settings, steps)
     trainer.args.eval_steps = eval_steps if params.evaluates else None
 
@@ -120,9 +98,9 @@ def train(ctx: WorkerContext, params: OPDParams) -> None:
         params,
         trainer,
         how=HOW,
-        rows=len(train_dataset),
-        dataset_sha256=data[params.dataset],
-        figures=held_out(trainer.state.log_history),
+        rows=len(data.train),
+        dataset_sha256=data.hashes[params.dataset],
+        figures=publishing.held_out(trainer, HELD_OUT),
     )
     for file in ctx.work_dir.glob("*.arrow"):
         file.unlink(missing_ok=True)
@@ -152,16 +130,6 @@ def sampling(params: OPDParams, student: Any, tokenizer: Any) -> Sampling:
         temperature=params.sampling_temperature,
         top_p=params.top_p,
     )
-
-
-def held_out(history: list[dict[str, float]]) -> dict[str, float | None]:
-    """How far the student was from its teacher on held-out prompts before the first step, and after the last."""
-    found: dict[str, float | None] = {}
-    for name in COMPARED:
-        values = [log[f"eval_{name}"] for log in history if f"eval_{name}" in log]
-        if len(values) > 1:
-            found |= {f"eval_{name}_before": values[0], f"eval_{name}_after": values[-1]}
-    return found
 
 
 def load_prompts(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from finetuned_opd import prepared, prompts, scored_rows, vocabulary
@@ -102,8 +103,8 @@ def _audit(
     else:
         as_chat = prompts.renders_strings(params.apply_chat_template, form, tokenizer, params.model)
         rows = prompts.tokenized_questions(path, split, form, tokenizer, as_chat=as_chat)
-    tally = _count(ctx, rows, path, params, trained)
-    if tally is None:
+    tally = Tally(params)
+    if not row_forms.walk(ctx, rows, path, partial(tally.add, elsewhere=trained)):
         return None
     _require_usable(tally, path, params, split_off=param == "dataset")
     warnings = _warnings(params, tally, held_out=param == "eval_dataset")
@@ -160,31 +161,6 @@ def _require_scores(scored: scored_rows.ScoredRow, params: OPDParams, number: in
         remedy += " the rows again with more."
     if lacks is not None:
         raise BadDatasetError(path, [RowProblem(number, lacks)], remedy=remedy or REMEDY)
-
-
-def _count(
-    ctx: WorkerContext,
-    rows: Iterable[TokenizedQuestion | RowProblem],
-    path: str,
-    params: OPDParams,
-    trained: frozenset[int] | set[int],
-) -> Tally | None:
-    tally, problems, total = Tally(params), list[RowProblem](), 0
-    for item in rows:
-        if ctx.stop_requested is not None:
-            return None
-        ctx.advancing()
-        if isinstance(item, TokenizedQuestion):
-            tally.add(item, trained)
-            continue
-        total += 1
-        if len(problems) < PROBLEMS_KEPT:
-            problems.append(item)
-    if problems:
-        raise BadDatasetError(path, problems, total=total, remedy=REMEDY)
-    if not tally.rows:
-        raise BadDatasetError(path, [RowProblem(1, "there are no rows")], remedy="Add rows.")
-    return tally
 
 
 def _require_usable(tally: Tally, path: str, params: OPDParams, *, split_off: bool) -> None:

@@ -62,6 +62,26 @@ def test_a_student_comes_nearer_to_its_teacher(run: Run, make_params: MakeParams
     assert losses[-1] < losses[0]
 
 
+def test_what_is_told_of_held_out_prompts_is_of_the_model_that_is_published(
+    run: Run, make_params: MakeParams
+) -> None:
+    """A rate at which the student is soon worse than it was: the checkpoint that it goes back to is not the last."""
+    ctx = run(
+        make_params(
+            method="full",
+            max_steps=6,
+            eval_steps=1,
+            eval_split=0.25,
+            load_best_model_at_end=True,
+            learning_rate=1.0,
+        )
+    )
+    figures = [each["metrics"] for each in ctx.of_type("evaluation")]
+    best = min(figures[1:], key=lambda each: each["eval_loss"])
+    assert ctx.results["eval_loss"] == best["eval_loss"]
+    assert ctx.results["eval_kl_reverse_after"] == best["eval_kl_reverse"] != figures[-1]["eval_kl_reverse"]
+
+
 def test_every_step_tells_what_it_did(run: Run, make_params: MakeParams) -> None:
     ctx = run(make_params(max_steps=2))
     names = (

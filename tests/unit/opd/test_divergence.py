@@ -213,7 +213,7 @@ def test_a_packed_head_projects_and_learns_as_the_plain_one_does(biased: bool) -
 
 
 def test_a_frozen_model_gives_what_it_gave_and_keeps_its_head() -> None:
-    from finetuned_opd import packed_linear
+    from finetuned_decoding import packed_linear
 
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 50)

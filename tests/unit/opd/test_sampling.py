@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from finetuned_opd import decoding, llama_decoder, packed_linear, sampling  # noqa: E402
+from finetuned_decoding import llama_decoder, packed_linear  # noqa: E402
+from finetuned_decoding.token_choice import NOISE, choose  # noqa: E402
+from finetuned_opd import decoding, sampling  # noqa: E402
 from finetuned_opd.sampling import Completion, Sampler, Sampling  # noqa: E402
-from finetuned_opd.token_choice import NOISE, choose  # noqa: E402
 from finetuned_sdk import JobError  # noqa: E402
 
 pytestmark = [

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from finetuned_opd.kv_cache import KVCache
-from finetuned_opd.packed_linear import PackedLinear, plain
+from finetuned_decoding.kv_cache import KVCache
+from finetuned_decoding.packed_linear import PackedLinear, plain
 
 #: the packed copy of larger weights (bytes) might not fit beside them
 _MOST_WEIGHTS: Final = 8 << 30
@@ -141,7 +141,7 @@ class _Span:
 
 
 class LlamaDecoder:
-    """See :class:`finetuned_opd.decoding.Decoder`."""
+    """Decodes one batch that begins together: ``finetuned_opd.decoding.Decoder`` says what its methods do."""
 
     def __init__(self, weights: Weights, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         self._weights = weights
@@ -154,11 +154,7 @@ class LlamaDecoder:
             heads=weights.kv_heads,
             head_dim=weights.head_dim,
         )
-        positions = torch.arange(self._cache.end + new_tokens)
-        cos, sin = weights.rotary(torch.zeros(()), positions[None])
-        self._cos, sin = cos[0, :, None], sin[0, :, None]  # [L, 1, head_dim]
-        half = weights.head_dim // 2
-        self._sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+        self._cos, self._sin = rotations(weights, self._cache.end + new_tokens)
 
     def start(self) -> Tensor:
         shared = _shared(self._prompts)
@@ -188,17 +184,7 @@ class LlamaDecoder:
         self._cache.keep(rows)
 
     def _qkv(self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys, turned to their positions, and values: [n, H] -> [n, heads or kv_heads, head_dim]."""
-        weights = self._weights
-        together = layer.qkv(layer.input_norm(hidden)).unflatten(-1, (-1, weights.head_dim))
-        turned, values = together.split([weights.heads + weights.kv_heads, weights.kv_heads], dim=1)
-        if layer.query_norm is not None and layer.key_norm is not None:
-            queries, keys = turned.split([weights.heads, weights.kv_heads], dim=1)
-            turned = torch.cat([layer.query_norm(queries), layer.key_norm(keys)], dim=1)
-        # The sign of a half that changes places is in ``sin``.
-        turned = torch.addcmul(turned * cos, turned.roll(weights.head_dim // 2, -1), sin)
-        queries, keys = turned.split([weights.heads, weights.kv_heads], dim=1)
-        return queries, keys, values
+        return turned(self._weights, layer, layer.qkv(layer.input_norm(hidden)), cos, sin)
 
     def _prefill(self, spans: Sequence[_Span]) -> Tensor:
         """Put the tokens into the cache, one after another without padding; the last hidden state of each row. [n, H]."""
@@ -217,20 +203,49 @@ class LlamaDecoder:
         every_key, every_value = self._cache.write(
             number, span.row, span.start, keys.transpose(0, 1), values.transpose(0, 1)
         )
-        length = len(span.ids)
-        mask = (
-            torch.ones(length, span.start + length, dtype=torch.bool).tril(span.start) if span.start else None
-        )
-        found = F.scaled_dot_product_attention(
-            queries.transpose(0, 1)[None],
-            every_key[None],
-            every_value[None],
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=self._weights.scale,
-            enable_gqa=True,
-        )
-        return found[0].transpose(0, 1).flatten(1)
+        return attended(queries, every_key, every_value, start=span.start, scale=self._weights.scale)
+
+
+def attended(queries: Tensor, keys: Tensor, values: Tensor, *, start: int, scale: float) -> Tensor:
+    """What tokens find in themselves and those before them, ``start`` of which are others.
+
+    Queries are [n, heads, head_dim], keys and values [kv_heads, start + n, head_dim]; found is [n, heads * head_dim].
+    """
+    length = len(queries)
+    mask = torch.ones(length, start + length, dtype=torch.bool).tril(start) if start else None
+    found = F.scaled_dot_product_attention(
+        queries.transpose(0, 1)[None],
+        keys[None],
+        values[None],
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=True,
+    )
+    return found[0].transpose(0, 1).flatten(1)
+
+
+def rotations(weights: Weights, length: int) -> tuple[Tensor, Tensor]:
+    """What turns queries and keys to their positions, up to a length: cosines and sines, [length, 1, head_dim] each."""
+    cos, sin = weights.rotary(torch.zeros(()), torch.arange(length)[None])
+    half = weights.head_dim // 2
+    sin = sin[0, :, None]
+    # The sign of a half that changes places is in the sines.
+    return cos[0, :, None], torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+
+
+def turned(
+    weights: Weights, layer: Layer, qkv: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, turned to their positions, and values: [n, ...] -> [n, heads or kv_heads, head_dim]."""
+    heads = qkv.unflatten(-1, (-1, weights.head_dim))
+    both, values = heads.split([weights.heads + weights.kv_heads, weights.kv_heads], dim=1)
+    if layer.query_norm is not None and layer.key_norm is not None:
+        queries, keys = both.split([weights.heads, weights.kv_heads], dim=1)
+        both = torch.cat([layer.query_norm(queries), layer.key_norm(keys)], dim=1)
+    both = torch.addcmul(both * cos, both.roll(weights.head_dim // 2, -1), sin)
+    queries, keys = both.split([weights.heads, weights.kv_heads], dim=1)
+    return queries, keys, values
 
 
 def _after_attention(layer: Layer, hidden: Tensor, found: Tensor) -> Tensor:
