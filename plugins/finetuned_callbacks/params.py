@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -66,6 +66,20 @@ class TrackerParams(BaseModel):
     tracking_uri: str | None = Field(
         default=None, min_length=1, description="MLflow's server or directory. null: MLflow's default."
     )
+    entity: str | None = Field(
+        default=None, min_length=1, description="wandb: the user or team. null: the key's own."
+    )
+    tags: list[Annotated[str, Field(min_length=1, max_length=64, pattern="^[^,]+$")]] = Field(
+        default_factory=list, max_length=50, description="wandb: labels of the run, without commas."
+    )
+
+    @model_validator(mode="after")
+    def _of_wandb(self) -> Self:
+        if self.report_to != "wandb" and (self.entity is not None or self.tags):
+            raise ValueError(
+                f"entity and tags are wandb's; drop them, or report to it and not to {self.report_to}"
+            )
+        return self
 
 
 class CheckpointParams(BaseModel):

@@ -21,6 +21,10 @@ def create(ctx: WorkerContext, params: TrackerParams) -> Any:
     tracker_packages.require(params.report_to)
     if params.project is not None and params.report_to in PROJECT_VARIABLE:
         os.environ[PROJECT_VARIABLE[params.report_to]] = params.project
+    if params.entity is not None:
+        os.environ["WANDB_ENTITY"] = params.entity
+    if params.tags:
+        os.environ["WANDB_TAGS"] = ",".join(params.tags)
     if params.tracking_uri is not None and params.report_to == "mlflow":
         os.environ["MLFLOW_TRACKING_URI"] = params.tracking_uri
     if params.report_to == "tensorboard":

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetuned_dpo.tokenization import TokenizedPair
 from finetuned_sdk import BadDatasetError, RowProblem
+from finetuned_training import arrow_file
 
 if TYPE_CHECKING:
     import datasets
 
-BATCH_ROWS = 1024
 COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")  # as TRL's collator wants them
 
 Cut = tuple[list[int], list[int], list[int]]
@@ -28,23 +27,16 @@ def prepare(
     no pair is left.
     """
     import pyarrow as pa
-    from datasets import Dataset
 
-    schema = pa.schema([(name, pa.list_(pa.int32())) for name in COLUMNS])
-    differing = _differing(rows, source, max_length)
-    written = 0
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        while batch := list(islice(differing, BATCH_ROWS)):
-            arrays = [pa.array(column) for column in zip(*batch, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-            written += len(batch)
-    if not written:
+    columns = dict.fromkeys(COLUMNS, pa.list_(pa.int32()))
+    found = arrow_file.write(_differing(rows, source, max_length), columns, file)
+    if found is None:
         raise BadDatasetError(
             source,
             [RowProblem(1, "no pair is left")],
             remedy="Add rows, or raise max_length if all were cut.",
         )
-    return Dataset.from_file(str(file))
+    return found
 
 
 def _differing(rows: Iterable[TokenizedPair | RowProblem], source: str, max_length: int) -> Iterator[Cut]:

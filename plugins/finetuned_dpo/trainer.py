@@ -6,11 +6,9 @@ and publishes what comes out. Pairs are tokenized by the same code that validate
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import datasets
-import torch
 from trl import DPOConfig
 
 from finetuned_dpo import tokenization
@@ -20,14 +18,14 @@ from finetuned_dpo.prepared import prepare
 from finetuned_dpo.reference import ReferenceScores
 from finetuned_dpo.validation import detect_format
 from finetuned_sdk import WorkerContext, phases
-from finetuned_training import arguments, batch_shape, chat, checks, publishing, trained_data
+from finetuned_training import arguments, batch_shape, chat, checks, publishing, splits
 from finetuned_training.dataset import telling
 from finetuned_training.metering import StepMeter
-from finetuned_training.model import holds_gpu, load_adapter, load_model, load_tokenizer, lora_config
+from finetuned_training.model import load_adapter, load_model, load_tokenizer, lora_config, settled
 from finetuned_training.model_card import Method
 from finetuned_training.model_hash import hash_of
-from finetuned_training.reporting import Reporter, ResumableEarlyStopping
-from finetuned_training.settings import Resolved, intervals, resolve, total_steps
+from finetuned_training.reporting import callbacks_of
+from finetuned_training.settings import Resolved, intervals, total_steps
 
 HOW = Method("direct preference optimisation", "dpo")
 
@@ -44,30 +42,19 @@ def train(ctx: WorkerContext, params: DPOParams) -> None:
     """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
     checks.refuse_remote_code(ctx, params)
     of_job = ctx.load_callbacks()  # before all that takes long, so that what is wrong with them shows at once
-    gpu = holds_gpu(ctx)
-    cpu_count = len(os.sched_getaffinity(0))
-    settings = resolve(
-        params, cpu_count=cpu_count, gpu=gpu, bf16_supported=gpu and torch.cuda.is_bf16_supported()
-    )
+    settings, gpu = settled(ctx, params)
     base = ctx.model_path("model")
     datasets.disable_progress_bars()
 
     ################
     # Dataset
     ################
-    ctx.phase(phases.PREPARING_DATA)
-    data = trained_data.hashes(ctx, params)
-    if ctx.resume_from is not None:
-        trained_data.require_those_of(ctx.resume_from, data)
     tokenizer = load_tokenizer(base, params)
-    train_dataset = load_pairs(ctx, "dataset", params.dataset_split, params, tokenizer)
-    eval_dataset = None
-    if params.eval_dataset is not None:
-        eval_dataset = load_pairs(ctx, "eval_dataset", "test", params, tokenizer)
-    elif params.eval_split > 0:
-        parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
-        train_dataset, eval_dataset = parts["train"], parts["test"]
-    trained_data.require_same(trained_data.hashes(ctx, params), data, "while it was read")
+
+    def load(param: str, split: str) -> datasets.Dataset:
+        return load_pairs(ctx, param, split, params, tokenizer)
+
+    data = splits.read(ctx, params, load)
 
     ################
     # Model: the reference is the model as it is now, its new adapter switched off; an earlier adapter is copied
@@ -84,18 +71,7 @@ def train(ctx: WorkerContext, params: DPOParams) -> None:
     # Training
     ################
     meter = StepMeter()
-    reporter = Reporter(
-        ctx,
-        meter,
-        workers=settings.dataloader_num_workers,
-        cpu_count=cpu_count,
-        save_total_limit=settings.save_total_limit,
-        max_loss_ratio=params.max_loss_ratio,
-        data=data,
-    )
-    callbacks = [reporter, *of_job]
-    if params.early_stopping_patience is not None:
-        callbacks.append(ResumableEarlyStopping(params.early_stopping_patience))
+    callbacks = callbacks_of(ctx, params, settings, meter, data.hashes, of_job)
 
     scores = reference_scores(ctx, params, settings)
     try:
@@ -105,8 +81,8 @@ def train(ctx: WorkerContext, params: DPOParams) -> None:
             scores,
             model=model,
             args=dpo_config(ctx, params, settings, gpu=gpu, precompute=scores is not None),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=data.train,
+            eval_dataset=data.held_out,
             processing_class=tokenizer,
             peft_config=peft_config,
             callbacks=callbacks,
@@ -117,7 +93,7 @@ def train(ctx: WorkerContext, params: DPOParams) -> None:
     batch_shape.settle(ctx, params, trainer)
     if params.tune_only:
         return
-    steps = total_steps(params, len(train_dataset))
+    steps = total_steps(params, len(data.train))
     eval_steps, trainer.args.save_steps = intervals(params, settings, steps)
     trainer.args.eval_steps = eval_steps if params.evaluates else None
 
@@ -130,29 +106,12 @@ def train(ctx: WorkerContext, params: DPOParams) -> None:
         params,
         trainer,
         how=HOW,
-        rows=len(train_dataset),
-        dataset_sha256=data[params.dataset],
-        figures=held_out(trainer),
+        rows=len(data.train),
+        dataset_sha256=data.hashes[params.dataset],
+        figures=publishing.held_out(trainer, HELD_OUT),
     )
     for file in ctx.work_dir.glob("*.arrow"):
         file.unlink(missing_ok=True)
-
-
-def held_out(trainer: PreferenceTrainer) -> dict[str, float | None]:
-    """How held-out pairs fared before the first step, and with the model that is published."""
-    state = trainer.state
-    logs = [log for log in state.log_history if "eval_loss" in log]
-    if len(logs) < 2:
-        return {}
-    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
-    last = (
-        next((log for log in logs if log["step"] == state.best_global_step), logs[-1]) if best else logs[-1]
-    )
-    return {
-        f"eval_{name}_{when}": log.get(f"eval_{figure}")
-        for name, figure in HELD_OUT.items()
-        for when, log in (("before", logs[0]), ("after", last))
-    }
 
 
 def load_pairs(

@@ -7,8 +7,9 @@ the preferred answers are simply the longer ones.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from finetuned_dpo import formats, tokenization
 from finetuned_dpo.params import DPOParams, FormatName
@@ -16,7 +17,7 @@ from finetuned_dpo.prepared import differs
 from finetuned_dpo.tokenization import TokenizedPair
 from finetuned_sdk import AuditReport, BadDatasetError, JobError, RowProblem, WorkerContext
 from finetuned_training import chat, checks, row_forms, trained_data
-from finetuned_training.row_forms import PROBLEMS_KEPT, REMEDY
+from finetuned_training.row_forms import PROBLEMS_KEPT
 
 MANY_CUT = 0.05  # share of pairs; from here on the job gets advice
 MANY_DUPLICATES = 0.1
@@ -118,8 +119,8 @@ def _audit(
     digest = trained_data.sha256(ctx, param, split)
     form = params.dataset_format or detect_format(path, split)
     pairs = tokenization.tokenized_pairs(path, split, form, tokenizer)
-    tally = _count(ctx, pairs, path, params.max_length, trained)
-    if tally is None:
+    tally = Tally(params.max_length)
+    if not row_forms.walk(ctx, pairs, path, partial(tally.add, elsewhere=trained)):
         return None
     if tally.alike_total > MANY_ALIKE * tally.pairs:
         raise BadDatasetError(
@@ -144,31 +145,6 @@ def _audit(
     ctx.audit(_report(ctx, param, form, digest, tally, warnings))
     for setting, message in warnings.items():
         ctx.advice(setting, message)
-    return tally
-
-
-def _count(
-    ctx: WorkerContext,
-    pairs: Iterable[TokenizedPair | RowProblem],
-    path: str,
-    max_length: int,
-    trained: frozenset[int] | set[int],
-) -> Tally | None:
-    tally, problems, total = Tally(max_length), list[RowProblem](), 0
-    for item in pairs:
-        if ctx.stop_requested is not None:
-            return None
-        ctx.advancing()
-        if isinstance(item, TokenizedPair):
-            tally.add(item, trained)
-            continue
-        total += 1
-        if len(problems) < PROBLEMS_KEPT:
-            problems.append(item)
-    if problems:
-        raise BadDatasetError(path, problems, total=total, remedy=REMEDY)
-    if not tally.pairs:
-        raise BadDatasetError(path, [RowProblem(1, "there are no rows")], remedy="Add rows.")
     return tally
 
 

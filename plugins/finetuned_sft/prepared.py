@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetuned_sdk import BadDatasetError, RowProblem
 from finetuned_sft.tokenization import IGNORED, TokenizedRow
+from finetuned_training import arrow_file
 
 if TYPE_CHECKING:
     import datasets
-
-BATCH_ROWS = 1024
 
 
 def prepare(
@@ -25,21 +23,15 @@ def prepare(
     the first bad row, or if no row is left.
     """
     import pyarrow as pa
-    from datasets import Dataset
 
-    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32()))])
+    ids = pa.list_(pa.int32())
     learnable = _learnable(rows, source, max_length)
-    written = 0
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-        while batch := list(islice(learnable, BATCH_ROWS)):
-            ids, labels = zip(*batch, strict=True)
-            writer.write_batch(pa.record_batch([pa.array(ids), pa.array(labels)], schema=schema))
-            written += len(batch)
-    if not written:
+    found = arrow_file.write(learnable, {"input_ids": ids, "labels": ids}, file)
+    if found is None:
         raise BadDatasetError(
             source, [RowProblem(1, "no row is left")], remedy="Add rows, or raise max_length if all were cut."
         )
-    return Dataset.from_file(str(file))
+    return found
 
 
 def _learnable(

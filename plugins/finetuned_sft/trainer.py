@@ -6,12 +6,9 @@ Runs in a worker process. ``train`` loads the tokenizer, the rows and the model,
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import torch
 import trl
 
 from finetuned_sdk import WorkerContext, phases
@@ -19,13 +16,13 @@ from finetuned_sft import tokenization
 from finetuned_sft.params import SFTParams
 from finetuned_sft.prepared import prepare
 from finetuned_sft.validation import detect_format
-from finetuned_training import arguments, batch_shape, chat, checks, publishing, trained_data
+from finetuned_training import arguments, batch_shape, chat, checks, publishing, splits
 from finetuned_training.dataset import telling
 from finetuned_training.metering import MeteredTrainer, StepMeter
-from finetuned_training.model import holds_gpu, load_adapter, load_model, load_tokenizer, lora_config
+from finetuned_training.model import load_adapter, load_model, load_tokenizer, lora_config, settled
 from finetuned_training.model_card import Method
-from finetuned_training.reporting import Reporter, ResumableEarlyStopping
-from finetuned_training.settings import Resolved, intervals, resolve, total_steps
+from finetuned_training.reporting import callbacks_of
+from finetuned_training.settings import Resolved, intervals, total_steps
 
 HOW = Method("supervised fine-tuning", "sft")
 
@@ -34,44 +31,19 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     """Train, publish and register a model. Returns early, with nothing published, when asked to stop."""
     checks.refuse_remote_code(ctx, params)
     of_job = ctx.load_callbacks()  # before all that takes long, so that what is wrong with them shows at once
-    gpu = holds_gpu(ctx)
-    cpu_count = len(os.sched_getaffinity(0))
-    settings = resolve(
-        params, cpu_count=cpu_count, gpu=gpu, bf16_supported=gpu and torch.cuda.is_bf16_supported()
-    )
+    settings, gpu = settled(ctx, params)
     base = ctx.model_path("model")
     datasets.disable_progress_bars()
 
     ################
     # Dataset
     ################
-    ctx.phase(phases.PREPARING_DATA)
-    data = trained_data.hashes(ctx, params)
-    if ctx.resume_from is not None:
-        trained_data.require_those_of(ctx.resume_from, data)
     tokenizer = load_tokenizer(base, params)
-    train_dataset = load_rows(
-        ctx.dataset_path("dataset"),
-        params.dataset_split,
-        ctx.work_dir / "train.arrow",
-        params,
-        tokenizer,
-        ctx.advancing,
-    )
-    eval_dataset = None
-    if params.eval_dataset is not None:
-        eval_dataset = load_rows(
-            ctx.dataset_path("eval_dataset"),
-            "test",
-            ctx.work_dir / "eval.arrow",
-            params,
-            tokenizer,
-            ctx.advancing,
-        )
-    elif params.eval_split > 0:
-        parts = train_dataset.train_test_split(test_size=params.eval_split, seed=params.seed)
-        train_dataset, eval_dataset = parts["train"], parts["test"]
-    trained_data.require_same(trained_data.hashes(ctx, params), data, "while it was read")
+
+    def load(param: str, split: str) -> datasets.Dataset:
+        return load_rows(ctx, param, split, params, tokenizer)
+
+    data = splits.read(ctx, params, load)
 
     ################
     # Model
@@ -88,26 +60,15 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
     # Training
     ################
     meter = StepMeter()
-    reporter = Reporter(
-        ctx,
-        meter,
-        workers=settings.dataloader_num_workers,
-        cpu_count=cpu_count,
-        save_total_limit=settings.save_total_limit,
-        max_loss_ratio=params.max_loss_ratio,
-        data=data,
-    )
-    callbacks = [reporter, *of_job]
-    if params.early_stopping_patience is not None:
-        callbacks.append(ResumableEarlyStopping(params.early_stopping_patience))
+    callbacks = callbacks_of(ctx, params, settings, meter, data.hashes, of_job)
 
     trainer = MeteredSFTTrainer(
         ctx,
         meter,
         model=model,
         args=sft_config(ctx.work_dir, ctx.job_id, params, settings, gpu=gpu),
-        train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
         processing_class=tokenizer,
         peft_config=peft_config,
         callbacks=callbacks,
@@ -125,7 +86,7 @@ def train(ctx: WorkerContext, params: SFTParams) -> None:
         return
 
     publishing.publish(
-        ctx, params, trainer, how=HOW, rows=len(train_dataset), dataset_sha256=data[params.dataset]
+        ctx, params, trainer, how=HOW, rows=len(data.train), dataset_sha256=data.hashes[params.dataset]
     )
     for file in ctx.work_dir.glob("*.arrow"):
         file.unlink(missing_ok=True)
@@ -136,18 +97,14 @@ class MeteredSFTTrainer(MeteredTrainer, trl.SFTTrainer):
 
 
 def load_rows(
-    path: str,
-    split: str,
-    file: Path,
-    params: SFTParams,
-    tokenizer: chat.Tokenizer,
-    advancing: Callable[[], None],
+    ctx: WorkerContext, param: str, split: str, params: SFTParams, tokenizer: chat.Tokenizer
 ) -> datasets.Dataset:
-    """Tokenized and masked rows in ``file``, ready for the trainer; ``advancing`` is called for each."""
+    """The tokenized and masked rows that ``param`` names, in a file of the work directory."""
+    path = ctx.dataset_path(param)
     form = params.dataset_format or detect_format(path, split)
     rule = tokenization.loss_rule(params, form, tokenizer)
-    rows = telling(advancing, tokenization.tokenized_rows(path, split, rule, tokenizer))
-    return prepare(rows, file, source=path, max_length=params.max_length)
+    rows = telling(ctx.advancing, tokenization.tokenized_rows(path, split, rule, tokenizer))
+    return prepare(rows, ctx.work_dir / f"{param}.arrow", source=path, max_length=params.max_length)
 
 
 def sft_config(

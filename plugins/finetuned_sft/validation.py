@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from finetuned_sdk import AuditReport, BadDatasetError, JobError, RowProblem, WorkerContext
 from finetuned_sft import tokenization
@@ -104,10 +104,9 @@ def _audit_dataset(
     digest = trained_data.sha256(ctx, param, split)
     form = params.dataset_format or detect_format(path, split)
     rule = tokenization.loss_rule(params, form, tokenizer)
-    tally = _tally(
-        ctx, tokenization.tokenized_rows(path, split, rule, tokenizer), path, tokenizer, params, training
-    )
-    if tally is None:
+    tally, stops, elsewhere = Tally(params.max_length), chat.stop_tokens(tokenizer), training or frozenset()
+    rows = tokenization.tokenized_rows(path, split, rule, tokenizer)
+    if not row_forms.walk(ctx, rows, path, partial(tally.add, stops=stops, elsewhere=elsewhere)):
         return None
     if tally.unanswered_total == tally.rows:
         raise BadDatasetError(
@@ -144,34 +143,6 @@ def _audit_dataset(
     for setting, message in warnings.items():
         ctx.advice(setting, message)
     return frozenset(tally.hashes)
-
-
-def _tally(
-    ctx: WorkerContext,
-    rows: Iterable[TokenizedRow | RowProblem],
-    path: str,
-    tokenizer: chat.Tokenizer,
-    params: SFTParams,
-    training: frozenset[int] | None,
-) -> Tally | None:
-    stops, elsewhere = chat.stop_tokens(tokenizer), training or frozenset()
-    tally, total = Tally(params.max_length), 0
-    problems: list[RowProblem] = []
-    for item in rows:
-        if ctx.stop_requested is not None:
-            return None
-        ctx.advancing()
-        if isinstance(item, TokenizedRow):
-            tally.add(item, stops=stops, elsewhere=elsewhere)
-            continue
-        total += 1
-        if len(problems) < row_forms.PROBLEMS_KEPT:
-            problems.append(item)
-    if problems:
-        raise BadDatasetError(path, problems, total=total, remedy=row_forms.REMEDY)
-    if not tally.rows:
-        raise BadDatasetError(path, [RowProblem(1, "there are no rows")], remedy="Add rows.")
-    return tally
 
 
 def _warnings(

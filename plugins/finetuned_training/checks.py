@@ -48,6 +48,12 @@ def check_training(params: TrainingParams, host: Host) -> None:
     """Refuse a training that cannot work. Raises ``RefusedError`` that names the parameter."""
     check_installed(params)
     check_model(params.model, "model", host)
+    if params.method != "full" and params.output_name == params.model:
+        raise RefusedError(
+            f"output_name: an adapter called {params.model} would take the name of the model that it lies over; give it"
+            " another.",
+            param="output_name",
+        )
     if params.adapter is not None:
         check_model(params.adapter, "adapter", host)
     check_datasets(params, host)

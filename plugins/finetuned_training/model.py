@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from finetuned_sdk import JobError, WorkerContext
 from finetuned_training.params import TrainingParams
 from finetuned_training.quantized import keep_trainable
-from finetuned_training.settings import Resolved
+from finetuned_training.settings import Resolved, resolve
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -28,6 +29,17 @@ def holds_gpu(ctx: WorkerContext) -> bool:
             code="gpu_unusable",
         )
     return gpu
+
+
+def settled(ctx: WorkerContext, params: TrainingParams) -> tuple[Resolved, bool]:
+    """What is left open in the parameters, as this machine fills it in, and whether a GPU computes.
+
+    Raises what :func:`holds_gpu` raises.
+    """
+    gpu = holds_gpu(ctx)
+    cpu_count = len(os.sched_getaffinity(0))
+    bf16_supported = gpu and torch.cuda.is_bf16_supported()
+    return resolve(params, cpu_count=cpu_count, gpu=gpu, bf16_supported=bf16_supported), gpu
 
 
 def load_tokenizer(path: str, params: TrainingParams) -> PreTrainedTokenizerBase:

@@ -330,6 +330,11 @@ class TrainingParams(BaseModel):
         return False
 
     @property
+    def loss_ratio_kept(self) -> float | None:
+        """``max_loss_ratio``, if the loss is a measure of how good the model is."""
+        return self.max_loss_ratio
+
+    @property
     def keeps_reference(self) -> bool:
         """Whether the model as it began is kept beside the one that is trained."""
         return False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from finetuned_sdk import WorkerContext, phases
-from finetuned_training import model_card
+from finetuned_training import model_card, step_metrics
 from finetuned_training.metering import MeteredTrainer
 from finetuned_training.model import merge_adapter
 from finetuned_training.params import TrainingParams
@@ -63,6 +63,7 @@ def publish(
         merge_adapter(ctx.model_path("model"), directory, merged, params)
         register(merged, f"{name}-merged", "merged")
 
+    step_metrics.publish(ctx, state.log_history)
     ctx.result(
         **told,
         model=name,
@@ -72,6 +73,28 @@ def publish(
         steps=state.global_step,
         best_step=state.best_global_step if best else None,
     )
+
+
+def held_out(trainer: MeteredTrainer, names: Mapping[str, str]) -> dict[str, float | None]:
+    """How held-out rows fared before the first step, and with the model that is published: ``eval_NAME_before``, ``_after``.
+
+    ``names`` has what a figure is called there, and by the trainer; one that no evaluation has is left out.
+    """
+    state = trainer.state
+    logs = [log for log in state.log_history if "eval_loss" in log]
+    if len(logs) < 2:
+        return {}
+    best = trainer.args.load_best_model_at_end and state.best_model_checkpoint is not None
+    newest = logs[-1]
+    published = (
+        next((log for log in logs if log["step"] == state.best_global_step), newest) if best else newest
+    )
+    return {
+        f"eval_{name}_{when}": log.get(f"eval_{figure}")
+        for name, figure in names.items()
+        for when, log in (("before", logs[0]), ("after", published))
+        if f"eval_{figure}" in logs[0]
+    }
 
 
 def mean_loss(log_history: list[dict[str, float]]) -> float | None:

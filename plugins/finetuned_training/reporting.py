@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from finetuned_sdk.retention import Retention
 from finetuned_training import trained_data
 from finetuned_training.loss_guard import LossGuard
 from finetuned_training.metering import StepMeter, kept_sums
+from finetuned_training.params import TrainingParams
+from finetuned_training.settings import Resolved
 
 WAIT_TOO_LONG = 0.10  # share of the steps' time spent waiting for data
 ADVICE_STEPS = 20  # reports that are looked at before advice is given
@@ -207,6 +211,30 @@ class Reporter(TrainerCallback):
             evaluated |= {name: value for name, value in self._evaluated.items() if name.startswith("eval_")}
         figures = {name: _finite(value) for name, value in evaluated.items()}
         return {"eval_loss": None, **figures, "loss": self._latest.get("loss")}
+
+
+def callbacks_of(
+    ctx: WorkerContext,
+    params: TrainingParams,
+    settings: Resolved,
+    meter: StepMeter,
+    data: trained_data.Hashes,
+    of_job: Iterable[TrainerCallback],
+) -> list[TrainerCallback]:
+    """The reporter, the job's own callbacks, and what ends a training early if it is to be ended."""
+    reporter = Reporter(
+        ctx,
+        meter,
+        workers=settings.dataloader_num_workers,
+        cpu_count=len(os.sched_getaffinity(0)),
+        save_total_limit=settings.save_total_limit,
+        max_loss_ratio=params.loss_ratio_kept,
+        data=data,
+    )
+    found = [reporter, *of_job]
+    if params.early_stopping_patience is not None:
+        found.append(ResumableEarlyStopping(params.early_stopping_patience))
+    return found
 
 
 class WaitWatch:

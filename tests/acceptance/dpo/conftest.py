@@ -97,3 +97,9 @@ def run(make_context: Callable[..., RecordingContext]) -> Run:
         return ctx
 
     return run_
+
+
+@pytest.fixture(autouse=True)
+def steps_are_reported_when_they_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not also once a second, which is as often as the machine is slow."""
+    monkeypatch.setattr("finetuned_training.reporting.REPORT_EVERY", float("inf"))

@@ -164,7 +164,8 @@ def test_a_run_learns_to_prefer_and_says_by_how_much(run: Run, make_params: Make
 def test_what_is_told_of_held_out_pairs_is_of_the_model_that_is_published(
     *, goes_back: bool, after: float
 ) -> None:
-    from finetuned_dpo.trainer import held_out
+    from finetuned_dpo.trainer import HELD_OUT
+    from finetuned_training.publishing import held_out
 
     margins = {0: 0.0, 2: 0.5, 4: 0.25}
     state = SimpleNamespace(
@@ -176,7 +177,7 @@ def test_what_is_told_of_held_out_pairs_is_of_the_model_that_is_published(
         best_model_checkpoint="/somewhere",
     )
     trainer = SimpleNamespace(state=state, args=SimpleNamespace(load_best_model_at_end=goes_back))
-    told = held_out(cast("PreferenceTrainer", trainer))
+    told = held_out(cast("PreferenceTrainer", trainer), HELD_OUT)
     assert (told["eval_margins_before"], told["eval_margins_after"]) == (0.0, after)
 
 

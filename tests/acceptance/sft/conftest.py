@@ -65,3 +65,9 @@ def make_context(tmp_path: Path) -> MakeContext:
         )
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def steps_are_reported_when_they_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not also once a second, which is as often as the machine is slow."""
+    monkeypatch.setattr("finetuned_training.reporting.REPORT_EVERY", float("inf"))

@@ -43,7 +43,7 @@ def test_the_preview_marks_the_tokens_that_the_training_learns_from(
     document = shown(ctx)
     assert document["sha256"] == hashlib.sha256(Path(dataset).read_bytes()).hexdigest()
     tokenizer = load_tokenizer(tiny_model, params)
-    trained = load_rows(dataset, "train", ctx.work_dir / "r.arrow", params, tokenizer, ctx.advancing)
+    trained = load_rows(ctx, "dataset", "train", params, tokenizer)
     assert [row["row"] for row in document["rows"]] == [1, 2, 3]
     for row, example in zip(document["rows"], trained, strict=False):
         assert [token["id"] for token in row["tokens"]] == example["input_ids"]

@@ -54,8 +54,10 @@ def test_the_trainer_outlives_the_killed_daemon_and_every_step_is_told_once(
         assert audit["rows"] == 60
         assert 0 < audit["masked_fraction"] < 1
 
-        (model,) = daemon.ok("GET", "/v1/models")["data"]
+        model, same = daemon.ok("GET", "/v1/models")["data"]
         assert (model["id"], model["kind"], model["job"]) == ("colours", "adapter", job_id)
+        assert same["id"] == f"ft:tiny-llama:finetuned:colours:{job_id.removeprefix('job-')}"
+        assert same["stands_for"] == "colours"
         adapter = Path(job["result"]["adapter_path"])
         assert json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"] == 16
         assert job_id in (adapter / "README.md").read_text(encoding="utf-8")
@@ -101,4 +103,5 @@ def test_a_batch_is_found_by_a_job_that_trains_nothing_and_by_the_next_one_from_
         assert "batches_tried" not in trained["result"]
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             assert trained["result"][name] == tuned["result"][name]
-        assert len(daemon.ok("GET", "/v1/models")["data"]) == 1
+        listed = daemon.ok("GET", "/v1/models")["data"]
+        assert len([each for each in listed if each["stands_for"] is None]) == 1

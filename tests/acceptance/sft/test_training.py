@@ -156,9 +156,9 @@ def test_a_dataset_that_changes_while_it_is_read_is_refused(
     params = make_params()
     load = trainer.load_rows
 
-    def load_rows(path: str, *args: Any) -> Any:
-        rows = load(path, *args)
-        Path(path).write_text(json.dumps(chat(1)))
+    def load_rows(*args: Any) -> Any:
+        rows = load(*args)
+        Path(params.dataset).write_text(json.dumps(chat(1)))
         return rows
 
     monkeypatch.setattr(trainer, "load_rows", load_rows)
@@ -261,7 +261,8 @@ def test_the_result_is_published_with_tokenizer_and_card_and_registered(
 
     params = make_params(output_name="bugs-v1", max_steps=2)
     ctx = run(params)
-    (artifact,) = ctx.of_type("artifact")
+    artifact, figures = ctx.of_type("artifact")
+    assert (figures["name"], figures["kind"]) == ("step_metrics.csv", "file:fine-tune-results")
     names = {entry["path"] for entry in artifact["files"]}
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth"))]

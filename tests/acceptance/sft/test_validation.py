@@ -48,7 +48,7 @@ def test_what_can_be_trained_on_is_audited(
 
 
 def test_the_audit_counts_what_the_trainer_learns(
-    tiny_model: str, make_rows: MakeRows, make_context: MakeContext
+    tiny_model: str, make_rows: MakeRows, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from finetuned_sft.trainer import load_rows
     from finetuned_training.model import load_tokenizer
@@ -57,10 +57,9 @@ def test_the_audit_counts_what_the_trainer_learns(
     ctx = make_context(params)
     validate(ctx, params)
     report = ctx.of_type("audit")[0]["report"]
-    tokenizer, signs = load_tokenizer(tiny_model, params), []
-    rows = load_rows(
-        params.dataset, "train", ctx.work_dir / "r.arrow", params, tokenizer, lambda: signs.append(1)
-    )
+    tokenizer, signs = load_tokenizer(tiny_model, params), list[int]()
+    monkeypatch.setattr(type(ctx), "advancing", lambda _ctx: signs.append(1))
+    rows = load_rows(ctx, "dataset", "train", params, tokenizer)
     assert len(signs) == report["rows"]  # or the watchdog would take a large dataset for a hung start
     labels = [label for row in rows for label in row["labels"]]
     assert len(rows) == report["rows"] - report["unanswered_rows"]

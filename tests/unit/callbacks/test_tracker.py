@@ -66,3 +66,30 @@ def test_the_run_bears_the_jobs_name_and_its_files_are_published(
     assert [(fact["name"], fact["kind"]) for fact in ctx.of_type("artifact")] == [
         ("tensorboard", "tensorboard")
     ]
+
+
+def test_the_entity_and_the_tags_reach_wandb_where_it_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    from transformers.integrations import integration_utils
+
+    from finetuned_callbacks import tracker
+
+    class Integration:
+        pass
+
+    for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_TAGS"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "wandb", Integration)
+    params = TrackerParams(report_to="wandb", project="bakery", entity="bakers", tags=["rye", "night"])
+    tracker.create(RecordingContext(tmp_path), params)
+    found = [os.environ[name] for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_TAGS")]
+    assert found == ["bakery", "bakers", "rye,night"]
+
+
+def test_an_entity_for_another_tracker_is_refused() -> None:
+    with pytest.raises(ValueError, match="entity and tags are wandb's"):
+        TrackerParams(report_to="mlflow", entity="bakers")

@@ -77,6 +77,13 @@ class TestCheck:
         check(files | {"model": "base"}, Host(models={"base": Path("/models/base")}))
         check(files | {"model": "HuggingFaceTB/SmolLM2-135M-Instruct", "dataset": "trl-lib/Capybara"})
 
+    def test_an_adapter_does_not_take_the_name_of_the_model_beneath(self, files: dict[str, str]) -> None:
+        host = Host(models={"base": Path("/models/base")})
+        with pytest.raises(RefusedError) as refused:
+            check(files | {"model": "base"}, host, output_name="base")
+        assert refused.value.param == "output_name"
+        check(files | {"model": "base"}, host, output_name="base", method="full")
+
     @pytest.mark.parametrize(
         ("changes", "param", "reason"),
         [
