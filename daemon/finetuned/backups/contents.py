@@ -19,7 +19,7 @@ RECORDS: Final = ("spec.json", "runner.json", "control.json", "exit.json", "spoo
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A model, dataset, checkpoint or archive, where it lies; ``sha256`` where the log knows it."""
+    """A model, dataset (or file), checkpoint or archive, where it lies; ``sha256`` where the log knows it."""
 
     what: str
     name: str
@@ -52,6 +52,8 @@ def named(world: World) -> Iterator[Named]:
             yield Named(
                 "dataset", f"{dataset.name}@{version.version[:12]}", Path(version.path), version.version
             )
+    for file in sorted(world.files.values(), key=lambda each: each.seq):
+        yield Named("dataset", file.id, Path(file.path), file.sha256)
     for job in sorted(world.live_jobs(), key=lambda each: each.seq):
         for checkpoint in job.checkpoints:
             yield Named("checkpoint", f"{job.id}@{checkpoint['step']}", Path(checkpoint["path"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,7 +53,7 @@ def _compare(path: Path, file: BinaryIO, size: int | None, identity: str | None)
 @contextmanager
 def opened(
     path: Path, size: int | None, roots: Roots = (), identity: str | None = None
-) -> Iterator[BinaryIO]:
+) -> Iterator[BufferedReader[FileIO]]:
     """The file for reading. Raises ``Rejected`` if it is gone, has not ``size`` bytes or is not that one. Blocks.
 
     ``identity`` is what :func:`identity_of` said of it. What is beneath one of ``roots`` must stay there, whatever

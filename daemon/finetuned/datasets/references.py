@@ -1,4 +1,7 @@
-"""References to datasets: ``dataset:NAME`` means the newest version, ``dataset:NAME@HASH`` the one that begins so."""
+"""References to datasets: ``dataset:NAME`` means the newest version, ``dataset:NAME@HASH`` the one that begins so.
+
+``file:ID`` means a file of the OpenAI API.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from finetuned.domain import files
 from finetuned.domain.errors import InvalidRequestError, NotFoundError
 from finetuned.domain.registers import Dataset, DatasetVersion
 from finetuned.spelling import nearest
 
 SCHEME = "dataset:"
+FILE_SCHEME = "file:"
 TAKEN = frozenset({"register"})  # they stand where names stand in the API's paths
 SHORTEST_PREFIX = 8  # hexadecimal digits of a version
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -40,6 +45,19 @@ def parse(value: str) -> Reference | None:
             code="invalid_reference",
         )
     return Reference(name, check_prefix(prefix) if separator else None)
+
+
+def file_id(value: str) -> str | None:
+    """The id of the file that ``value`` refers to; ``None`` if it is no such reference. Raises ``InvalidRequestError``."""
+    if not value.startswith(FILE_SCHEME):
+        return None
+    found = value.removeprefix(FILE_SCHEME)
+    if not files.is_id(found):
+        raise InvalidRequestError(
+            f"{value[:120]!r} names no file; write {FILE_SCHEME}{files.PREFIX}… as `finetune files` lists them.",
+            code="invalid_reference",
+        )
+    return found
 
 
 def check_name(name: str) -> str:

@@ -136,6 +136,13 @@ def check(contents_: Contents, entries: Sequence[Entry]) -> None:
             pass
 
 
+def remove(location: Location) -> None:
+    """Remove a single file and its manifest. Raises ``FileNotFoundError`` if it is gone, ``OSError`` for a directory."""
+    path = location.root / location.relative
+    path.unlink()
+    path.with_name(f"{path.name}.{NAME}").unlink(missing_ok=True)
+
+
 @contextmanager
 def opened(contents_: Contents, entry: Entry) -> Iterator[int]:
     """A descriptor to read one of the files from. Raises ``Rejected`` if it is not as it was published."""

@@ -28,7 +28,7 @@ class Taken:
 
     log: int
     reserve: int
-    datasets: int
+    datasets: int  # and files
     cache: int  # of workers: what they can work out again
     live_jobs: int
     ended_jobs: int
@@ -44,6 +44,7 @@ class Inventory:
     cache_dir: Path
     jobs_dir: Path
     datasets_dir: Path
+    files_dir: Path
     taken: Taken | None = None
     _ended: dict[str, Kept] = field(default_factory=dict)  # an ended job's files change no more
 
@@ -72,10 +73,11 @@ class Inventory:
                     size = await anyio.to_thread.run_sync(size_of, directory)
                     self._ended[name] = Kept(name, finished_at, size)
         ended = tuple(self._ended.values())
+        uploaded = (self.datasets_dir, self.files_dir)
         self.taken = Taken(
             log=await anyio.to_thread.run_sync(_log_bytes, self.log.path),
             reserve=await anyio.to_thread.run_sync(size_of, reserve_path(self.log.path)),
-            datasets=await anyio.to_thread.run_sync(size_of, self.datasets_dir),
+            datasets=await anyio.to_thread.run_sync(lambda: sum(map(size_of, uploaded))),
             cache=await anyio.to_thread.run_sync(size_of, self.cache_dir),
             live_jobs=await anyio.to_thread.run_sync(lambda: sum(map(size_of, live))),
             ended_jobs=sum(each.bytes for each in ended) + aside,

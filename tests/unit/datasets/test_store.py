@@ -13,8 +13,8 @@ from typing import Any
 import anyio
 import pytest
 
-from finetuned.datasets import store as store_module
-from finetuned.datasets.store import DatasetStore, Limits, Received
+from finetuned.datasets.content import Inspected
+from finetuned.datasets.store import DatasetStore
 from finetuned.domain.errors import (
     InvalidRequestError,
     StorageFullError,
@@ -22,6 +22,8 @@ from finetuned.domain.errors import (
     TooManyUploadsError,
     UploadStalledError,
 )
+from finetuned.storage import intake as intake_module
+from finetuned.storage.intake import Limits, Received
 
 ROWS = b'{"a": 1}\n' * 1000
 SHA256 = hashlib.sha256(ROWS).hexdigest()
@@ -123,7 +125,7 @@ async def test_whatever_ends_an_upload_leaves_nothing(store: DatasetStore) -> No
         await received(store, broken())
     with pytest.raises(TooLargeError, match="max_upload_bytes"):
         await received(store, chunks(ROWS * 200))
-    with pytest.raises(TooLargeError, match="register its path"):
+    with pytest.raises(TooLargeError, match="register it where it lies"):
         await received(store, chunks(), announced=1 << 21)
     with pytest.raises(InvalidRequestError, match="send the file again") as caught:
         await received(store, chunks(ROWS), announced=len(ROWS) + 1)
@@ -138,7 +140,7 @@ async def silence() -> AsyncIterator[bytes]:
     await anyio.sleep_forever()
 
 
-async def received(store: DatasetStore, source: AsyncIterator[bytes], **kwargs: Any) -> Received:
+async def received(store: DatasetStore, source: AsyncIterator[bytes], **kwargs: Any) -> Received[Inspected]:
     async with store.receive(source, **kwargs) as found:
         return found
 
@@ -169,7 +171,7 @@ async def test_a_full_disk_is_told_as_such_wherever_it_shows(
             def write(self, _data: Any) -> int:
                 raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(store_module, "FileIO", Full)
+        monkeypatch.setattr(intake_module, "FileIO", Full)
     with pytest.raises(StorageFullError, match="free some space") as caught:
         await received(store, chunks(ROWS))
     assert caught.value.stable_code == "disk_full"
@@ -196,7 +198,7 @@ async def test_a_write_that_takes_a_part_only_is_gone_on_with(
             assert written is not None
             return written
 
-    monkeypatch.setattr(store_module, "FileIO", Short)
+    monkeypatch.setattr(intake_module, "FileIO", Short)
     assert (await take(store, ROWS)).read_bytes() == ROWS
 
 
@@ -230,7 +232,7 @@ async def test_uploads_beyond_a_number_are_refused_until_one_has_ended(store: Da
                 pass
 
     async with anyio.create_task_group() as tasks:
-        scopes = [anyio.CancelScope() for _ in range(store_module.MOST_UPLOADS)]
+        scopes = [anyio.CancelScope() for _ in range(intake_module.MOST_UPLOADS)]
         for scope in scopes:
             tasks.start_soon(upload, scope)
         await anyio.wait_all_tasks_blocked()
@@ -240,8 +242,8 @@ async def test_uploads_beyond_a_number_are_refused_until_one_has_ended(store: Da
         scopes[0].cancel()
         await anyio.wait_all_tasks_blocked()
         with anyio.fail_after(20):
-            while store._receiving == len(scopes):  # noqa: ASYNC110 - no event comes
+            while store._intake._receiving == len(scopes):  # noqa: ASYNC110 - no event comes
                 await anyio.sleep(0.01)
         assert (await take(store, ROWS)).read_bytes() == ROWS
         tasks.cancel_scope.cancel()
-    assert store._receiving == 0
+    assert store._intake._receiving == 0

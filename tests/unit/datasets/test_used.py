@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from tests.unit.domain.worlds import Scene
 
 from finetuned.access.path_policy import PathNotAllowedError
 from finetuned.domain import facts
-from finetuned.domain.errors import InvalidRequestError
-from finetuned.domain.registers import Dataset, DatasetVersion
+from finetuned.domain.errors import FinetunedError, InvalidRequestError, Rejected
+from finetuned.domain.files import Known
+from finetuned.domain.registers import Dataset, DatasetVersion, File
 from finetuned.job_request import JobRequest
 from finetuned.submission import resolve
 from finetuned_sdk import Callback, Host, JobKind, RefusedError, Registry
@@ -158,3 +160,77 @@ def test_a_path_in_a_parameter_for_datasets_is_a_privilege_too(registry: Registr
         with pytest.raises(PathNotAllowedError):
             submitted(registry, {}, **params)
     assert seen == []
+
+
+def uploaded(content: Path, **changes: Any) -> Known:
+    """One file, at the moment 100."""
+    values: dict[str, Any] = {
+        "id": "file-0123456789", "seq": 1, "filename": "rows.jsonl", "purpose": "fine-tune", "path": str(content),
+        "bytes": 3, "created_at": 1, "created_by": "uid:1", "sha256": A,
+    }  # fmt: skip
+    return Known({"file-0123456789": File(**{**values, **changes})}, now=100)
+
+
+def with_file(
+    registry: Registry,
+    files: Known,
+    *,
+    used: dict[str, Any] | None = None,
+    dataset: str = "file:file-0123456789",
+) -> facts.JobSubmitted:
+    before = None if used is None else replace(Scene().submit(), datasets=used)
+    request = JobRequest(kind="k", params={"dataset": dataset})
+    return resolve(request, registry, Host(), files=files, retry_of=before)
+
+
+def test_a_reference_to_a_file_is_recorded_with_its_hash_and_path(registry: Registry, tmp_path: Path) -> None:
+    content = tmp_path / "data.jsonl"
+    content.write_bytes(b"{}\n")
+    fact = with_file(registry, uploaded(content))
+    assert fact.datasets == {"dataset": {"name": "file-0123456789", "version": A, "path": str(content)}}
+    assert seen == [str(content)]
+
+
+def test_a_file_that_a_job_made_is_hashed_when_another_takes_it_and_a_retry_has_the_same(
+    registry: Registry, tmp_path: Path
+) -> None:
+    content = tmp_path / "data.jsonl"
+    content.write_bytes(b"{}\n")
+    made = uploaded(content, sha256=None, job="job-9")
+    used = with_file(registry, made).datasets
+    assert used["dataset"]["version"] == hashlib.sha256(b"{}\n").hexdigest()
+    assert with_file(registry, made, used=used).datasets == used
+    content.write_bytes(b"[]\n")
+    with pytest.raises(Rejected, match="submit a new job") as caught:
+        with_file(registry, made, used=used)
+    assert caught.value.stable_code == "dataset_changed"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "changes", "code"),
+    [
+        ("file:file-9876543210", {}, "file_not_found"),
+        ("file:/etc/passwd", {}, "path_not_allowed"),
+        ("file:rows", {}, "invalid_reference"),
+        ("file:file-0123456789", {"expires_at": 100}, "file_expired"),
+        ("file:file-0123456789", {"bytes": 4}, "dataset_changed"),
+        ("file:file-0123456789", {"path": "/nowhere/data"}, "dataset_unreadable"),
+    ],
+)
+def test_a_file_that_is_not_there_is_refused_at_submission(
+    registry: Registry, tmp_path: Path, dataset: str, changes: dict[str, Any], code: str
+) -> None:
+    content = tmp_path / "data.jsonl"
+    content.write_bytes(b"{}\n")
+    with pytest.raises(FinetunedError) as caught:
+        with_file(registry, uploaded(content, **changes), dataset=dataset)
+    assert caught.value.stable_code == code
+    if isinstance(caught.value, InvalidRequestError):
+        assert caught.value.param == "params.dataset"
+
+
+def test_a_retry_of_a_job_whose_file_was_deleted_is_refused(registry: Registry, tmp_path: Path) -> None:
+    used = {"dataset": {"name": "file-0123456789", "version": A, "path": str(tmp_path / "data")}}
+    with pytest.raises(InvalidRequestError, match="finetune files") as caught:
+        with_file(registry, Known({}, now=0), used=used)
+    assert caught.value.stable_code == "file_not_found"
