@@ -82,6 +82,9 @@ class Ladder:
 
     async def _descend(self, order: StopOrder, watch: ProcessWatch) -> None:
         """Every step after the one before has had its time; returns when there is a new order."""
+        if order.force:
+            await self._kill(watch)
+            return
         await self._ask(order)
         now = anyio.current_time()
         self._asked_at = now if self._asked_at is None else self._asked_at
@@ -102,6 +105,13 @@ class Ladder:
             if await to_thread.run_sync(identity.leftovers, bounds.tag, None):
                 await self._record(order, "kill", "its runner does not react, and is killed")
                 watch.signal(signal.SIGKILL)
+
+    async def _kill(self, watch: ProcessWatch) -> None:
+        """Kill the runner; what it leaves is killed when its end is looked into."""
+        while True:
+            watch.signal(signal.SIGKILL)
+            if await self._is_superseded(self._deaf_s):
+                return
 
     async def _is_superseded(self, seconds: float) -> bool:
         """Wait; whether another order came meanwhile."""

@@ -28,6 +28,8 @@ DROPPED_VARIABLES: Final = frozenset({
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 })  # fmt: skip
+#: has setproctitle (vLLM's and Ray's processes use it) leave the environment alone: by its mark there we know ours
+KEPT_READABLE: Final = {"SPT_NOENV": "1"}
 DROPPED_PREFIX: Final = "FINETUNED_"
 #: a variable of such a name holds a secret of the daemon's surroundings; jobs name theirs
 _SECRET_VARIABLE: Final = re.compile(
@@ -140,11 +142,12 @@ class LocalExecutor:
 def runner_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The daemon's environment without what is its own: its settings, credentials and systemd sockets."""
     withheld = set(withheld_secrets(environment))
-    return {
+    handed_on = {
         name: value
         for name, value in environment.items()
         if name not in DROPPED_VARIABLES and not name.startswith(DROPPED_PREFIX) and name not in withheld
     }
+    return handed_on | KEPT_READABLE
 
 
 def withheld_secrets(environment: Mapping[str, str]) -> list[str]:

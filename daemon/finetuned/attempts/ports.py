@@ -16,13 +16,15 @@ class StopOrder:
     """That an attempt is to end, and how: the worker is asked, then its group gets SIGTERM, then SIGKILL.
 
     ``patience_s`` is how long the worker may take to obey before SIGTERM, ``checkpoint`` whether it is to save first.
-    ``failure`` is for what the watchdog has it stopped; ``None`` if somebody asked for it.
+    ``failure`` is for what the watchdog has it stopped; ``None`` if somebody asked for it. With ``force`` none of this is
+    done: its processes are killed at once.
     """
 
     reason: str
     checkpoint: bool = False
     patience_s: float = 0.0
     failure: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

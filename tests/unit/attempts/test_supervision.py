@@ -14,7 +14,12 @@ import pytest
 
 from finetuned.attempts import identity, strays, supervision, temporary
 from finetuned.attempts.ladder import Ladder
-from finetuned.attempts.launcher import LocalExecutor, runner_environment, withheld_secrets
+from finetuned.attempts.launcher import (
+    KEPT_READABLE,
+    LocalExecutor,
+    runner_environment,
+    withheld_secrets,
+)
 from finetuned.attempts.liveness import Signs
 from finetuned.attempts.monitor import Monitor
 from finetuned.attempts.ports import (
@@ -533,7 +538,12 @@ async def test_a_bundle_that_cannot_be_moved_yet_is_tried_again(
 def test_the_daemons_own_settings_do_not_reach_its_workers() -> None:
     environment = {"PATH": "/bin", "NOTIFY_SOCKET": "/s", "FINETUNED_TOKEN": "t", "HF_HOME": "/h"}
     environment["OTEL_EXPORTER_OTLP_HEADERS"] = "authorization=Bearer x"
-    assert runner_environment(environment) == {"PATH": "/bin", "HF_HOME": "/h"}
+    assert runner_environment(environment) == {"PATH": "/bin", "HF_HOME": "/h", **KEPT_READABLE}
+
+
+def test_a_process_that_changes_its_title_keeps_the_mark_by_which_it_is_found() -> None:
+    # setproctitle writes over the environment that /proc shows, unless it is told not to.
+    assert runner_environment({})["SPT_NOENV"] == "1"
 
 
 def test_secrets_in_the_daemons_environment_do_not_reach_its_workers() -> None:
@@ -547,7 +557,7 @@ def test_secrets_in_the_daemons_environment_do_not_reach_its_workers() -> None:
     ]
     kept = ["HF_HOME", "TOKENIZERS_PARALLELISM", "HF_TOKEN_PATH", "KEYBOARD", "MONKEY"]
     environment = dict.fromkeys([*secret, *kept], "x")
-    assert sorted(runner_environment(environment)) == sorted(kept)
+    assert sorted(runner_environment(environment)) == sorted([*kept, *KEPT_READABLE])
     assert withheld_secrets({**environment, "FINETUNED_TOKEN": "x"}) == secret
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -141,6 +142,13 @@ def test_an_end_that_is_closed_reads_as_none() -> None:
             warm_channel.send(one, {})
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread of what other tests have imported into this process."""
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+
+
+@pytest.mark.usefixtures("alone")
 def test_a_process_that_holds_the_gpus_memory_manager_is_not_forked(tmp_path: Path) -> None:
     (tmp_path / "task").mkdir()
     (tmp_path / "statm").write_text("1 1", encoding="ascii")
@@ -151,6 +159,7 @@ def test_a_process_that_holds_the_gpus_memory_manager_is_not_forked(tmp_path: Pa
     assert warm_checks.problem(1 << 30, tmp_path) == "the imports have initialised CUDA"
 
 
+@pytest.mark.usefixtures("alone")
 def test_threads_of_libraries_are_seen(tmp_path: Path) -> None:
     for number, name in ((os.getpid(), "python"), (2, "jemalloc_bg_thd"), (3, "OpenBLAS")):
         (tmp_path / "task" / str(number)).mkdir(parents=True)

@@ -1,0 +1,1 @@
+"""What OpenAI's API says, mapped onto what the daemon does. Pure."""
