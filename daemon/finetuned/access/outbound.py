@@ -126,7 +126,10 @@ class OutboundGuard:
         """
         host = host.lower().removesuffix(".")
         literal = _literal(host)
-        texts = [host] if literal is not None else await self._lookup(host)
+        try:
+            texts = [host] if literal is not None else await self._lookup(host)
+        except UnicodeError as error:  # a label is empty, or longer than 63 characters
+            raise OSError(f"{host} is no name") from error
         found = [ipaddress.ip_address(text) for text in texts]
         if not found:
             raise OSError(f"{host} has no address")

@@ -21,8 +21,8 @@ from yarl import URL
 from finetuned.access.server_paths import UnsafePathError, check_beneath, root_of
 from finetuned.domain.errors import PermissionDeniedError
 
-#: a dataset that was uploaded: what it stands for is the daemon's own file
-DATASET_REFERENCE: Final = re.compile(r"dataset:[\w.-]+(@[\w.-]+)?", re.ASCII)
+#: a dataset or file that was uploaded: what it stands for is the daemon's own file
+DATASET_REFERENCE: Final = re.compile(r"dataset:[\w.-]+(@[\w.-]+)?|file:[\w-]+", re.ASCII)
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _URL: Final = re.compile(r"https?://", re.IGNORECASE)
 _LONGEST: Final = 4095  # bytes; PATH_MAX with its closing zero

@@ -1,0 +1,1 @@
+"""Webhooks: events of the log sent to others, at least once, in order, signed as Standard Webhooks has it."""
