@@ -25,13 +25,15 @@ from finetuned.attempts.ports import (
     SpecUnavailableError,
 )
 from finetuned.board import Board
-from finetuned.domain import attempt_decisions, facts, verdicts
+from finetuned.domain import attempt_decisions, facts, salvage, verdicts
 from finetuned.domain.attempt_decisions import Prospect
 from finetuned.domain.errors import FinetunedError
 from finetuned.domain.failures import RULES, Failure
 from finetuned.domain.job import Attempt, Job
+from finetuned.domain.salvage import SalvageDueError
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
+from finetuned.salvaging import Salvager
 from finetuned.secrets.store import SecretStore
 from finetuned.store import Log
 from finetuned_events import InvalidEventError, LogFullError, ProjectionError
@@ -74,6 +76,7 @@ class DaemonAttemptLog:
         self._settings = settings
         self._jobs_dir = jobs_dir
         self._jitter = jitter
+        self._salvager = Salvager(registry, jobs_dir)
         self._newest: dict[_Attempt, _Newest] = {}  # of attempts whose ends could not be recorded yet
 
     async def live(self) -> list[LiveAttempt]:
@@ -102,7 +105,7 @@ class DaemonAttemptLog:
                 f"The plugin of the job kind {found[0].kind!r} is not loaded; install or unblock it"
             )
         spec = attempt_orders.spec(found[0], found[1], kind, self._settings, slots=len(world.slots))
-        if not self._settings.warm_start:
+        if not self._settings.warm_start or spec.interpreter != self._settings.interpreter:
             return spec
         modules = await anyio.to_thread.run_sync(attempt_orders.preload, kind, spec.params, spec.models)
         return replace(spec, preload=modules)
@@ -172,13 +175,43 @@ class DaemonAttemptLog:
             refused=ending.refused,
             asked=ending.asked,
         )
-        prospect = await self._prospect(job, end)
         try:
-            await self._execute(lambda world: attempt_decisions.ended(world, job, attempt, end, prospect))
+            await self._record_end(job, attempt, end)
         except UNRECORDABLE as error:
             why = str(error)
             await self._execute(lambda world: attempt_decisions.ended_unusably(world, job, attempt, end, why))
         self._newest.pop((job, attempt), None)
+
+    async def _record_end(self, job: str, attempt: int, end: verdicts.End) -> None:
+        """Record an end and what follows; if that is the job's own, with what is made of its leftovers."""
+        while True:
+            prospect = await self._prospect(job, end)
+            prospect = await self._with_salvage(job, attempt, end, prospect)
+            try:
+                await self._execute(
+                    lambda world, prospect=prospect: attempt_decisions.ended(  # type: ignore[misc]
+                        world, job, attempt, end, prospect
+                    )
+                )
+            except SalvageDueError:
+                continue  # somebody cancelled it meanwhile
+            return
+
+    async def _with_salvage(
+        self, job_id: str, attempt: int, end: verdicts.End, prospect: Prospect
+    ) -> Prospect:
+        world = await self._board.world()
+        job = world.jobs.get(job_id)
+        if job is None or not self._salvager.can(job):
+            return prospect
+        events = attempt_decisions.ended(world, job_id, attempt, end, prospect)
+        fate = salvage.fate(job, events)
+        if fate is None:
+            return replace(prospect, salvaged=None)
+        try:
+            return replace(prospect, salvaged=await self._salvager.salvage(job, fate))
+        except OSError as error:
+            raise NoRoomError(str(error)) from error
 
     async def intervened(self, job: str, attempt: int, what: Intervention | Alert) -> None:
         """Record what the watchdog did or saw."""

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finetuned.attempts.liveness import beat_interval
 from finetuned.attempts.ports import LiveAttempt, SpecUnavailableError, StopOrder, Timeouts
 from finetuned.domain import pauses
+from finetuned.domain.failures import Failure
 from finetuned.domain.job import Attempt, Job
 from finetuned.domain.states import JobState
 from finetuned.machine import devices
-from finetuned_sdk import JobKind
+from finetuned_sdk import SDK_VERSION, JobKind
 from finetuned_sdk.bundle import Spec
 from finetuned_sdk.context import CallbackSpec
 
@@ -37,6 +38,9 @@ class AttemptSettings:
     cache_dir: Path | None = None
     warm_start: bool = False
     interpreter: str = sys.executable
+    interpreters: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of kinds that run in an environment of their own
 
 
 def live(job: Job, attempt: Attempt) -> LiveAttempt:
@@ -60,6 +64,11 @@ def _timeouts(job: Job) -> Timeouts:
 
 
 def _stop_order(job: Job, attempt: Attempt) -> StopOrder | None:
+    stopping = attempt.stopping
+    if (
+        stopping is not None and stopping["failure"] == Failure.STOPPED
+    ):  # by hand: the watchdog has other reasons
+        return StopOrder(reason=stopping["reason"], failure=stopping["failure"], force=True)
     if job.state is JobState.CANCELLING:
         return StopOrder(reason=job.cancel_reason or "cancelled")
     if attempt.stopping is not None:
@@ -97,7 +106,7 @@ def spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, *
         devices=tuple(attempt.devices),
         allow_remote_code=settings.allow_remote_code,
         metadata={"kind": job.kind, "name": job.name, "params": job.params, "retry_of": job.retry_of},
-        interpreter=settings.interpreter,
+        interpreter=settings.interpreters.get(kind.name, settings.interpreter),
         environment=devices.environment(attempt.devices, slots=slots),
         secrets=job.secrets,
         grace_s=settings.grace_s,
@@ -106,6 +115,7 @@ def spec(job: Job, attempt: Attempt, kind: JobKind, settings: AttemptSettings, *
         cache=None if settings.cache_dir is None else str(settings.cache_dir),
         limits=job.limits,
         heartbeat_s=beat_interval(_timeouts(job)),
+        sdk=SDK_VERSION,
     )
 
 

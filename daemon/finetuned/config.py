@@ -29,6 +29,24 @@ ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
+class EngineSettings(BaseModel):
+    """What an operator says about one kind of engine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    python: Path | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("python")
+    @classmethod
+    def _there(cls, python: Path | None) -> Path | None:
+        if python is not None and not python.is_absolute():
+            raise ValueError(
+                f"{python} must be the absolute path of an interpreter, for instance /opt/vllm/bin/python"
+            )
+        return python
+
+
 class Config(BaseModel):
     """What an operator can set. Sizes are bytes, durations seconds. Made by :func:`load`."""
 
@@ -176,7 +194,16 @@ class Config(BaseModel):
         default=1 << 20, ge=1024, le=1 << 30, description="the largest request body that is read"
     )
     max_upload_bytes: int = Field(
-        default=1 << 36, ge=1, description="the largest file that is taken as a dataset"
+        default=1 << 36, ge=1, description="the largest dataset or file that is taken"
+    )
+    batch_max_requests: int = Field(
+        default=50_000,
+        ge=1,
+        le=10_000_000,
+        description="the most requests that a batch of /v1/batches may have",
+    )
+    batch_max_bytes: int = Field(
+        default=200_000_000, ge=1, le=1 << 40, description="the largest file of such a batch"
     )
     upload_stall_s: float = Field(
         default=60.0, gt=0, le=3600, description="an upload of which no byte comes for this long is cut"
@@ -201,6 +228,34 @@ class Config(BaseModel):
         gt=0,
         le=3600,
         description="a client that takes nothing off its stream or answer for this long is cut",
+    )
+
+    default_engine: str = Field(
+        default="transformers",
+        description="the engine that answers for a model where a request does not name one",
+    )
+    engines: dict[str, EngineSettings] = Field(
+        default_factory=dict,
+        description="tables `[engines.NAME]`: `python`, the interpreter of the environment that has the engine (default: the daemon's own), and `options`, parameters of its kind",
+    )
+    engine_idle_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400 * 7,
+        description="an engine that nobody has asked for so long is ended; at once if another job waits for its device",
+    )
+    engine_wait_s: float = Field(
+        default=120.0,
+        ge=0,
+        le=3600,
+        description="how long a request that is answered at once waits for its engine, before it is told to come again",
+    )
+
+    engine_queue: int = Field(
+        default=256,
+        ge=1,
+        le=1_000_000,
+        description="requests that may wait for one engine or run on it at once; one more is told to come again (429)",
     )
 
     otel_endpoint: str = Field(

@@ -16,7 +16,7 @@ import anyio.to_thread
 from finetuned.attempts.oom import bytes_text
 from finetuned.board import Board
 from finetuned.domain import facts
-from finetuned.domain.queue import Hold
+from finetuned.domain.situation import Hold
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
 from finetuned.patience import patiently

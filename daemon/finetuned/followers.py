@@ -17,7 +17,10 @@ import anyio.to_thread
 
 from finetuned.attempts.supervision import Supervision
 from finetuned.commands.datasets import DatasetCommands
-from finetuned.domain import facts
+from finetuned.commands.files import FileCommands
+from finetuned.domain import facts, files
+from finetuned.domain.failures import Failure
+from finetuned.domain.job import Job
 from finetuned.patience import patiently
 from finetuned.store import Log, job_from, queries
 from finetuned_events import Event
@@ -70,15 +73,22 @@ async def dispatch(events: Log, supervision: Supervision, *, after: int) -> None
         facts.JobCancelRequested.type,
         facts.JobPauseRequested.type,
         facts.JobCheckpointRequested.type,
+        facts.AttemptIntervened.type,
     )
 
     async def go_on() -> None:
         nonlocal after
         async for page in events.follow(after=after, types=types):
-            supervision.notice()
+            if any(map(_is_an_order, page)):
+                supervision.notice()
             after = page[-1].seq
 
     await patiently("The dispatch of attempts", go_on)
+
+
+def _is_an_order(event: Event) -> bool:
+    """Whether the supervision is to look: what it did itself it knows."""
+    return event.type != facts.AttemptIntervened.type or event.data["failure"] == Failure.STOPPED
 
 
 class FileRemover:
@@ -103,6 +113,44 @@ class FileRemover:
             )
         else:
             log.info("Removed the files of %s", event.stream)
+
+
+class ContentRemover:
+    """Removes the content of files that nobody can name and no live job reads any more."""
+
+    name = "content-remover"
+    types = (
+        facts.FileDeleted.type,
+        facts.JobSucceeded.type,
+        facts.JobFailed.type,
+        facts.JobCancelled.type,
+    )
+
+    def __init__(self, commands: FileCommands) -> None:
+        self._commands = commands
+
+    async def react(self, event: Event) -> None:
+        """Remove what became unused by the event."""
+        if event.type == facts.FileDeleted.type:
+            await self._remove(event.data["id"], event.data.get("job"))
+            return
+        ended = await self._job(event.stream.removeprefix("job/"))
+        for used in {} if ended is None else ended.datasets.values():
+            if files.is_id(used["name"]):
+                await self._remove(used["name"], self._commands.maker(used["path"]))
+
+    async def _remove(self, file_id: str, made_by: str | None) -> None:
+        job = None if made_by is None else await self._job(made_by)
+        if job is None and made_by is not None:
+            return  # its files go with it
+        try:
+            await self._commands.remove_unused(file_id, job)
+        except OSError as error:
+            log.warning("The content of %s could not be removed, remove it by hand: %s", file_id, error)
+
+    async def _job(self, job_id: str) -> Job | None:
+        rows = await self._commands.appending.log.fetch(queries()["select_job"], (job_id,))
+        return job_from(rows[0][0]) if rows else None
 
 
 class DatasetRemover:

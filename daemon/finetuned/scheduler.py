@@ -13,6 +13,7 @@ import anyio
 from finetuned.board import Board
 from finetuned.domain import decisions, queue, tries
 from finetuned.domain.room import Room, lack, promised
+from finetuned.domain.situation import Hold, Situation
 from finetuned.domain.states import JobState
 from finetuned.domain.world import World
 from finetuned.patience import patiently
@@ -46,7 +47,7 @@ class Scheduler:
         log: Log,
         board: Board,
         *,
-        holds: Callable[[], Mapping[str, queue.Hold]] = dict,
+        holds: Callable[[], Mapping[str, Hold]] = dict,
         closed: Callable[[], str | None] = lambda: None,
         room: Callable[[], Awaitable[Room]] | None = None,
         min_run_s: float = MIN_RUN_S,
@@ -72,11 +73,11 @@ class Scheduler:
         self._in_vain: frozenset[tuple[str, int]] = frozenset()  # (job, attempts so far)
         self._stepped_at = 0.0
 
-    def situation(self) -> queue.Situation:
+    def situation(self) -> Situation:
         """What decides who may start beside the log, as it is now."""
         now = self._clock()
         ripe = {key for key, since in self._running_since.items() if now - since >= self._min_run_s}
-        return queue.Situation(
+        return Situation(
             in_backoff=self._in_backoff,
             holds=dict(self._holds()),
             closed=self._closed(),

@@ -15,7 +15,16 @@ from pydantic import TypeAdapter
 
 from finetuned.domain import facts
 from finetuned.domain.job import Job
-from finetuned.domain.registers import AcceptedRequest, Dataset, Model, Template, Token
+from finetuned.domain.registers import (
+    AcceptedRequest,
+    Alias,
+    Dataset,
+    File,
+    Model,
+    Template,
+    Token,
+    Webhook,
+)
 from finetuned.domain.world import Slot, World
 from finetuned_events import Event, EventLog
 from finetuned_events.sql import named
@@ -31,6 +40,9 @@ _DOCUMENTS: dict[str, type[Any]] = {
     "template_versions": int,
     "tokens": Token,
     "requests": AcceptedRequest,
+    "files": File,
+    "aliases": Alias,
+    "webhooks": Webhook,
 }
 
 
@@ -66,7 +78,7 @@ class WorldProjection:
     """Jobs, devices and registers as tables."""
 
     name = "world"
-    version = 4
+    version = 5
     tables = ("jobs", "devices", "registers")
 
     @property
@@ -147,6 +159,12 @@ def fill(world: World, rows: Iterable[tuple[str, str | None, Any]]) -> int:
     world.requests.clear()
     world.requests.update(accepted)  # oldest first, as the fold keeps them
     return seq
+
+
+def file_from(document: bytes) -> File:
+    """The file behind a document of the register."""
+    file: File = _adapter("files").validate_json(document)
+    return file
 
 
 def job_from(document: bytes) -> Job:

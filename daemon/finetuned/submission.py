@@ -11,18 +11,24 @@ from pydantic import BaseModel, ValidationError
 
 from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.datasets.used import UsedDatasets
-from finetuned.domain import facts, timeouts
+from finetuned.domain import facts, model_names, timeouts
+from finetuned.domain.engines import ACTOR as ENGINES
+from finetuned.domain.engines import key_of
 from finetuned.domain.errors import InvalidRequestError
+from finetuned.domain.files import NONE, Known
 from finetuned.domain.job import Job
 from finetuned.domain.registers import Dataset
+from finetuned.engines.defaults import EngineDefaults
+from finetuned.engines.target import NO_NAMES, Names
 from finetuned.estimates import checks
 from finetuned.estimates.fixes import Fix, fixes
 from finetuned.job_request import DEFAULT_MAX_ATTEMPTS, JobRequest
+from finetuned.openai import starting_point
 from finetuned.refusals import invalid
 from finetuned.secrets.scan import references, refuse_secrets
 from finetuned.secrets.store import SecretMissingError, SecretStore, SecretUnsafeError, name_of
 from finetuned.spelling import nearest
-from finetuned_sdk import Estimate, Host, JobError, JobKind, RefusedError, Registry
+from finetuned_sdk import EngineKind, Estimate, Host, JobError, JobKind, RefusedError, Registry
 
 Json = Any
 
@@ -56,6 +62,17 @@ def require_fit(prepared: Prepared) -> None:
         checks.refuse(prepared.checks, map(str, prepared.fixes()))
 
 
+def refuse_engine(kind: str | None, registry: Registry, *, actor: str) -> None:
+    """Refuse an engine that a person submits: it would end at once, as nobody asks it. Raises ``InvalidRequestError``."""
+    if actor != ENGINES and isinstance(registry.job_kinds.get(kind or ""), EngineKind):
+        raise InvalidRequestError(
+            f"{kind!r} is an engine, which starts by itself when it is asked; `finetune chat` and `finetune batch run` ask it,"
+            " the latter with --engine.",
+            param="kind",
+            code="engine_kind",
+        )
+
+
 def prepare(
     request: JobRequest,
     registry: Registry,
@@ -64,6 +81,9 @@ def prepare(
     paths: PathPolicy = NOWHERE,
     secrets: SecretStore | None = None,
     datasets: Mapping[str, Dataset] | None = None,
+    files: Known = NONE,
+    names: Names = NO_NAMES,
+    engines: EngineDefaults = EngineDefaults(),  # noqa: B008 - frozen
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS,
     retry_of: Job | None = None,
     resume_from: str | None = None,
@@ -71,7 +91,8 @@ def prepare(
     """Check everything about a request that can be checked without reading data, but whether it fits.
 
     ``paths`` says which paths on the server its caller may name, ``secrets`` which secrets there are,
-    ``datasets`` which datasets.
+    ``datasets`` which datasets and ``files`` which files, ``names`` what names of models stand for. ``engines`` says
+    which engine answers where the job does not.
     Reads the file system (is the model there?), so call it off the event loop. Raises ``InvalidRequestError``,
     ``PermissionDeniedError`` or ``NotFoundError`` with the parameter and the remedy.
     """
@@ -88,11 +109,16 @@ def prepare(
             param="kind",
             code="unknown_kind",
         )
+    request = starting_point.plain(request, kind, names)
     params = _params(kind, request.params)
     # Before anything is opened or looked for: whether a file is there is nobody's business either.
-    _check_paths(params, kind.model_params, paths, prefix="params.", known=host.models)
+    host = replace(
+        host, models={**{name: path for name, (path, _) in names.checkpoints.items()}, **host.models}
+    )
+    known = {*host.models, *model_names.known(names.models, names.aliases)}
+    _check_paths(params, kind.model_params, paths, prefix="params.", known=known)
     _check_paths(params, (*kind.path_params, *kind.dataset_params), paths, prefix="params.")
-    used = UsedDatasets(datasets or {}, retry_of.datasets if retry_of else {}, paths.roots)
+    used = UsedDatasets(datasets or {}, retry_of.datasets if retry_of else {}, paths.roots, files)
     used.take(params, kind.dataset_params, key="", where="params.")
     host = replace(host, datasets=used.files)  # which the callbacks add to
     callbacks = _callbacks(params, registry, host, paths, used)
@@ -101,13 +127,14 @@ def prepare(
             kind.check(params, host)
         devices = kind.resources(params, host).devices if kind.resources else 1
         estimate = kind.estimate(params, host) if kind.estimate else None
+        need = kind.engine(params, host) if kind.engine else None
     except JobError as refused:
         param = f"params.{refused.param}" if isinstance(refused, RefusedError) and refused.param else None
         raise InvalidRequestError(refused.message, param=param, code=refused.code) from None
     fact = facts.JobSubmitted(
         kind=kind.name,
         name=request.name,
-        params=request.params,
+        params=recorded(kind, params, request.params),
         priority=request.priority,
         metadata=request.metadata,
         devices=devices,
@@ -125,6 +152,8 @@ def prepare(
         preemptible=request.preemptible,
         reduces_batch=request.reduces_batch,
         ignores_estimate=request.ignores_estimate,
+        engine=None if need is None else engines.resolved(need, registry, names),
+        serves=key_of(kind.name, request.params) if isinstance(kind, EngineKind) else None,
         overrides=dict(retry_of.overrides) if retry_of is not None and request.reduces_batch else {},
     )
     foretold = Estimate() if estimate is None else estimate
@@ -174,6 +203,22 @@ def _params(kind: JobKind, given: Mapping[str, Json]) -> BaseModel:
         return kind.params.model_validate(given)
     except ValidationError as error:
         raise invalid(error, kind.params.model_fields, prefix="params.") from None
+
+
+def recorded(kind: JobKind, params: BaseModel, given: Mapping[str, Json]) -> dict[str, Json]:
+    """What was given, in the types that it was taken for: whoever reads the log need not know that "5" was let pass.
+
+    Those of an engine stay as they are, because they are what it is known by.
+    """
+    if isinstance(kind, EngineKind):
+        return dict(given)
+    try:
+        taken = params.model_dump(mode="json", exclude_unset=True, warnings=False)
+        typed = {name: taken.get(name, value) for name, value in given.items()}
+        is_the_same = kind.params.model_validate(typed) == params
+    except ValueError:  # a plugin's own type that is not read as it is written, or not written at all
+        return dict(given)
+    return typed if is_the_same else dict(given)
 
 
 def _models(kind: JobKind, params: BaseModel, registered: Mapping[str, Path]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from finetuned.board import Board
-from finetuned.domain import decisions
+from finetuned.domain import decisions, subscriptions
 from finetuned.domain.errors import InvalidRequestError, Rejected
 from finetuned.domain.facts import (
     DatasetDeleted,
@@ -20,6 +20,7 @@ from finetuned.domain.facts import (
     JobFailed,
     JobFilesRemoved,
     JobSucceeded,
+    WebhookDelivered,
 )
 from finetuned.store import Log
 from finetuned_events import ArchiveError, ArchiveFile, LogFullError
@@ -113,4 +114,10 @@ class ArchiveCommands:
             waiting = await self.log.read(after=after, before=limit + 1, types=types, limit=1)
             if waiting:
                 limit, reason = waiting[0].seq - 1, f"{name} has not seen event {waiting[0].seq} yet"
+        for webhook in [each for each in world.webhooks.values() if each.disabled is None]:
+            types = subscriptions.native(subscriptions.matched(webhook.types)) - {WebhookDelivered.type}
+            waiting = await self.log.read(after=webhook.since, before=limit + 1, types=types, limit=1)
+            if waiting:
+                limit = waiting[0].seq - 1
+                reason = f"the webhook {webhook.id} was not sent event {waiting[0].seq} yet"
         return limit, reason

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
 
-from finetuned import templates
+from finetuned import checkpoint_names, templates
 from finetuned.access.path_policy import NOWHERE, PathPolicy
 from finetuned.commands import foretelling
+from finetuned.commands.aliases import AliasCommands
 from finetuned.commands.appending import Appending
 from finetuned.commands.archiving import ArchiveCommands
+from finetuned.commands.batches import BatchCommands, BatchLimits
 from finetuned.commands.datasets import AuditPlan, DatasetCommands
+from finetuned.commands.files import FileCommands
+from finetuned.commands.fine_tuning import FineTuningCommands
 from finetuned.commands.pauses import PauseCommands
 from finetuned.commands.secrets import SecretCommands
 from finetuned.commands.templates import TemplateCommands
-from finetuned.domain import decisions, facts, tokens
+from finetuned.commands.tokens import TokenCommands
+from finetuned.commands.webhooks import WebhookCommands
+from finetuned.commands.workers import WorkerCommands
+from finetuned.domain import decisions, ids
 from finetuned.domain.errors import InvalidRequestError, Rejected
+from finetuned.domain.files import Known
 from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
-from finetuned.domain.registers import Token
+from finetuned.domain.salvage import SalvageDueError
 from finetuned.draining import Drain, Mode
+from finetuned.engines.defaults import EngineDefaults
+from finetuned.engines.target import Names
 from finetuned.estimates import dry_run, history
 from finetuned.job_request import DEFAULT_MAX_ATTEMPTS, JobRequest, Limits, Timeouts
+from finetuned.openai import batches
 from finetuned.queries.door import Queries
 from finetuned.results import checkpoints
+from finetuned.salvaging import Salvager
 from finetuned.secrets.scan import refuse_secrets
-from finetuned.submission import Prepared, prepare, require_fit
+from finetuned.submission import Prepared, prepare, refuse_engine, require_fit
 from finetuned_events import BackupError, BackupReport, RebuildReport
 from finetuned_sdk import Host, Registry
-
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that looks like something else
 
 
 def new_id(prefix: str) -> str:
     """A random id: 50 bits, readable."""
-    return prefix + "".join(secrets.choice(ALPHABET) for _ in range(10))
+    return prefix + "".join(secrets.choice(ids.ALPHABET) for _ in range(ids.LENGTH))
 
 
 @dataclass(slots=True)
@@ -58,30 +69,54 @@ class Commands:
     check_room: Callable[[], Awaitable[None]]
     secrets: SecretCommands
     datasets: DatasetCommands
+    files: FileCommands
+    webhooks: WebhookCommands
     paths: PathPolicy = NOWHERE
     default_max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    batch_limits: BatchLimits = BatchLimits()  # noqa: RUF009 - frozen
+    engine_defaults: EngineDefaults = field(default_factory=EngineDefaults)
     new_id: Callable[[str], str] = field(default=new_id)
+    aliases: AliasCommands = field(init=False)
     templates: TemplateCommands = field(init=False)
+    workers: WorkerCommands = field(init=False)
     pauses: PauseCommands = field(init=False)
+    fine_tuning: FineTuningCommands = field(init=False)
+    batches: BatchCommands = field(init=False)
     drain: Drain = field(init=False)
     archives: ArchiveCommands = field(init=False)
+    salvager: Salvager = field(init=False)
+    tokens: TokenCommands = field(init=False)
 
     def __post_init__(self) -> None:
+        self.aliases = AliasCommands(self.appending)
+        self.tokens = TokenCommands(self.appending, self.new_id)
         self.templates = TemplateCommands(self.appending, self.registry, self.paths)
+        self.workers = WorkerCommands(self.appending, self.queries)
         self.pauses = PauseCommands(self.appending, self.queries)
+        self.fine_tuning = FineTuningCommands(self.appending, self.queries, self.submit, self.new_id)
+        self.batches = BatchCommands(self.appending, self.queries, self.submit, self.batch_limits)
         self.drain = Drain(self.appending.log, self.appending.board)
         self.archives = ArchiveCommands(self.appending.log, self.appending.board, self.check_room)
+        self.salvager = Salvager(self.registry, self.queries.jobs_dir)
 
     async def submit(
-        self, request: JobRequest, *, actor: str, may_name_paths: bool = False, once: Once | None = None
+        self,
+        request: JobRequest,
+        *,
+        actor: str,
+        may_name_paths: bool = False,
+        once: Once | None = None,
+        job_id: str | None = None,
     ) -> Job:
-        """Accept a job.
+        """Accept a job, under ``job_id`` if its request names what is called after it.
 
         Raises ``InvalidRequestError``, ``PathNotAllowedError``, ``StorageFullError`` or ``Rejected``.
         """
         if done := await self.appending.earlier(once):
             return await self.queries.job(done.removeprefix("job/"))
-        return await self._submit(request, actor=actor, may_name_paths=may_name_paths, once=once)
+        return await self._submit(
+            request, actor=actor, may_name_paths=may_name_paths, once=once, job_id=job_id
+        )
 
     async def dry_run(
         self, request: JobRequest, *, actor: str, may_name_paths: bool = False
@@ -89,6 +124,7 @@ class Commands:
         """What would come of a request; nothing is recorded. It raises as ``submit`` does, but not for what does not fit."""
         request, _template = await self._completed(request)
         await self.check_room()
+        refuse_engine(request.kind, self.registry, actor=actor)
         prepared = await self._prepared(request, may_name_paths=may_name_paths, must_fit=False)
         world = await self.appending.board.world()
         decisions.submit(world, dry_run.ID, prepared.fact, actor=actor)  # for what it would reject
@@ -101,13 +137,24 @@ class Commands:
     ) -> Job:
         """Ask a job to end. Raises ``NotFoundError``, or ``Rejected`` if it has ended."""
         refuse_secrets(reason, where="reason")
-        await self.appending.execute(
-            lambda world: decisions.cancel(world, job_id, actor=actor, reason=reason),
-            subject=f"job/{job_id}",
-            actor=actor,
-            once=once,
-            necessary=True,
-        )
+        batches.require_reason(reason, actor=actor)
+        async with self.salvager.turn(job_id):
+            while True:
+                world = await self.appending.board.world()
+                salvaged = await self.salvager.of_cancelled(world.jobs.get(job_id), reason)
+                try:
+                    await self.appending.execute(
+                        partial(
+                            decisions.cancel, job_id=job_id, actor=actor, reason=reason, salvaged=salvaged
+                        ),
+                        subject=f"job/{job_id}",
+                        actor=actor,
+                        once=once,
+                        necessary=True,
+                    )
+                except SalvageDueError:
+                    continue  # its attempt has ended meanwhile
+                break
         return await self.queries.job(job_id)
 
     async def retry(
@@ -185,58 +232,6 @@ class Commands:
             lambda world: decisions.delete_model(world, name, actor=actor), necessary=True
         )
 
-    async def create_token(
-        self,
-        *,
-        scope: str,
-        name: str | None,
-        actor: str,
-        expires_in: int | None = None,
-        once: Once | None = None,
-    ) -> tuple[Token, str]:
-        """Make a bearer token. The secret is returned once and never kept, so a repetition is ``Rejected``.
-
-        It opens nothing any more after ``expires_in`` seconds; ``None`` for never.
-        """
-        if scope not in tokens.SCOPES:
-            raise InvalidRequestError(
-                f"scope must be one of {', '.join(tokens.SCOPES)}; got {scope!r}.", param="scope"
-            )
-        refuse_secrets(name, where="name")
-        token_id = self.new_id("tok-")
-        secret = tokens.secret_of(token_id, secrets.token_urlsafe(32))
-        fact = facts.TokenCreated(
-            id=token_id,
-            scope=scope,
-            sha256=tokens.secret_hash(secret),
-            name=name,
-            expires_at=None if expires_in is None else self.queries.now() + expires_in * 1_000_000,
-        )
-        appended = await self.appending.execute(
-            lambda _world: decisions.create_token(fact, actor=actor),
-            subject=f"token/{token_id}",
-            actor=actor,
-            once=once,
-        )
-        if once is not None and once.replayed:
-            made = appended.subject.removeprefix("token/")
-            raise Rejected(
-                "secret_shown_once",
-                f"This request made the token {made} before, and its secret was shown then only; revoke it"
-                f" (`finetune tokens revoke {made}`) and make another with a new key.",
-            )
-        world = await self.appending.board.world()
-        return world.tokens[token_id], secret
-
-    async def revoke_token(self, token_id: str, *, actor: str) -> None:
-        """Close a token. Raises ``NotFoundError`` if there is none."""
-        await self.appending.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
-
-    async def record_token_uses(self, used: Collection[str]) -> None:
-        """Record that these tokens opened the door, each at most once an hour."""
-        now = self.queries.now()
-        await self.appending.log.execute(lambda world: decisions.use_tokens(world, used, now=now))
-
     async def begin_drain(
         self,
         mode: Mode,
@@ -292,9 +287,11 @@ class Commands:
         once: Once | None,
         retry_of: Job | None = None,
         resume_from: str | None = None,
+        job_id: str | None = None,
     ) -> Job:
         request, template = await self._completed(request)
         await self.check_room()
+        refuse_engine(request.kind, self.registry, actor=actor)
         prepared = await self._prepared(
             request,
             may_name_paths=may_name_paths,
@@ -304,7 +301,7 @@ class Commands:
         )
         fact = prepared.fact
         fact = replace(fact, template=retry_of.template if retry_of is not None else template)
-        job_id = self.new_id("job-")
+        job_id = self.new_id("job-") if job_id is None else job_id
         appended = await self.appending.execute(
             lambda world: decisions.submit(
                 world, job_id, fact, actor=actor, advice=foretelling.advice(prepared)
@@ -324,21 +321,37 @@ class Commands:
         retry_of: Job | None = None,
         resume_from: str | None = None,
     ) -> Prepared:
+        limits = {
+            "max_requests": self.batch_limits.max_requests,
+            "max_bytes": self.batch_limits.max_bytes,
+        }
+        request = batches.completed(request, **limits)
         host = await self.host()
-        datasets = dict((await self.appending.board.world()).datasets)  # of this moment, for the thread
+        world = await self.appending.board.world()
+        datasets = dict(world.datasets)  # of this moment, for the thread
+        files = Known(dict(world.files), now=self.queries.now())
+        allowed = self.paths.of(may_name_paths=may_name_paths)
+        named = [each for each in request.params.values() if isinstance(each, str)]
+        kept = await checkpoint_names.kept(self.appending.log, world, named)
+        names = Names(models=dict(world.models), aliases=dict(world.aliases), checkpoints=kept, paths=allowed)
 
         def work() -> Prepared:
             prepared = prepare(
                 request,
                 self.registry,
                 host,
-                paths=self.paths.of(may_name_paths=may_name_paths),
+                paths=allowed,
                 secrets=self.secrets.store,
                 datasets=datasets,
+                files=files,
+                names=names,
+                engines=self.engine_defaults,
                 default_max_attempts=self.default_max_attempts,
                 retry_of=retry_of,
                 resume_from=resume_from,
             )
+            if prepared.kind.name == batches.KIND and not may_name_paths:
+                batches.require_within(prepared.params, **limits)
             if must_fit:
                 require_fit(prepared)
             return prepared

@@ -9,7 +9,9 @@ from typing import Any
 
 from finetuned.domain import facts, queue
 from finetuned.domain.job import Job, submitted
+from finetuned.domain.situation import Situation
 from finetuned.domain.states import JobState
+from finetuned.domain.waits import wait_of
 from finetuned.domain.world import World
 from finetuned.estimates import checks
 from finetuned.estimates.fixes import Fix
@@ -48,12 +50,12 @@ class DryRun:
     start: Start
 
 
-def start_of(fact: facts.JobSubmitted, world: World, situation: queue.Situation, *, now: int) -> Start:
+def start_of(fact: facts.JobSubmitted, world: World, situation: Situation, *, now: int) -> Start:
     """When the job would start, if its data were valid and it were queued at ``now`` (microseconds)."""
     job = _queued(fact, now)
     live, slots = [*world.live_jobs(), job], list(world.slots.values())
     claim = next((each for each in queue.plan(live, slots, situation) if each.job.id == ID), None)
-    wait = queue.wait(job, live, slots, situation)
+    wait = wait_of(job, live, slots, situation)
     return Start(
         now=claim is not None,
         devices=() if claim is None else claim.devices,

@@ -14,26 +14,33 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 
 from finetuned.board import Board
-from finetuned.domain import queue, tokens
-from finetuned.domain.errors import InvalidRequestError, NotFoundError
+from finetuned.domain import alias_decisions, model_names, tokens
+from finetuned.domain.errors import InvalidRequestError, ModelNotFoundError, NotFoundError
 from finetuned.domain.job import Job
-from finetuned.domain.registers import Model, Token
+from finetuned.domain.registers import Alias, Model, Token
+from finetuned.domain.situation import CALM, Situation
+from finetuned.domain.waits import Wait, Waits, wait_of
 from finetuned.domain.world import Slot
 from finetuned.looking import few
 from finetuned.queries import moments
+from finetuned.queries.batches import BatchQueries
 from finetuned.queries.datasets import DatasetQueries
+from finetuned.queries.files import FileQueries
+from finetuned.queries.fine_tuning import FineTuningQueries
 from finetuned.queries.lineage import LineageQueries
 from finetuned.queries.observation import Observation
 from finetuned.queries.output import OutputQueries
 from finetuned.queries.past import Past
 from finetuned.queries.results import Reading
 from finetuned.queries.templates import TemplateQueries
+from finetuned.queries.webhooks import UnderWay, WebhookQueries
+from finetuned.spelling import nearest
 from finetuned.store import Log, job_from, queries
 from finetuned_events import Event, LogStatistics, Page, VerifyReport
 from finetuned_sdk import JobKind, Registry
 
-#: streams with hashes and scopes of tokens, names of secrets, and fingerprints of requests
-GUARDED = ("token/", "secret/", "request/")
+#: streams with hashes and scopes of tokens, names of secrets, fingerprints of requests, and addresses of receivers
+GUARDED = ("token/", "secret/", "request/", "webhook/")
 INLINE_JOBS = 50  # jobs that are decoded or put in order on the event loop; more of them in a thread
 
 
@@ -47,7 +54,7 @@ class Shown:
     """A job, why it waits, and the position up to which its events are in it (later ones may be)."""
 
     job: Job
-    wait: queue.Wait | None
+    wait: Wait | None
     seq: int
 
 
@@ -66,14 +73,17 @@ class Queries:
     jobs_dir: Path
     observation: Observation
     data_roots: tuple[Path, ...] = ()
-    situation: Callable[[], queue.Situation] = field(default=lambda: queue.CALM)
+    situation: Callable[[], Situation] = field(default=lambda: CALM)
     now: Callable[[], int] = field(default=lambda: time.time_ns() // 1000)
+    under_way: Callable[[str], UnderWay | None] = field(
+        default=lambda _webhook: None
+    )  # deliveries to webhooks
     reading: Reading = field(init=False)  # what is read of one job's events and files
     past: Past = field(init=False)  # what was
     templates: TemplateQueries = field(init=False)
     output: OutputQueries = field(init=False)  # what jobs printed
     _threads: CapacityLimiter = field(default_factory=few)  # that look into files
-    _waits: tuple[tuple[object, ...], queue.Waits] | None = None
+    _waits: tuple[tuple[object, ...], Waits] | None = None
 
     def __post_init__(self) -> None:
         self.templates = TemplateQueries(self.log, self.board)
@@ -86,9 +96,24 @@ class Queries:
         return await moments.position(self.log, at, param=param)
 
     @property
+    def webhooks(self) -> WebhookQueries:
+        """What can be looked at of webhooks."""
+        return WebhookQueries(self.log, self.board, self.under_way)
+
+    @property
     def datasets(self) -> DatasetQueries:
         """What can be looked at of datasets."""
         return DatasetQueries(self.board, self.data_roots, self._threads)
+
+    @property
+    def files(self) -> FileQueries:
+        """What can be looked at of files."""
+        return FileQueries(self.log, self.board, self.reading, self.job, self.now)
+
+    @property
+    def batches(self) -> BatchQueries:
+        """What can be looked at of batches."""
+        return BatchQueries(self)
 
     async def job(self, job_id: str) -> Job:
         """One job, live or ended. Raises ``NotFoundError``."""
@@ -101,16 +126,21 @@ class Queries:
         seq = self.log.head  # the board is there, and what is read from the file below is not older
         if job_id in world.jobs:
             job = world.jobs[job_id]
-            wait = queue.wait(job, world.jobs.values(), world.slots.values(), self.situation())
+            wait = wait_of(job, world.jobs.values(), world.slots.values(), self.situation())
             return Shown(job, wait, seq)
         return Shown(await self._ended(job_id), None, seq)
+
+    @property
+    def fine_tuning(self) -> FineTuningQueries:
+        """What can be looked at of fine-tuning jobs, as OpenAI's clients name them."""
+        return FineTuningQueries(self.log, self.job)
 
     @property
     def lineage(self) -> LineageQueries:
         """Where models come from, and what makes sense next."""
         return LineageQueries(self.board, self.job, self._waiting, frozenset(self.registry.job_kinds))
 
-    async def _waiting(self, job_id: str) -> tuple[Job, queue.Wait | None]:
+    async def _waiting(self, job_id: str) -> tuple[Job, Wait | None]:
         shown = await self.shown(job_id)
         return shown.job, shown.wait
 
@@ -152,7 +182,7 @@ class Queries:
             )
         return job_from(rows[0][0]).seq
 
-    async def waits(self) -> queue.Waits:
+    async def waits(self) -> Waits:
         """Why each live job waits, by id; computed when asked for, once for each generation of the world."""
         world = await self.board.world()
         situation = self.situation()
@@ -160,7 +190,7 @@ class Queries:
         if self._waits is not None and self._waits[0] == known_for:
             return self._waits[1]
         live, slots = list(world.live_jobs()), list(world.slots.values())
-        work = partial(queue.waits, live, slots, situation)
+        work = partial(Waits, live, slots, situation)
         waits = work() if len(live) <= INLINE_JOBS else await anyio.to_thread.run_sync(work)
         self._waits = (known_for, waits)
         return waits
@@ -237,11 +267,27 @@ class Queries:
         return sorted(world.models.values(), key=lambda model: model.name)
 
     async def model(self, name: str) -> Model:
-        """One registered model. Raises ``NotFoundError``."""
+        """The registered model that a name stands for: its own, an ``ft:`` name or an alias. Raises ``ModelNotFoundError``."""
         world = await self.board.world()
-        if name not in world.models:
-            raise NotFoundError(f"There is no model {name!r}; `finetune models` lists them.", param="name")
-        return world.models[name]
+        found = model_names.find(name, world.models, world.aliases)
+        if found is None:
+            known = nearest(name, model_names.known(world.models, world.aliases))
+            raise ModelNotFoundError(
+                f"There is no model {name[:200]!r}.{known} `finetune models` lists them.", param="model"
+            )
+        return found
+
+    async def aliases(self) -> list[Alias]:
+        """The aliases of models, by name."""
+        world = await self.board.world()
+        return sorted(world.aliases.values(), key=lambda alias: alias.alias)
+
+    async def alias(self, name: str) -> Alias:
+        """One alias. Raises ``NotFoundError``."""
+        world = await self.board.world()
+        if name not in world.aliases:
+            raise alias_decisions.unknown(world, name)
+        return world.aliases[name]
 
     async def tokens(self) -> list[Token]:
         """All tokens, revoked ones too; never a secret."""

@@ -11,8 +11,8 @@ from finetuned.domain.errors import NotFoundError
 from finetuned.domain.job import Job
 from finetuned.domain.lineage import Derived
 from finetuned.domain.next_steps import Step
-from finetuned.domain.queue import Wait
 from finetuned.domain.registers import Model
+from finetuned.domain.waits import Wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio.to_thread
 
 from finetuned.board import Board
+from finetuned.domain import engines
 from finetuned.domain.errors import UnavailableError
 from finetuned.domain.job import Attempt, Job
+from finetuned.domain.registers import Webhook
 from finetuned.domain.world import Slot
 from finetuned.storage.inventory import Taken
 from finetuned.store import Log, queries
@@ -16,15 +21,29 @@ from finetuned.telemetry.holders import Usage
 from finetuned.telemetry.requests import Latencies
 from finetuned.telemetry.telemetry import Key, Snapshot, Telemetry, Trend
 from finetuned_events import LogStatistics
+from finetuned_sdk import heartbeat
+from finetuned_sdk.bundle import Bundle
+from finetuned_sdk.engines import EngineStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A live attempt, and what its processes use if they were looked at already."""
+    """A live attempt, and what its processes use if they were looked at already.
+
+    ``beat_s`` is how long ago its process last showed that it lives; ``gpu_total`` is the memory of GPUs, in bytes;
+    ``engine`` says how busy an engine is that answers.
+    """
 
     job: Job
     attempt: Attempt
     usage: Usage | None
+    beat_s: float | None = None
+    gpu_total: Mapping[str, int] = field(default_factory=dict)
+    engine: EngineStatus | None = None
+
+
+async def _no_status(_engine: Job) -> EngineStatus | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +65,7 @@ class Census:
     requests: Mapping[tuple[str, str, int], int]
     latencies: Mapping[tuple[str, str], Latencies]
     in_progress: int
+    webhooks: tuple[Webhook, ...] = ()
 
 
 @dataclass(slots=True)
@@ -56,6 +76,8 @@ class Observation:
     board: Board
     telemetry: Telemetry
     taken: Callable[[], Taken | None] = lambda: None  # what takes the disk
+    jobs_dir: Path | None = None  # where the attempts' heartbeats are
+    engine_status: Callable[[Job], Awaitable[EngineStatus | None]] = _no_status
     _ended: tuple[int, Mapping[tuple[str, str], int]] | None = None
 
     async def system(self) -> Snapshot:
@@ -74,13 +96,35 @@ class Observation:
     async def workers(self) -> list[Worker]:
         """The live attempts, oldest job first."""
         world = await self.board.world()
-        usage = (await self.system()).usage
-        live = sorted(world.live_jobs(), key=lambda job: job.seq)
-        return [
-            Worker(job, attempt, usage.get((job.id, attempt.number)))
-            for job in live
+        snapshot = await self.system()
+        live = [
+            (job, attempt)
+            for job in sorted(world.live_jobs(), key=lambda job: job.seq)
             if (attempt := job.live_attempt) is not None
         ]
+        beats = await anyio.to_thread.run_sync(self._beats, [(job.id, each.number) for job, each in live])
+        totals = {gpu.id: gpu.memory_total for gpu in snapshot.gpus if gpu.memory_total}
+        return [
+            Worker(
+                job,
+                attempt,
+                snapshot.usage.get((job.id, attempt.number)),
+                beat_s,
+                totals,
+                await self.engine_status(job) if engines.is_serving(job) else None,
+            )
+            for (job, attempt), beat_s in zip(live, beats, strict=True)
+        ]
+
+    def _beats(self, attempts: Sequence[Key]) -> list[float | None]:
+        """How long ago each attempt showed that it lives, in seconds. Reads a small file of each."""
+        return [self._beat_s(*each) for each in attempts]
+
+    def _beat_s(self, job: str, number: int) -> float | None:
+        if self.jobs_dir is None:
+            return None
+        beat = heartbeat.read(Bundle(self.jobs_dir / job / "attempts" / str(number)).heartbeat_path)
+        return None if beat is None else max(0.0, time.monotonic() - beat.beat_at)
 
     async def census(self) -> Census:
         """Everything that is counted."""
@@ -103,6 +147,7 @@ class Observation:
                 key: Latencies(list(each.counts), each.sum_s) for key, each in recorder.latencies.items()
             },
             in_progress=recorder.in_progress,
+            webhooks=tuple(world.webhooks.values()),
         )
 
     async def _count_ended(self, generation: int) -> Mapping[tuple[str, str], int]:

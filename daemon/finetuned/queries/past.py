@@ -17,7 +17,7 @@ import orjson
 from finetuned.domain import facts, job
 from finetuned.domain.errors import ArchivedError, InvalidRequestError, NotFoundError
 from finetuned.domain.job import Job
-from finetuned.domain.registers import Model
+from finetuned.domain.registers import Alias, Model
 from finetuned.domain.states import JobState
 from finetuned.domain.world import Slot, World
 from finetuned.store import Log, fill, job_from, queries
@@ -27,7 +27,7 @@ PAGE = 2_000  # events that are folded at once
 
 #: Progress is most of a log, and only the newest counts: it is looked up beside the fold.
 _FOLDED = frozenset(facts.SCHEMAS) - {facts.JobProgress.type}
-_OF_MODELS = frozenset(each for each in facts.SCHEMAS if each.startswith("model."))
+_OF_MODELS = frozenset(each for each in facts.SCHEMAS if each.startswith(("model.", "alias.")))
 
 Read = Callable[..., Awaitable[list[Event]]]  # of the log, with a filter
 
@@ -171,12 +171,15 @@ class Past:
         await self._fold(world, partial(self.log.read, stream="devices"), begun.position, at)
         return sorted(world.slots.values(), key=lambda slot: slot.id)
 
-    async def models(self, at: int) -> list[Model]:
-        """The models that could be named."""
+    async def models(self, at: int) -> tuple[list[Model], list[Alias]]:
+        """The models that could be named, and the aliases that stood for some."""
         begun = await self._beginning()
         world = begun.world
         await self._fold(world, partial(self.log.read, types=_OF_MODELS), begun.position, at)
-        return sorted(world.models.values(), key=lambda model: model.name)
+        return (
+            sorted(world.models.values(), key=lambda model: model.name),
+            sorted(world.aliases.values(), key=lambda alias: alias.alias),
+        )
 
     async def _with_progress(self, found: list[Job], at: int) -> list[Job]:
         """The jobs with their newest progress, and with the position and time of their newest event of any type."""

@@ -17,6 +17,17 @@ WHERE seq < ?1 AND deleted = 0
   AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR name = ?4)
 ORDER BY seq DESC LIMIT ?5;
 
+-- select_jobs_of_kinds --
+-- A page of jobs, newest first: before a seq, of some kinds, with all of some metadata (JSON), at most so many.
+SELECT document FROM jobs
+WHERE seq < ?1 AND deleted = 0 AND kind IN (SELECT value FROM json_each(?2))
+  AND NOT EXISTS (
+      SELECT 1 FROM json_each(?3) AS wanted WHERE wanted.value IS NOT (
+          SELECT value FROM json_each(CAST(jobs.document AS TEXT), '$.metadata') WHERE key = wanted.key
+      )
+  )
+ORDER BY seq DESC LIMIT ?4;
+
 -- count_ended_jobs --
 -- How many jobs have ended, deleted ones too, by state and kind.
 SELECT state, kind, COUNT(*) FROM jobs WHERE state IN ('succeeded', 'failed', 'cancelled') GROUP BY state, kind;
@@ -74,6 +85,10 @@ UNION ALL SELECT register, key, document FROM "sealed:registers";
 -- select_sealed_job --
 -- As it was where the beginning of the log was archived, if it was there, and that position.
 SELECT (SELECT document FROM "sealed:jobs" WHERE id = ?), (SELECT max(seq) FROM seals);
+
+-- select_sealed_entry --
+-- An entry of a register as it was where the beginning of the log was archived, if it was there.
+SELECT document FROM "sealed:registers" WHERE register = ? AND key = ?;
 
 -- select_ends --
 -- Of the jobs of these ids (a JSON array): whether each lives, and when it ended; null once its files were removed.

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from finetuned import __version__
 from finetuned.domain.job import Job
+from finetuned.domain.registers import Webhook
 from finetuned.domain.states import TERMINAL, JobState
 from finetuned.queries.observation import Census
 from finetuned.telemetry.gpus import Gpu
@@ -66,6 +67,7 @@ def samples(census: Census, *, event_streams: int) -> Iterator[Sample]:
     yield from _jobs(census)
     yield from _devices(census)
     yield from _log(census)
+    yield from _webhooks(census)
     yield from _requests(census)
     yield from _host(census.snapshot.host)
     yield "finetuned_sample_timestamp_seconds", (), census.snapshot.at / 1e6
@@ -130,6 +132,18 @@ def _log(census: Census) -> Iterator[Sample]:
     yield "finetuned_log_writer_busy_seconds", (), census.log.busy_seconds
     yield "finetuned_log_size_bytes", (), census.log.database_bytes
     yield "finetuned_log_wal_size_bytes", (), census.log.wal_bytes
+
+
+def _webhooks(census: Census) -> Iterator[Sample]:
+    counts = Counter(_standing(each) for each in census.webhooks)
+    for standing in ("enabled", "failing", "disabled"):
+        yield "finetuned_webhooks", (standing,), counts[standing]
+
+
+def _standing(webhook: Webhook) -> str:
+    if webhook.disabled is not None:
+        return "disabled"
+    return "failing" if webhook.tries else "enabled"
 
 
 def _requests(census: Census) -> Iterator[Sample]:

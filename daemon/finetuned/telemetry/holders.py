@@ -35,6 +35,7 @@ class Usage(NamedTuple):
     threads: int
     cpu: float | None
     gpu_memory: Mapping[str, int]
+    pids: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -96,6 +97,7 @@ def usages(
             threads=sum(each.threads for each in members),
             cpu=shares[root],
             gpu_memory=_gpu_memory({each.pid for each in members}, on_gpus),
+            pids=tuple(sorted(each.pid for each in members)),
         )
         for root, members in families.items()
         if members

@@ -53,6 +53,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("finetuned_log_writer_busy_seconds", "gauge", "How long the log's writer is at one transaction; what is queued came since it began."),
     Metric("finetuned_log_size_bytes", "gauge", "Size of the log's database."),
     Metric("finetuned_log_wal_size_bytes", "gauge", "Size of the log's write-ahead log."),
+    Metric("finetuned_webhooks", "gauge", "Webhooks; a failing one waits for its next try.", ("state",)),
     Metric("finetuned_event_streams", "gauge", "Clients that follow events."),
     Metric("finetuned_http_requests_total", "counter", "HTTP requests that were answered; status 499 if the client went first.", ("route", "method", "status")),
     Metric("finetuned_http_requests_in_progress", "gauge", "HTTP requests that are being answered, streams among them."),

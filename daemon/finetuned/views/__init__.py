@@ -8,8 +8,8 @@ from typing import Any, overload
 
 from finetuned import wire
 from finetuned.domain.job import Attempt, Job
-from finetuned.domain.queue import Wait
-from finetuned.domain.registers import Model, Token
+from finetuned.domain.registers import Token
+from finetuned.domain.waits import Wait
 from finetuned.domain.world import Slot
 from finetuned.results import checkpoints
 from finetuned.results.checkpoints import Looked
@@ -189,21 +189,6 @@ def alert(each: Mapping[str, Any]) -> wire.Alert:
         "message": each["message"],
         "figures": each["figures"],
         "at": time(each.get("at")),
-    }
-
-
-def model(each: Model) -> wire.Model:
-    """A model: OpenAI's shape, with what this daemon knows beside it."""
-    return {
-        "id": each.name,
-        "object": "model",
-        "created": each.created_at // 1_000_000,
-        "owned_by": "finetuned",
-        "path": each.path,
-        "kind": each.kind,
-        "base": each.base,
-        "job": each.job,
-        "lineage": each.lineage,
     }
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from finetuned import views, wire
+from finetuned.commands.workers import Clearing
 from finetuned.queries.observation import Worker
 from finetuned.storage.inventory import Taken
 from finetuned.telemetry.gpus import Gpu
 from finetuned.telemetry.history import Key, Point
 from finetuned.telemetry.holders import Holder
 from finetuned.telemetry.telemetry import Snapshot, Trend
+from finetuned_sdk.engines import EngineStatus
 
 if TYPE_CHECKING:
     from finetuned.wire import system as shapes
@@ -152,11 +154,52 @@ def worker(each: Worker, *, now: int) -> wire.Worker:
         "started_at": views.time(attempt.started_at),
         "last_event_at": views.time(job.updated_at),
         "silent_s": max(0.0, round((now - job.updated_at) / 1_000_000, 3)),
+        "heartbeat_s": None if each.beat_s is None else round(each.beat_s, 3),
+        "pids": None if usage is None else list(usage.pids),
         "processes": None if usage is None else usage.processes,
         "threads": None if usage is None else usage.threads,
         "rss_bytes": None if usage is None else usage.rss,
         "cpu": None if usage is None else _rounded(usage.cpu),
         "gpu_memory_bytes": None if usage is None else dict(usage.gpu_memory),
+        "gpu_memory_share": None if usage is None else _shares(usage.gpu_memory, each.gpu_total),
+        "engine": None if each.engine is None else _engine(each.engine),
+    }
+
+
+def _shares(used: Mapping[str, int], total: Mapping[str, int]) -> dict[str, float]:
+    return {device: round(held / total[device], 4) for device, held in used.items() if total.get(device)}
+
+
+def _engine(status: EngineStatus) -> wire.EngineQueue:
+    return {
+        "running": status.running,
+        "waiting": status.waiting,
+        "tokens": status.tokens,
+        "kv_used": _rounded(status.kv_used),
+        "adapters": list(status.adapters),
+    }
+
+
+def cleared(each: Clearing) -> wire.Cleared:
+    """What ending the idle engines gave back."""
+    after = {gpu.id: gpu for gpu in each.after}
+    gpus: list[wire.ClearedGpu] = [
+        {
+            "id": gpu.id,
+            "name": gpu.name,
+            "total_bytes": gpu.memory_total,
+            "used_before_bytes": gpu.memory_used,
+            "used_after_bytes": after[gpu.id].memory_used if gpu.id in after else None,
+        }
+        for gpu in each.before
+    ]
+    return {
+        "object": "clearing",
+        "ended": list(each.ended),
+        "asked": list(each.asked),
+        "gpus": gpus,
+        "freed_bytes": each.freed,
+        "message": each.message,
     }
 
 

@@ -10,12 +10,19 @@ Json = Any
 
 
 class Model(TypedDict):
-    """A registered model: OpenAI's shape, with what this daemon knows beside it. ``created`` is in Unix seconds."""
+    """A model under one of its names: OpenAI's shape, with what this daemon knows beside it.
+
+    ``stands_for`` is the registered model that an alias or an ``ft:`` name means, null for its own name; ``created`` is in
+    Unix seconds.
+    """
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    stands_for: str | None
+    fine_tuned_model: str | None
+    aliases: list[str]
     path: str
     kind: str
     base: str | None

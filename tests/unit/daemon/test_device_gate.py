@@ -12,10 +12,11 @@ from tests.unit.domain.worlds import end, submission
 
 from finetuned.board import Board
 from finetuned.device_gate import NOT_LOOKED, POLL_S, VALID_S, DeviceGate, hold_of
-from finetuned.domain import attempt_decisions, decisions, facts, queue
+from finetuned.domain import attempt_decisions, decisions, facts
 from finetuned.domain.attempt_decisions import Prospect
-from finetuned.domain.queue import Hold
+from finetuned.domain.situation import Hold, Situation
 from finetuned.domain.streams import job_event
+from finetuned.domain.waits import Waits
 from finetuned.scheduler import MIN_RUN_S, Scheduler
 from finetuned.store import Log, open_log
 from finetuned.telemetry import marks
@@ -161,7 +162,7 @@ class Rig:
 
     async def reason(self, job_id: str) -> str:
         world = await self.board.world()
-        found = queue.waits(world.live_jobs(), world.slots.values(), self.scheduler.situation())
+        found = Waits(world.live_jobs(), world.slots.values(), self.scheduler.situation())
         return found[job_id].reason
 
 
@@ -197,7 +198,7 @@ async def test_a_job_that_was_just_submitted_preempts_nobody_while_a_free_gpu_is
     await rig.log.execute(
         lambda world: decisions.submit(world, "low", submission(preemptible=True), actor="a")
     )
-    calm = queue.Situation(holds={ID: NOT_LOOKED})
+    calm = Situation(holds={ID: NOT_LOOKED})
     await rig.log.execute(lambda world: decisions.schedule(world, elapsed=frozenset(), situation=calm))
     await rig.log.append([job_event("low", facts.AttemptStarted(attempt=1), actor="attempt:1")])
     await rig.scheduler.step()

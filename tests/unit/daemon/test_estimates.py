@@ -11,8 +11,8 @@ from tests.unit.domain.worlds import Scene, submission
 from finetuned.domain import facts
 from finetuned.domain.errors import InvalidRequestError
 from finetuned.domain.job import Job
-from finetuned.domain.queue import Situation
 from finetuned.domain.room import Room
+from finetuned.domain.situation import Situation
 from finetuned.estimates import checks, dry_run, history
 from finetuned.job_request import JobRequest
 from finetuned.submission import prepare, resolve

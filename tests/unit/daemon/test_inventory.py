@@ -31,7 +31,11 @@ def inventory(tmp_path: Path) -> Inventory:
         attempt.mkdir(parents=True)
         (attempt / "weights").write_bytes(b"x" * 10_000)
     return Inventory(
-        cast("Any", Rows(tmp_path / "events.db")), tmp_path / "cache", jobs, tmp_path / "datasets"
+        cast("Any", Rows(tmp_path / "events.db")),
+        tmp_path / "cache",
+        jobs,
+        tmp_path / "datasets",
+        tmp_path / "files",
     )
 
 

@@ -21,7 +21,7 @@ class Counted:
 
     def __init__(self, world: World) -> None:
         self.looks = 0
-        self.datasets, self.models = world.datasets, world.models
+        self.datasets, self.models, self.files = world.datasets, world.models, world.files
         self._world = world
 
     def live_jobs(self) -> Any:

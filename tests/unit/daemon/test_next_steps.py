@@ -12,7 +12,7 @@ from tests.unit.domain.worlds import Scene
 
 from finetuned.domain import decisions, facts, pauses
 from finetuned.domain.next_steps import REMEDIES, Step, next_steps
-from finetuned.domain.queue import Wait
+from finetuned.domain.waits import Wait
 
 
 def running(**changes: Any) -> Scene:

@@ -154,7 +154,7 @@ async def test_devices_and_models_are_made_from_their_own_events_only(log: Log) 
     watched = Watched(log)
     past = Past(watched)  # type: ignore[arg-type]
     assert [slot.id for slot in await past.devices(log.head)] == ["cpu:0"]
-    assert await past.models(log.head) == []
+    assert await past.models(log.head) == ([], [])
     assert watched.counted() == 1
 
 

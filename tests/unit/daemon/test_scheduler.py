@@ -9,8 +9,9 @@ import pytest
 from tests.unit.domain.worlds import end, submission
 
 from finetuned.board import Board
-from finetuned.domain import attempt_decisions, decisions, facts, queue
+from finetuned.domain import attempt_decisions, decisions, facts
 from finetuned.domain.room import Room
+from finetuned.domain.situation import Hold
 from finetuned.domain.streams import job_event
 from finetuned.scheduler import LONGEST_REST_S, MIN_RUN_S, ROOM_PERIOD_S, Scheduler, rest_s
 from finetuned.store import Log, open_log
@@ -102,7 +103,7 @@ async def test_a_backoff_that_passes_while_the_scheduler_works_is_seen_at_the_ne
 
 async def test_a_job_for_which_another_left_a_device_in_vain_preempts_nobody_again(log: Log) -> None:
     board, clock = Board(log), Clock()
-    strangers: dict[str, queue.Hold] = {}
+    strangers: dict[str, Hold] = {}
     scheduler = Scheduler(log, board, holds=lambda: strangers, clock=clock)
 
     async def run_low(attempt: int) -> None:
@@ -121,7 +122,7 @@ async def test_a_job_for_which_another_left_a_device_in_vain_preempts_nobody_aga
     assert await state(board, "low") == "pausing"
     left = attempt_decisions.Prospect(resume_from="/checkpoint-1", step=1)
     await log.execute(lambda world: attempt_decisions.ended(world, "low", 1, end(exit_code=75), left))
-    strangers["cpu:0"] = queue.Hold("pid 812 (Xorg)", free_bytes=9 << 30)
+    strangers["cpu:0"] = Hold("pid 812 (Xorg)", free_bytes=9 << 30)
     await run_low(2)
     assert await state(board, "low") == "running"
     assert scheduler.situation().in_vain == {"urgent"}
@@ -203,7 +204,7 @@ async def test_a_full_disk_delays_the_scheduler_and_does_not_end_it(
 async def test_a_device_that_becomes_free_beside_the_log_is_given_out_when_somebody_says_so(log: Log) -> None:
     board = Board(log)
     reserved = {"cpu:0"}
-    scheduler = Scheduler(log, board, holds=lambda: {device: queue.Hold("a stray") for device in reserved})
+    scheduler = Scheduler(log, board, holds=lambda: {device: Hold("a stray") for device in reserved})
     await submit(log, "job-1")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(scheduler.run)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 from tests.unit.domain.worlds import submission
 
 from finetuned.access.path_policy import ANYWHERE, PathPolicy
@@ -13,8 +13,9 @@ from finetuned.domain.errors import FinetunedError, InvalidRequestError
 from finetuned.domain.job import submitted
 from finetuned.job_request import JobRequest, parse_request
 from finetuned.secrets.store import SecretStore
-from finetuned.submission import resolve
-from finetuned_sdk import Callback, Host, JobError, Registry, fake
+from finetuned.submission import prepare, recorded, resolve
+from finetuned_batch.plugin import BATCH
+from finetuned_sdk import Callback, Host, JobError, JobKind, Registry, fake
 
 
 class KeepParams(BaseModel):
@@ -266,3 +267,27 @@ def test_a_retry_begins_with_the_smaller_batch_that_the_job_before_had_come_to(
     assert fact.overrides == ({"batch": 2} if reduces else {})
     assert fact.params == {"steps": 5}
     assert submitted("job-2", fact, seq=2, at=2, actor="a").overrides == fact.overrides
+
+
+def test_what_is_recorded_has_the_types_that_it_was_taken_for(registry: Registry) -> None:
+    params = {"input": "/in", "model": "m", "completion_window": "3600", "max_requests": 5.0}
+    found = prepare(
+        JobRequest(kind="batch", params=params), _without_engine(registry), HOST, paths=ANYWHERE
+    ).fact.params
+    assert found == {**params, "completion_window": 3600}
+    assert [type(value) for value in found.values()] == [str, str, int, int]
+
+
+def test_what_is_not_read_as_it_is_written_is_recorded_as_it_was_given() -> None:
+    class Hidden(BaseModel):
+        password: SecretStr
+        times: int = 1
+
+    kind = JobKind(name="hidden", summary="", params=Hidden, entry="m:f")
+    given = {"password": "p", "times": "2"}
+    assert recorded(kind, Hidden.model_validate(given), given) == given
+
+
+def _without_engine(registry: Registry) -> Registry:
+    registry.job_kinds["batch"] = replace(BATCH, engine=None)
+    return registry
