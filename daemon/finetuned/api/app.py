@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from aiohttp import web
 
-from finetuned.api import browsers, errors, prometheus
+from finetuned.api import browsers, errors, prometheus, request_ids
 from finetuned.api.call import guarded, hosted
 from finetuned.api.doors import DESCRIPTION, DOORS, FAILURES, FEED, STOPPING, USES, Doors
 from finetuned.api.failures import Failures
@@ -26,6 +26,7 @@ def build(doors: Doors) -> web.Application:
         client_max_size=config.max_body_bytes,
     )
     app.on_response_prepare.append(browsers.announcing(pages))
+    app.on_response_prepare.append(request_ids.announce)
     app[DOORS] = doors
     app[DESCRIPTION] = []
     app[STOPPING] = anyio.Event()

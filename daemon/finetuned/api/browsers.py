@@ -22,7 +22,9 @@ METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 REQUEST_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Range"
 )
-ANSWER_HEADERS: Final = "Content-Disposition, Content-Range, ETag, Idempotency-Replayed, Link, Retry-After"
+ANSWER_HEADERS: Final = (
+    "Content-Disposition, Content-Range, ETag, Idempotency-Replayed, Link, Retry-After, X-Request-Id"
+)
 PREFLIGHT_S: Final = "600"  # how long a browser need not ask again
 
 #: on every answer. Nothing that the daemon sends may be run, framed, or read by pages of other origins.

@@ -53,7 +53,7 @@ class Encoded(Generic[T]):
 class Route:
     """One operation: who may ask for it (``scope``), what it is (``summary``), and its status on success.
 
-    ``media`` is what a handler that answers with a ``web.StreamResponse`` sends, or takes when ``raw`` is set.
+    ``media`` is what a handler that answers with a ``web.StreamResponse`` sends.
     """
 
     method: str
@@ -64,8 +64,11 @@ class Route:
     status: int = 200
     also: tuple[int, ...] = ()  # other statuses of success
     media: str | None = None
-    raw: bool = False  # the handler reads the body itself, as a stream
+    raw: str | type[BaseModel] | None = (
+        None  # of a body that the handler reads as a stream: media type, or form
+    )
     head: bool = False  # HEAD is answered too
+    keyed: bool = True  # a POST with an Idempotency-Key is carried out once
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ def guarded(route: Route) -> Handler:
         if shape.body is not None:
             document = await read_object(request, optional=shape.body_is_optional)
             arguments["body"] = parse(shape.body, document)
-        if request.method == hdrs.METH_POST:
+        if request.method == hdrs.METH_POST and route.keyed:
             call.once = await _once(request, caller, reads_body=shape.body is not None)
         answer = await route.handler(call, **arguments)
         if isinstance(answer, web.StreamResponse):

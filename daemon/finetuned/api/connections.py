@@ -130,11 +130,12 @@ class _TurnedAway(asyncio.Protocol):
 class Connection(web.RequestHandler):
     """aiohttp's side of a connection, with an eye on the clock."""
 
-    __slots__ = ("_client", "_guard", "_head_since", "_moved_at", "_opened_at", "_unsent")
+    __slots__ = ("_client", "_guard", "_head_since", "_moved_at", "_opened_at", "_unsent", "gone")
 
     def __init__(self, manager: web.Server, guard: Guard, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._guard = guard
+        self.gone = anyio.Event()  # set when the client, or we, have closed
         self._client: Client | None = None
         self._opened_at = self._moved_at = guard.clock()
         self._head_since: float | None = (
@@ -158,6 +159,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client, or we, have closed."""
         super().connection_lost(exc)
+        self.gone.set()
         if self._client is not None:
             self._guard.leave(self, self._client)
             self._client = None

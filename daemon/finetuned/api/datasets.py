@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
 
-from aiohttp import ClientPayloadError, hdrs, web
-from aiohttp.http_exceptions import PayloadEncodingError
+from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetuned import views, wire
@@ -20,6 +18,7 @@ from finetuned.api.doors import json
 from finetuned.api.download import send
 from finetuned.api.lists import listing, page_of
 from finetuned.api.parameters import AbsolutePath, Limit, Name, PageQuery, Query, Whole, spelled
+from finetuned.api.streamed import check_encoding, chunks
 from finetuned.commands.datasets import AuditPlan, Registered
 from finetuned.datasets.content import Format
 from finetuned.datasets.preview import MOST_ROWS
@@ -115,7 +114,7 @@ async def upload(call: Call, query: UploadQuery) -> web.Response | wire.Dataset:
     _check_headers(call.request)
     registered = await call.commands.datasets.upload(
         query.name,
-        _chunks(call.request),
+        chunks(call.request),
         actor=call.caller.actor,
         declared=query.format,
         announced=call.request.content_length,
@@ -207,30 +206,13 @@ def _registered(call: Call, registered: Registered) -> web.Response:
     return answer
 
 
-async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Raises ``InvalidRequestError`` if it ends too early."""
-    try:
-        async for chunk in request.content.iter_any():
-            yield chunk
-    except (ConnectionError, ClientPayloadError, PayloadEncodingError) as error:
-        # Told to whoever is still there: one who only closed the sending side, or sent nonsense.
-        raise InvalidRequestError(
-            f"The body ended before it was whole ({error}), nothing was kept; send the file again.",
-            code="upload_incomplete",
-        ) from None
-
-
 def _check_headers(request: web.Request) -> None:
     if request.content_type.startswith("multipart/"):
         raise UnsupportedMediaTypeError(
             "The body is a form; send the file itself as the body (`curl -X POST -T FILE`).",
             code="unsupported_media_type",
         )
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise UnsupportedMediaTypeError(
-            "The body is compressed (Content-Encoding); send the file as it is.",
-            code="unsupported_media_type",
-        )
+    check_encoding(request)
 
 
 def _digest(request: web.Request) -> str | None:

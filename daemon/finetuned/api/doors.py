@@ -16,6 +16,7 @@ from finetuned.api.feed import Feed
 from finetuned.api.uses import TokenUses
 from finetuned.commands.door import Commands
 from finetuned.config import Config
+from finetuned.engines.gate import EngineGate
 from finetuned.queries.door import Queries
 
 
@@ -23,12 +24,13 @@ from finetuned.queries.door import Queries
 class Doors:
     """The ways in, and what a door must know of the daemon.
 
-    ``started`` is the monotonic time of the daemon's start in seconds; ``ready`` says whether it has recovered.
+    ``engines`` is the way to models that answer at once; ``started`` is the monotonic time of the daemon's start in seconds; ``ready`` says whether it has recovered.
     ``middlewares`` see each request and the answer that it gets.
     """
 
     commands: Commands
     queries: Queries
+    engines: EngineGate
     config: Config
     started: float
     ready: Callable[[], bool]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 from http import HTTPStatus
 from typing import Any
 
@@ -12,13 +11,16 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.typedefs import Handler
 
+from finetuned.api import request_ids
 from finetuned.api.browsers import HEADERS
 from finetuned.api.doors import encode, json
 from finetuned.domain.errors import (
+    EngineFailedError,
     FinetunedError,
     InvalidRequestError,
     StorageFullError,
     TooLargeError,
+    TooManyFailuresError,
     UnavailableError,
 )
 from finetuned.looking import AbandonedError
@@ -27,6 +29,7 @@ from finetuned_events import InvalidEventError, LogError, LogFullError
 log = logging.getLogger(__name__)
 
 REFERENCE = "docs/reference/api.md lists the routes"
+SHOULD_RETRY = "X-Should-Retry"  # OpenAI's clients try a 502 again unless it says "false"
 RETRY_S = 1  # when to come again where a 503 knows no better
 
 
@@ -51,7 +54,10 @@ def response(error: FinetunedError) -> web.Response:
     if error.status == 401:
         answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     answer.headers.update(_retry_after(error))
-    if error.status in {408, 429}:  # what else the client has to say is not waited for
+    if isinstance(error, EngineFailedError):
+        answer.headers[SHOULD_RETRY] = "false"
+    if error.status == 408 or isinstance(error, TooManyFailuresError):
+        # What else the client has to say is not waited for.
         answer.force_close()
     return answer
 
@@ -111,7 +117,7 @@ def _reason(error: Exception) -> str:
 
 def unforeseen(request: web.BaseRequest, error: BaseException | None) -> FinetunedError:
     """What to answer to a defect of ours; the log has its traceback."""
-    reference = f"err-{secrets.token_hex(4)}"
+    reference = request_ids.of(request)
     log.error("%s %s failed (%s)", request.method, request.path, reference, exc_info=error)
     return FinetunedError(
         f"The daemon failed to do this; its log has the reason under {reference}. "

@@ -47,8 +47,8 @@ async def of_job(
 async def of_all(call: Call, query: EventsQuery) -> wire.Page[wire.Event] | web.StreamResponse:
     """All events. A stream without a cursor begins at the head.
 
-    Those of tokens, secrets and repeated requests (the streams `token/…`, `secret/…` and `request/…`) are left out
-    below scope `admin`.
+    Those of tokens, secrets, repeated requests and webhooks (the streams `token/…`, `secret/…`, `request/…` and
+    `webhook/…`) are left out below scope `admin`.
     """
     return await _events(call, query, stream=None, stream_from=call.queries.head)
 

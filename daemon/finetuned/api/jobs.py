@@ -17,8 +17,8 @@ from finetuned.api.doors import encode
 from finetuned.api.lists import listing
 from finetuned.api.parameters import At, Flag, Limit, Query
 from finetuned.domain.job import Job
-from finetuned.domain.queue import Wait
 from finetuned.domain.states import JobState
+from finetuned.domain.waits import Wait
 from finetuned.job_request import PRIORITY_LIMIT, JobRequest
 from finetuned.json_numbers import Integer
 from finetuned.queries.door import INLINE_JOBS

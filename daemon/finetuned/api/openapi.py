@@ -96,6 +96,8 @@ def document(
             schemas.want(answer, "serialization")
         if shape.body is not None:
             schemas.want(shape.body, "validation")
+        if isinstance(route.raw, type):
+            schemas.want(route.raw, "validation")
     for each in open_operations:
         if each.answer is not None:
             schemas.want(each.answer, "serialization")
@@ -215,6 +217,8 @@ def _query_parameter(name: str, schema: dict[str, Json], *, required: bool) -> J
     ):  # behind a validator pydantic keeps its own words
         if ours in schema:
             schema[theirs] = schema.pop(ours)
+    if schema.get("type") == "object":
+        parameter |= {"style": "deepObject", "explode": True}
     if schema.get("type") == "array":
         schema["minItems"] = 1
         parameter |= {"style": "form", "explode": False}
@@ -240,7 +244,7 @@ def _inlined(schema: dict[str, Json], shared: dict[str, Json]) -> dict[str, Json
 
 
 def _headers(route: Route) -> list[Json]:
-    if route.method != "POST":
+    if route.method != "POST" or not route.keyed:
         return []
     return [
         {
@@ -253,9 +257,12 @@ def _headers(route: Route) -> list[Json]:
 
 
 def _request_body(route: Route, shape: Signature, schemas: Schemas) -> RequestBody | None:
-    if route.raw:
+    if isinstance(route.raw, type):
+        form = MediaType(schema=schemas.of(route.raw, "validation"))
+        return RequestBody(required=True, content={"multipart/form-data": form})
+    if route.raw is not None:
         binary = MediaType(schema=Schema.model_validate({"type": "string", "format": "binary"}))
-        return RequestBody(required=True, content={"application/octet-stream": binary})
+        return RequestBody(required=True, content={route.raw: binary})
     if shape.body is None:
         return None
     content = {"application/json": MediaType(schema=schemas.of(shape.body, "validation"))}

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated
 
-import anyio
 from aiohttp import web
 from pydantic import AfterValidator, Field
 
 from finetuned import wire
+from finetuned.api import following
 from finetuned.api.call import Call
-from finetuned.api.doors import STOPPING
 from finetuned.api.lists import listing
 from finetuned.api.parameters import Flag, Limit, Query, Whole
 from finetuned.domain.errors import InvalidRequestError
@@ -88,24 +87,12 @@ def _after(query: OutputQuery) -> Position | None:
 
 
 async def _write(call: Call, response: web.StreamResponse, blocks: AsyncIterator[bytes]) -> None:
-    request = call.request
     try:
-        async for block in blocks:
-            transport = request.transport
-            if request.app[STOPPING].is_set() or transport is None or transport.is_closing():
-                return
-            if not await call.queries.may_go_on(call.caller.actor):
-                transport.abort()
-                return
-            with anyio.move_on_after(call.config.sse_write_timeout_s) as waiting:
-                await response.write(block)
-            if waiting.cancelled_caught:
-                transport.abort()
-                return
+        await following.write(call, response, blocks)
     except OutputGapError:
         # An end without the closing chunk: who counts its bytes comes back, and is told where the rest begins.
-        if request.transport is not None:
-            request.transport.abort()
+        if call.request.transport is not None:
+            call.request.transport.abort()
 
 
 async def search(call: Call, query: SearchQuery, *, job_id: str) -> wire.Page[wire.LogLine]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeVar, cast
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 from annotated_types import Ge, Le
 from multidict import MultiMapping
@@ -33,6 +33,9 @@ class Query(BaseModel):
     """The base of all query models. Each field is a parameter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    #: fields that are given as ``field[key]=value``, once for each key
+    maps: ClassVar[frozenset[str]] = frozenset()
 
 
 def _digits(value: Any) -> Any:
@@ -104,17 +107,32 @@ At = Annotated[
 
 def read(model: type[Q], given: MultiMapping[str]) -> Q:
     """The parameters of a request. Raises ``InvalidRequestError`` that names the parameter and the remedy."""
-    check_names(given, list(model.model_fields))
+    mapped = _mapped(given, model.maps)
+    taken = [name for keys in mapped.values() for name in keys.values()]
+    fields = [f"{name}[KEY]" if name in model.maps else name for name in model.model_fields]
+    check_names(given, fields, taken)
+    plain = {name: value for name, value in given.items() if name not in taken}
+    maps = {field: {key: given[name] for key, name in keys.items()} for field, keys in mapped.items()}
     try:
-        return model.model_validate(dict(given))
+        return model.model_validate({**plain, **maps})
     except ValidationError as error:
         raise _refusal(error, model) from None
 
 
-def check_names(given: MultiMapping[str], known: list[str]) -> None:
-    """Refuse parameters that are unknown or given more than once."""
+def _mapped(given: MultiMapping[str], fields: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The parameters ``field[key]`` by field and key."""
+    found: dict[str, dict[str, str]] = {}
     for name in given:
-        if name not in known:
+        field, bracket, key = name.partition("[")
+        if bracket and key.endswith("]") and field in fields:
+            found.setdefault(field, {})[key[:-1]] = name
+    return found
+
+
+def check_names(given: MultiMapping[str], known: list[str], taken: Collection[str] = ()) -> None:
+    """Refuse parameters that are neither ``known`` nor ``taken`` otherwise, or given more than once."""
+    for name in given:
+        if name not in known and name not in taken:
             listed = f" The parameters are {', '.join(known)}." if known else " This route takes none."
             raise InvalidRequestError(
                 f"{name[:80]} is not a known query parameter.{nearest(name, known) or listed}",

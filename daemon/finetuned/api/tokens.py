@@ -37,7 +37,7 @@ async def listed(call: Call, query: PageQuery) -> wire.Page[wire.Token]:
 
 async def create(call: Call, body: TokenRequest) -> wire.NewToken:
     """Make a token. Its secret is in this answer and nowhere else."""
-    token, secret = await call.commands.create_token(
+    token, secret = await call.commands.tokens.create(
         scope=body.scope,
         name=body.name,
         expires_in=body.expires_in,
@@ -49,5 +49,5 @@ async def create(call: Call, body: TokenRequest) -> wire.NewToken:
 
 async def revoke(call: Call, *, token_id: str) -> wire.RevokedToken:
     """Close a token at once."""
-    await call.commands.revoke_token(token_id, actor=call.caller.actor)
+    await call.commands.tokens.revoke(token_id, actor=call.caller.actor)
     return {"id": token_id, "object": "token", "revoked": True}

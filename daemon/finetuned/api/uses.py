@@ -37,6 +37,6 @@ class TokenUses:
             await anyio.sleep(GATHER_S)
             self._wake, noted, self._noted = anyio.Event(), self._noted, set()
             try:
-                await self._commands.record_token_uses(noted)
+                await self._commands.tokens.record_uses(noted)
             except LogError as error:  # the next use is noted again
                 log.warning("The use of %d tokens could not be recorded: %s", len(noted), error)

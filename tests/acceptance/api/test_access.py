@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,6 +42,12 @@ def moment(at: str) -> int:
     return (datetime.fromisoformat(at) - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)
 
 
+def at(house: Any, now: int) -> None:
+    """Have it be so late, in microseconds since the epoch."""
+    house.queries.now = lambda: now
+    house.commands.tokens.appending = replace(house.commands.appending, now=lambda: now)
+
+
 @pytest.fixture
 async def tcp(house: Any) -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(house.url) as session:
@@ -48,7 +55,7 @@ async def tcp(house: Any) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def bearer(house: Any, scope: str) -> dict[str, str]:
-    _, secret = await house.commands.create_token(scope=scope, name=None, actor="test")
+    _, secret = await house.commands.tokens.create(scope=scope, name=None, actor="test")
     return {"Authorization": f"Bearer {secret}"}
 
 
@@ -123,7 +130,7 @@ async def test_a_wrong_token_opens_no_route(tcp: Any, secret: str) -> None:
 
 
 async def test_the_id_of_a_token_with_another_secret_opens_nothing(house: Any, tcp: Any) -> None:
-    token, secret = await house.commands.create_token(scope="admin", name=None, actor="test")
+    token, secret = await house.commands.tokens.create(scope="admin", name=None, actor="test")
     for wrong in (token.id, secret[:-1], secret + "x", secret.replace("ft_", "fT_"), secret.swapcase()):
         response = await tcp.get("/v1/jobs", headers={"Authorization": f"Bearer {wrong}"})
         assert response.status == 401, wrong
@@ -196,14 +203,14 @@ async def test_a_bad_token_request_is_refused_by_name(
 
 async def test_a_token_expires_when_it_was_told_to(house: Any, client: Any, tcp: Any) -> None:
     start = house.queries.now()
-    house.queries.now = lambda: start
+    at(house, start)
     asked = {"scope": "read", "expires_in": 3600}
     made = await (await client.post("/v1/tokens", json=asked)).json()
     assert moment(made["expires_at"]) == start + 3600 * SECOND
     headers = {"Authorization": f"Bearer {made['token']}"}
-    house.queries.now = lambda: start + 3600 * SECOND - 1
+    at(house, start + 3600 * SECOND - 1)
     assert (await tcp.get("/v1/jobs", headers=headers)).status == 200
-    house.queries.now = lambda: start + 3600 * SECOND
+    at(house, start + 3600 * SECOND)
     response = await tcp.get("/v1/jobs", headers=headers)
     refusal = (await response.json())["error"]
     assert (response.status, refusal["code"]) == (401, "token_expired")
@@ -225,7 +232,7 @@ async def test_the_end_of_a_token_ends_the_streams_that_it_opened(house: Any, cl
     ]
     still = await opened(kept, "/v1/events?stream=true")
     start = house.queries.now()
-    house.queries.now = lambda: start + 3600 * SECOND
+    at(house, start + 3600 * SECOND)
     for response in shut:
         with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):
             await response.content.read()
@@ -239,12 +246,12 @@ async def test_the_end_of_a_token_ends_the_streams_that_it_opened(house: Any, cl
 async def test_a_stream_opened_with_a_token_that_was_just_revoked_ends(
     house: Any, tcp: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, secret = await house.commands.create_token(scope="read", name=None, actor="test")
+    token, secret = await house.commands.tokens.create(scope="read", name=None, actor="test")
     identify = auth.identify
 
     async def slowly(request: Any) -> Any:
         caller = await identify(request)
-        await house.commands.revoke_token(token.id, actor="test")
+        await house.commands.tokens.revoke(token.id, actor="test")
         await until(lambda: house.feed._position >= house.log.head)
         return caller
 
@@ -273,7 +280,7 @@ async def test_the_last_use_of_a_token_is_recorded_once_an_hour(house: Any, clie
     await recorded(1)
     for _ in range(20):
         await tcp.get("/v1/jobs", headers=headers)
-    house.queries.now = lambda: start + 2 * 3600 * SECOND
+    at(house, start + 2 * 3600 * SECOND)
     await tcp.get("/v1/jobs", headers=headers)
     await recorded(2)
     assert [(event["stream"], event["actor"]) for event in await uses()] == [

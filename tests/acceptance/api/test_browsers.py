@@ -18,7 +18,7 @@ async def tcp(house: Any) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def bearer(house: Any) -> dict[str, str]:
-    _, secret = await house.commands.create_token(scope="admin", name=None, actor="test")
+    _, secret = await house.commands.tokens.create(scope="admin", name=None, actor="test")
     return {"Authorization": f"Bearer {secret}"}
 
 

@@ -23,9 +23,10 @@ import pytest
 from finetuned import followers
 from finetuned.commands.appending import Appending
 from finetuned.datasets import preview
-from finetuned.datasets.store import DatasetStore, Limits
+from finetuned.datasets.store import DatasetStore
 from finetuned.domain import decisions, facts
 from finetuned.looking import THREADS, AbandonedError
+from finetuned.storage.intake import Limits
 from finetuned.testing import House
 from finetuned_sdk import JobKind
 from finetuned_sdk.fake import FakeParams
@@ -466,7 +467,7 @@ async def test_what_is_no_file_of_rows_cannot_be_registered(
 
 async def test_who_may_not_name_paths_may_not_register_one(house: House, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(ROWS)
-    _token, secret = await house.commands.create_token(scope="operate", name=None, actor="test")
+    _token, secret = await house.commands.tokens.create(scope="operate", name=None, actor="test")
     async with aiohttp.ClientSession(house.url, headers={"Authorization": f"Bearer {secret}"}) as client:
         for path in (str(tmp_path / "rows.jsonl"), str(tmp_path / "missing")):
             async with client.post("/v1/datasets/register", json={"name": "colours", "path": path}) as answer:

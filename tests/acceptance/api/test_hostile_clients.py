@@ -172,7 +172,7 @@ def at(open_house: Any, open_client: Any, until: Any) -> Enter:
         async with open_house(**settings) as house:
             credentials = b""
             if door == "tcp":
-                _, secret = await house.commands.create_token(scope="admin", name=None, actor="test")
+                _, secret = await house.commands.tokens.create(scope="admin", name=None, actor="test")
                 credentials = f"Authorization: Bearer {secret}\r\n".encode()
             entered = Door(house, door, credentials)
             warm = await entered.connect()

@@ -335,7 +335,7 @@ async def test_a_large_page_is_decoded_and_written_off_the_event_loop(
 
 async def test_the_list_routes_answer_what_is_there(client: Any) -> None:
     kinds = await (await client.get("/v1/kinds")).json()
-    assert [kind["name"] for kind in kinds["data"]] == ["fake"]
+    assert [kind["name"] for kind in kinds["data"]] == ["fake", "fake-engine"]
     assert kinds["data"][0]["params_schema"]["properties"]["steps"]["minimum"] == 1
     assert (await (await client.get("/v1/kinds/fake")).json()) == kinds["data"][0]
     devices = await (await client.get("/v1/devices")).json()
@@ -355,7 +355,8 @@ async def test_a_model_that_a_job_made_is_shown_and_its_name_can_be_freed(house:
     shown = await (await client.get("/v1/models/team%2Forders")).json()
     assert (shown["object"], shown["owned_by"], shown["job"]) == ("model", "finetuned", job["id"])
     listed = await (await client.get("/v1/models")).json()
-    assert listed["data"] == [shown]
+    assert listed["data"][0] == shown
+    assert [each["id"] for each in listed["data"]] == ["team/orders", shown["fine_tuned_model"]]
     assert (await client.delete("/v1/models/team%2Forders")).status == 200
     await refused(await client.get("/v1/models/team%2Forders"), 404)
 

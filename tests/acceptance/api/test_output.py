@@ -160,14 +160,14 @@ async def test_following_is_cut_when_its_token_is_revoked(
     job_id = await running_job(house)
     file = output_file(house, job_id, 1)
     file.write_text("before\n")
-    token, secret = await house.commands.create_token(scope="read", name=None, actor="test")
+    token, secret = await house.commands.tokens.create(scope="read", name=None, actor="test")
     got = bytearray()
     async with (
         aiohttp.ClientSession(house.url, headers={"Authorization": f"Bearer {secret}"}) as client,
         client.get(f"/v1/jobs/{job_id}/logs", params={"follow": "true"}) as response,
     ):
         got += await response.content.readany()
-        await house.commands.revoke_token(token.id, actor="test")
+        await house.commands.tokens.revoke(token.id, actor="test")
         with file.open("ab") as output:
             output.write(b"after\n")
         with anyio.fail_after(10), pytest.raises(aiohttp.ClientPayloadError):

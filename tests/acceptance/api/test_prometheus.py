@@ -223,7 +223,7 @@ async def test_gpus_tell_what_they_can_and_who_is_on_them(open_house: Any, open_
 
 
 async def test_a_scrape_over_tcp_needs_a_token_and_one_that_reads_will_do(house: Any) -> None:
-    _token, secret = await house.commands.create_token(scope="read", name="prometheus", actor="test")
+    _token, secret = await house.commands.tokens.create(scope="read", name="prometheus", actor="test")
     async with aiohttp.ClientSession(house.url) as stranger:
         assert (await stranger.get("/metrics")).status == 401
         response = await stranger.get("/metrics", headers={"Authorization": f"Bearer {secret}"})

@@ -89,6 +89,7 @@ def test_a_state_directory_that_cannot_be_made_is_named() -> None:
     [
         ("POST", "/v1/jobs", {"kind": "sftt"}, 400, "unknown_kind", "Did you mean 'sft'"),
         ("POST", "/v1/jobs", {"kind": "fake", "params": {"stepz": 1}}, 400, "unknown_parameter", "steps"),
+        ("POST", "/v1/jobs", {"kind": "transformers"}, 400, "engine_kind", "finetune batch run"),
         ("POST", "/v1/jobs", {"kind": "sft", "params": {}}, 400, "missing_parameter", "params.model"),
         (
             "POST",

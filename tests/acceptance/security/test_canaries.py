@@ -180,7 +180,8 @@ def test_no_canary_is_found_in_log_spools_output_bundles_answers_arguments_or_st
         gets += [route.path for route in OPEN_ROUTES if route.method == "GET"]
         answers = [(path, *raw(daemon, path)) for path in gets]
         good = [path for path, status, _ in answers if status == 200]
-        assert len(good) >= 0.8 * len(gets), sorted(set(gets) - set(good))
+        there = [path for path in gets if not path.endswith("/none")]  # what names nothing that is not there
+        assert len(good) >= 0.8 * len(there), sorted(set(there) - set(good))
         found += [(f"GET {path}", content) for path, _, content in answers]
         found += [(f"a refusal ({status})", str(answer).encode()) for status, answer in refused]
         found.append(("what finetune said", said.encode()))

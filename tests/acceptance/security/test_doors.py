@@ -59,7 +59,7 @@ class Caller:
 
 
 async def caller(house: House, scope: str) -> Caller:
-    _token, secret = await house.commands.create_token(scope=scope, name=None, actor="test")
+    _token, secret = await house.commands.tokens.create(scope=scope, name=None, actor="test")
     return Caller(house, secret)
 
 
@@ -174,7 +174,7 @@ async def test_a_template_of_an_operator_names_no_path_that_an_administrator_wou
 
 async def test_the_client_sets_lists_and_removes_secrets(state_dir: Path) -> None:
     async with opened(state_dir) as house:
-        _token, secret = await house.commands.create_token(scope="admin", name=None, actor="test")
+        _token, secret = await house.commands.tokens.create(scope="admin", name=None, actor="test")
         async with Client(Endpoint(url=house.url, token=secret)) as client:
             assert (await client.set_secret("hf", "hf_abcdefgh"))["name"] == "hf"
             assert [each["name"] for each in await client.secrets()] == ["hf"]

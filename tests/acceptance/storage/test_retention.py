@@ -42,8 +42,9 @@ async def served(state_dir: Path) -> AsyncIterator[tuple[House, aiohttp.ClientSe
 
 
 def keeper_of(house: House, policy: Policy, *, days_later: float = 0.0) -> Keeper:
+    state = house.config.state_dir
     inventory = Inventory(
-        house.log, house.config.state_dir / "cache", house.jobs_dir, house.config.state_dir / "datasets"
+        house.log, state / "cache", house.jobs_dir, datasets_dir=state / "datasets", files_dir=state / "files"
     )
     later = round(days_later * DAY_US)
     return Keeper(

@@ -43,3 +43,14 @@ def test_the_reference_names_each_field_that_a_body_may_have() -> None:
         for name, field in model.model_fields.items():
             assert f"`{name}`" in text or f'"{name}"' in text, f"{model.__name__}.{name}"
             assert field.description, f"{model.__name__}.{name}"
+
+
+def test_an_idempotency_key_is_offered_only_where_it_means_something() -> None:
+    without = {route.path for route in ROUTES if route.method == "POST" and not route.keyed}
+    assert {path for path in without if path.startswith(("/v1/uploads", "/v1/webhooks"))} == {
+        "/v1/uploads",
+        "/v1/uploads/{upload_id}/parts",
+        "/v1/uploads/{upload_id}/complete",
+        "/v1/uploads/{upload_id}/cancel",
+        "/v1/webhooks/{webhook_id}/test",
+    }
