@@ -48,15 +48,27 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "events": ("events", "Print the events of the log, or of one job."),
     "next": ("following", "Say what makes sense next for a job, with the commands that do it."),
     "datasets": ("datasets", "Upload, list, look into, audit and remove datasets."),
+    "files": ("files", "Upload, list, download and remove files of batches and trainings."),
+    "batch": ("batch", "Ask a model all prompts of a file, and look at such batches."),
     "templates": ("templates", "Keep job requests under names, and run them again."),
     "models": ("models", "List, import and remove models, and show where they come from."),
+    "chat": ("chat", "Ask a MODEL: a registered one, an ft: name or an alias."),
     "kinds": ("kinds", "List job kinds, or the parameters of one."),
+    "engines": (
+        "engines",
+        "List the engines that answer requests, and install one that needs an environment of its own.",
+    ),
     "devices": ("devices", "List devices and the jobs that hold them."),
     "top": ("top", "Watch jobs and devices: what runs, what waits, who holds what. q ends it."),
     "workers": ("system", "List the live attempts and what their processes use."),
+    "worker": (
+        "worker",
+        "Look after the processes of engines and trainers: status, restart, kill, clear-gpu, logs.",
+    ),
     "system": ("system", "Show the machine: processors, memory, disk, GPUs and who is on them."),
     "tokens": ("tokens", "Make, list and revoke access tokens."),
     "secrets": ("secrets", "Store, list and remove secrets that jobs can name."),
+    "webhooks": ("webhooks", "Send events to other services, and see how far that has come."),
     "log": ("log", "Verify, rebuild, archive or back up the event log."),
     "backup": (
         "backup",
@@ -186,7 +198,8 @@ def execute(arguments: list[str]) -> int:
 def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     hint = f" See `{context.command_path} --help`." if context is not None else ""
-    return error.format_message() + hint
+    message = " ".join(error.format_message().split())  # click puts choices on lines of their own
+    return (message if message.endswith((".", "?")) else f"{message}.") + hint
 
 
 def _complain(arguments: list[str], code: str, message: str, param: str | None = None) -> None:

@@ -11,7 +11,7 @@ from finetuned.cli.nouns import Noun
 from finetuned.cli.session import json_option, watch_option, with_daemon
 from finetuned.cli.shapes import Gone, Listing
 from finetuned.client import Client
-from finetuned.wire import Lineage, Model
+from finetuned.wire import Alias, Lineage, Model
 
 
 @click.group(cls=Noun, invoke_without_command=True)
@@ -28,7 +28,7 @@ def models(context: click.Context, *, as_json: bool) -> None:
 @with_daemon
 async def list_models(daemon: Client, *, as_json: bool) -> None:
     """List the registered models."""
-    listed = await daemon.models()
+    listed = [each for each in await daemon.models() if each["stands_for"] is None]
     if as_json:
         console.emit({"data": listed, "has_more": False})
     else:
@@ -51,6 +51,8 @@ async def show(daemon: Client, *, name: str, as_json: bool) -> None:
         "path": model["path"],
         "base": model["base"] or units.NOTHING,
         "job": model["job"] or units.NOTHING,
+        "ft name": model["fine_tuned_model"] or units.NOTHING,
+        "aliases": ", ".join(model["aliases"]) or units.NOTHING,
         "created": units.unix_local(model["created"]),
         **{key: tables.compact(value) for key, value in model["lineage"].items()},
     }
@@ -83,6 +85,65 @@ async def rm(daemon: Client, *, name: str, as_json: bool) -> None:
         console.emit({"id": name, "object": "model", "deleted": True})
     else:
         console.say(f"{name} is no longer registered; its files stay.")
+
+
+@models.command
+@click.argument("model")
+@click.option(
+    "--as", "alias", required=True, metavar="ALIAS", help="The alias, such as support-bot@production."
+)
+@json_option(shape=Alias)
+@with_daemon
+async def promote(daemon: Client, *, model: str, alias: str, as_json: bool) -> None:
+    """Have an alias stand for a model from now on.
+
+    MODEL is a registered model, its ft: name, or another alias: what support-bot@staging stands for, say.
+    """
+    _say(await daemon.promote(model, alias), as_json=as_json)
+
+
+@models.command
+@click.argument("alias")
+@json_option(shape=Alias)
+@with_daemon
+async def rollback(daemon: Client, *, alias: str, as_json: bool) -> None:
+    """Have an alias stand for the model before."""
+    _say(await daemon.roll_back(alias), as_json=as_json)
+
+
+@models.command
+@click.argument("alias")
+@json_option(shape=Gone)
+@with_daemon
+async def unalias(daemon: Client, *, alias: str, as_json: bool) -> None:
+    """Free an alias. Its model stays."""
+    await daemon.delete_alias(alias)
+    if as_json:
+        console.emit({"id": alias, "object": "alias", "deleted": True})
+    else:
+        console.say(f"{alias} stands for nothing any more; its model stays.")
+
+
+@models.command
+@json_option(shape=Listing[Alias])
+@with_daemon
+async def aliases(daemon: Client, *, as_json: bool) -> None:
+    """List the aliases, what they stand for, and for what before."""
+    listed = await daemon.aliases()
+    if as_json:
+        console.emit({"data": listed, "has_more": False})
+    else:
+        console.show(
+            tables.aliases(listed), empty="No aliases. `finetune models promote MODEL --as ALIAS` makes one."
+        )
+
+
+def _say(alias: Alias, *, as_json: bool) -> None:
+    if as_json:
+        console.emit(alias)
+        return
+    before = f" (before: {alias['history'][0]})" if alias["history"] else ""
+    console.say(f"{alias['id']} stands for {alias['model']}{before}.")
 
 
 @models.command("import-gguf")

@@ -213,7 +213,9 @@ def _absolute(name: str, value: Json, here: Path) -> Json:
             else each
             for each in value
         ]
-    if not isinstance(value, str) or name not in DATA_PARAMS | MODEL_PARAMS or value.startswith("dataset:"):
+    if not isinstance(value, str) or name not in DATA_PARAMS | MODEL_PARAMS:
+        return value
+    if value.startswith(("dataset:", "file:")):
         return value
     path = Path(value).expanduser()
     if path.is_absolute():

@@ -70,6 +70,13 @@ class Fetched(TypedDict):
     target: str
 
 
+class FetchedFile(TypedDict):
+    """A file that was brought here, and where it is."""
+
+    id: str
+    target: str
+
+
 class Look(TypedDict):
     """What ``top`` shows: the machine, the live attempts, the live jobs and the newest, as they were ``at`` a time."""
 
@@ -235,3 +242,20 @@ class Diagnosis(TypedDict):
 
     ok: bool
     checks: list[Check]
+
+
+class Engine(TypedDict):
+    """A line of ``finetune engines ls``."""
+
+    name: str
+    default: bool
+    python: str | None
+    own_environment: bool
+    endpoints: list[str]
+
+
+class InstalledEngine(TypedDict):
+    """What ``finetune engines install`` made."""
+
+    name: str
+    python: str

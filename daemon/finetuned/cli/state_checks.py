@@ -26,6 +26,7 @@ from finetuned_sdk import manifest
 from finetuned_sdk.bundle import Bundle, BundleError, RunnerIdentity
 
 SHOWN: Final = 3  # of what is listed in a sentence
+WEBHOOKS_DIR: Final = "webhooks"  # with their secrets, as the daemon names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +205,10 @@ def _is_alive(runner: RunnerIdentity) -> bool:
 def permissions(state_dir: Path, socket: Path, secrets: Path) -> Check:
     """Whether nobody else may read secrets, write the log, or replace the socket."""
     log = state_dir / offline.LOG_FILE
+    kept = (secrets, state_dir / WEBHOOKS_DIR)
     for path, forbidden, remedy in (
-        (secrets, 0o077, "chmod 700"),
-        *((each, 0o077, "chmod 600") for each in _children(secrets)),
+        *((each, 0o077, "chmod 700") for each in kept),
+        *((each, 0o077, "chmod 600") for directory in kept for each in _children(directory)),
         (log, 0o022, "chmod go-w"),
         (socket, 0o007, "chmod o="),
         (socket.parent, 0o002, "chmod o-w"),

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from finetuned.cli import console, parameters, standing, units
 from finetuned.cli.timeline import Row
-from finetuned.wire import Device, Job, Kind, Model, Secret, Token
+from finetuned.wire import Alias, Device, Job, Kind, Model, Secret, Token
 
 Json = Any
 
@@ -223,15 +223,30 @@ def attempts(job: Job) -> Table:
 
 def models(listed: Iterable[Model]) -> Table:
     """Registered models."""
-    shown = table("NAME", "KIND", "BASE", "JOB", "CREATED", "PATH")
+    shown = table("NAME", "ALIASES", "KIND", "BASE", "JOB", "CREATED", "PATH")
     for model in listed:
         shown.add_row(
             model["id"],
+            Text(", ".join(model["aliases"]) or units.NOTHING),
             model["kind"],
             model["base"] or units.NOTHING,
             model["job"] or units.NOTHING,
             units.unix_local(model["created"]),
             model["path"],
+        )
+    return shown
+
+
+def aliases(listed: Iterable[Alias]) -> Table:
+    """Aliases and what they stand for."""
+    shown = table("ALIAS", "MODEL", "BEFORE", "SET", "BY")
+    for alias in listed:
+        shown.add_row(
+            alias["id"],
+            Text(alias["model"]),
+            Text(", ".join(alias["history"]) or units.NOTHING),
+            units.local(alias["set_at"]),
+            Text(alias["set_by"]),
         )
     return shown
 

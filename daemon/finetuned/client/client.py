@@ -18,9 +18,12 @@ from types import TracebackType
 from typing import Self
 
 from finetuned.client.administration import AdministrationCalls
+from finetuned.client.batches import BatchCalls
 from finetuned.client.datasets import DatasetCalls
 from finetuned.client.endpoint import Endpoint, find_endpoint
 from finetuned.client.events import EventCalls
+from finetuned.client.files import FileCalls
+from finetuned.client.inference import InferenceCalls
 from finetuned.client.jobs import JobCalls
 from finetuned.client.machine import MachineCalls
 from finetuned.client.models import ModelCalls
@@ -29,6 +32,7 @@ from finetuned.client.results import ResultCalls
 from finetuned.client.secrets import SecretCalls
 from finetuned.client.templates import TemplateCalls
 from finetuned.client.transport import OnConnection, Transport
+from finetuned.client.webhooks import WebhookCalls
 
 
 class Client(
@@ -37,10 +41,14 @@ class Client(
     OutputCalls,
     ResultCalls,
     DatasetCalls,
+    FileCalls,
+    BatchCalls,
     TemplateCalls,
     ModelCalls,
+    InferenceCalls,
     MachineCalls,
     SecretCalls,
+    WebhookCalls,
     AdministrationCalls,
 ):
     """A connection to one daemon. Use it as an asynchronous context manager.

@@ -38,7 +38,14 @@ _BY_STATUS: dict[int, type[errors.FinetunedError]] = {
 }
 
 _BY_CODE: dict[str, type[errors.FinetunedError]] = {
-    each.code: each for each in (errors.ArchivedError, errors.FilesRemovedError)
+    each.code: each
+    for each in (
+        errors.ArchivedError,
+        errors.EngineBusyError,
+        errors.EngineFailedError,
+        errors.FilesRemovedError,
+        errors.TooManyOpenUploadsError,
+    )
 }
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from finetuned.client.calls import Calls
+from typing import Final
+
+from finetuned.client.calls import Calls, part
 from finetuned.client.transport import SILENCE_TIMEOUT
-from finetuned.wire import Alive, Device, System, SystemHistory, Worker
+from finetuned.wire import Alive, Cleared, Device, Job, System, SystemHistory, Worker
+
+CLEAR_TIMEOUT: Final = 120.0  # seconds: engines end first
 
 
 class MachineCalls(Calls):
@@ -27,6 +31,21 @@ class MachineCalls(Calls):
     async def workers(self) -> list[Worker]:
         """The live attempts and what their processes use."""
         return await self._listed("/v1/workers")
+
+    async def restart_worker(self, job: str) -> Job:
+        """Have the worker of a job leave, and come again."""
+        restarted: Job = await self._post(f"/v1/workers/{part(job)}/restart")
+        return restarted
+
+    async def kill_worker(self, job: str) -> Job:
+        """Kill the processes of a job's worker at once; the job is tried again as after a crash."""
+        killed: Job = await self._post(f"/v1/workers/{part(job)}/kill")
+        return killed
+
+    async def clear_gpu(self) -> Cleared:
+        """End the engines that nobody asks, and read the GPUs before and afterwards."""
+        cleared: Cleared = await self._post("/v1/workers/clear-gpu", timeout=CLEAR_TIMEOUT)
+        return cleared
 
     async def prometheus(self) -> str:
         """The daemon's figures as Prometheus scrapes them."""

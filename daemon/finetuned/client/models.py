@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetuned.client.calls import Calls, part
-from finetuned.wire import Lineage, Model
+from finetuned.wire import Alias, Lineage, Model
 
 
 class ModelCalls(Calls):
@@ -18,6 +18,29 @@ class ModelCalls(Calls):
         model: Model = await self._get(f"/v1/models/{part(name)}")
         return model
 
+    async def aliases(self) -> list[Alias]:
+        """The aliases of models."""
+        return await self._listed("/v1/aliases")
+
+    async def alias(self, name: str) -> Alias:
+        """One alias, with the models that it stood for before."""
+        alias: Alias = await self._get(_alias(name))
+        return alias
+
+    async def promote(self, model: str, alias: str) -> Alias:
+        """Have an alias, such as ``support-bot@production``, stand for a model."""
+        promoted: Alias = await self._put(_alias(alias), {"model": model})
+        return promoted
+
+    async def roll_back(self, alias: str) -> Alias:
+        """Have an alias stand for the model before."""
+        back: Alias = await self._post(f"{_alias(alias)}/rollback")
+        return back
+
+    async def delete_alias(self, alias: str) -> None:
+        """Free an alias. Its model stays."""
+        await self._delete(_alias(alias))
+
     async def lineage(self, name: str) -> Lineage:
         """Where a model comes from, and what was made from it."""
         found: Lineage = await self._get(f"/v1/models/{part(name)}/lineage")
@@ -26,3 +49,7 @@ class ModelCalls(Calls):
     async def delete_model(self, name: str) -> None:
         """Free a model's name. Its files stay."""
         await self._delete(f"/v1/models/{part(name)}")
+
+
+def _alias(name: str) -> str:
+    return f"/v1/aliases/{part(name)}"

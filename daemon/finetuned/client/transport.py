@@ -139,12 +139,18 @@ class Transport:
         headers: Mapping[str, str],
         silence: float | None,
         method: str = hdrs.METH_GET,
+        body: Json = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer whose body is still to be read; as :meth:`stream`, with its status and headers."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=silence)
         try:
             answer = await self._ready.request(
-                method, self.endpoint.base_url + path, params=query, headers=headers, timeout=limits
+                method,
+                self.endpoint.base_url + path,
+                params=query,
+                headers=headers,
+                timeout=limits,
+                json=body,
             )
         except LOST as error:
             raise AbsentError(self._why(error)) from error

@@ -451,7 +451,7 @@ def test_following_a_log_that_was_put_back_says_so(daemon: FakeDaemon, finetune:
 
 MODEL = {
     "id": "tiny", "object": "model", "created": 1_790_000_000, "owned_by": "finetuned", "path": "/m/tiny",
-    "kind": "full", "base": None, "job": "job-9", "lineage": {"parameters": 135, "share": 0.123456},
+    "stands_for": None, "fine_tuned_model": None, "aliases": ["bot@production"], "kind": "full", "base": None, "job": "job-9", "lineage": {"parameters": 135, "share": 0.123456},
 }  # fmt: skip
 
 

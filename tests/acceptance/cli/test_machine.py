@@ -46,8 +46,10 @@ SYSTEM: wire.System = {
 WORKER: wire.Worker = {
     "id": "job-1/1", "object": "worker", "job": "job-1", "attempt": 1, "kind": "sft", "name": None,
     "purpose": "run", "state": "running", "phase": "loading_model", "pid": 7, "devices": ["cpu:0"],
-    "starting_at": None, "started_at": None, "last_event_at": None, "silent_s": 2.0, "processes": 2,
+    "starting_at": None, "started_at": None, "last_event_at": None, "silent_s": 2.0, "heartbeat_s": 1.0,
+    "pids": [7, 8], "processes": 2,
     "threads": 9, "rss_bytes": 500_000_000, "cpu": 1.5, "gpu_memory_bytes": {"GPU-1": 1_000_000_000},
+    "gpu_memory_share": {"GPU-1": 0.0125}, "engine": None,
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from finetuned.client.endpoint import Endpoint, find_endpoint
 from finetuned.client.errors import error_from
 from finetuned.client.sse import Frame, Parser
 from finetuned.domain import errors
+from finetuned.views import models as views_models
 
 WIRE = (
     b"retry: 2000\n\n"
@@ -115,6 +116,8 @@ def test_the_configuration_file_names_the_socket(home: dict[str, str], tmp_path:
         errors.TooLargeError("Less."),
         errors.StorageFullError("Full."),
         errors.UnavailableError("Later."),
+        errors.EngineBusyError("Too many."),
+        errors.EngineFailedError("It cannot load."),
         errors.FinetunedError("Broken."),
     ],
 )
@@ -128,7 +131,8 @@ def test_an_error_is_the_same_on_both_ends(error: errors.FinetunedError) -> None
 
 def shown_keys(function: str) -> set[str]:
     """The keys of the dictionary that a function of ``finetuned.views`` returns."""
-    tree = ast.parse(Path(views.__file__).read_text())
+    module = views_models if function in {"model", "alias"} else views
+    tree = ast.parse(Path(module.__file__ or "").read_text())
     body = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
     returned = next(node.value for node in ast.walk(body) if isinstance(node, ast.Return))
     assert isinstance(returned, ast.Dict)
@@ -137,7 +141,7 @@ def shown_keys(function: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("name", ["Event", "Job", "Attempt", "Model", "Kind", "Token", "Device"])
+@pytest.mark.parametrize("name", ["Event", "Job", "Attempt", "Model", "Alias", "Kind", "Token", "Device"])
 def test_the_clients_types_have_the_keys_that_the_daemon_shows(name: str) -> None:
     shape: Any = getattr(wire, name)
     assert shape.__required_keys__ == shown_keys(name.lower())

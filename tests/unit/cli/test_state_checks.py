@@ -155,12 +155,17 @@ def test_what_is_open_to_others_is_found_with_the_command_that_closes_it(tmp_pat
     assert state_checks.permissions(tmp_path, socket, secrets)["verdict"] == "ok"
     secrets.mkdir(mode=0o700)
     (secrets / "hf").touch(0o600)
+    hooks = tmp_path / "webhooks"
+    hooks.mkdir(mode=0o700)
+    (hooks / "webhook-1").touch(0o600)
     socket.touch()
     socket.chmod(0o660)
     assert state_checks.permissions(tmp_path, socket, secrets)["verdict"] == "ok"
     for path, mode, remedy in (
         (secrets / "hf", 0o640, "chmod 600"),
         (secrets, 0o750, "chmod 700"),
+        (hooks / "webhook-1", 0o644, "chmod 600"),
+        (hooks, 0o711, "chmod 700"),
         (tmp_path / "events.sqlite", 0o660, "chmod go-w"),
         (socket, 0o666, "chmod o="),
     ):
