@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.chaos import (
+    batch_kills,
     cut_clients,
     daemon_kills,
     full_disk,
@@ -40,6 +41,7 @@ PLAN: tuple[tuple[Scenario, ...], ...] = (
     (runner_kills.SCENARIO,),
     (start_races.SCENARIO,),
     (reattach.SCENARIO,),
+    (batch_kills.SCENARIO,),
     (cut_clients.SCENARIO, full_disk.SCENARIO, mixed.SCENARIO),
     (kill_orders.SCENARIO,),
 )

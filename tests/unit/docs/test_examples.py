@@ -44,6 +44,13 @@ def test_a_setting_that_is_none_would_be_found(tmp_path: Path) -> None:
         test_toml_is_a_configuration_of_the_daemon_or_of_a_package("a page", "max_atempts = 3\n", tmp_path)
 
 
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_an_openai_client_is_shown_with_the_daemons_own_address(page: Path) -> None:
+    listen = config.Config.model_fields["listen"].default
+    bases = re.findall(r"OpenAI\(\s*base_url=\"(.*?)\"", page.read_text("utf-8"))
+    assert set(bases) <= {f"http://{listen}/v1"}
+
+
 def unknown(words: list[str]) -> str | None:
     """The first word that should be a command and is none."""
     command: click.Command = finetune
