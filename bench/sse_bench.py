@@ -89,7 +89,7 @@ class Ours:
         house = await stack.enter_async_context(serve_house(state_dir))
         job = await house.accept_job()
         others = [await house.accept_job() for _ in range(writers)]
-        _, secret = await house.commands.create_token(scope="read", name=None, actor="bench")
+        _, secret = await house.commands.tokens.create(scope="read", name=None, actor="bench")
         return cls(house, job, others, secret)
 
     async def publish(self, step: int) -> int:
