@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from finetuned import plugins
-from finetuned_sdk import JobKind
+from finetuned_sdk import EngineKind, JobKind
 
 PAGE = Path(__file__).parent / "kinds.md"
 PAGES = ("sft", "dpo", "opd")  # kinds with a page of their own
@@ -34,7 +34,8 @@ def _section(kind: JobKind, trained: JobKind) -> str:
     rows = kind.params.model_fields
     if kind.name in PAGES:
         return "\n".join([*lines, f"[{kind.name.upper()}]({kind.name}.md) has its parameters.", ""])
-    if common := set(rows) & set(trained.params.model_fields):
+    common = set(rows) & set(trained.params.model_fields)
+    if common - {"model"} and not isinstance(kind, EngineKind):
         rows = {name: field for name, field in rows.items() if name not in common}
         lines += ["It takes the parameters of [sft](sft.md#parameters), and these:", ""]
     return "\n".join([*lines, "| parameter | default | meaning |", "| --- | --- | --- |", *_rows(rows), ""])
