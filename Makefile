@@ -55,7 +55,7 @@ demo-all: $(VENV)/.installed $(MODEL)
 
 # Two workers: tests of processes and sockets wait more than they compute.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95 --durations=25 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=xml:.coverage.xml --cov-fail-under=95 --durations=25 $(ARGS)
 
 test-fast: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not torch and not crash' $(ARGS)
