@@ -67,7 +67,8 @@ def embedded(work: Workload, rounds: int) -> Run:
             runs[OURS].append(ours(daemon.run(content)))
             runs[spinning].append(spins.run(work))
     for name, way in {
-        "generate, batches of 32 alike in length": "generate",
+        "generate, batches of 32 whose answers are alike in length": "generate",
+        "generate, batches of 32 whose prompts are alike in length": "prompts",
         "continuous batching of the library": "continuous",
     }.items():
         with peer(way, work, {"CUDA_VISIBLE_DEVICES": ""}) as other:

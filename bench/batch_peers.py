@@ -65,8 +65,11 @@ def bare(model: str) -> Iterator[Answer]:
 
 
 @contextmanager
-def library(model: str, *, continuous: bool) -> Iterator[Answer]:
-    """``generate`` over batches of requests alike in length, or the library's continuous batching."""
+def library(model: str, *, continuous: bool = False, answers_known: bool = True) -> Iterator[Answer]:
+    """``generate`` over batches of requests alike in length, or the library's continuous batching.
+
+    Alike in the length of their answers where those are known, as they are here and hardly elsewhere; of their prompts otherwise.
+    """
     import torch
     from bench import engine_bench
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -77,7 +80,8 @@ def library(model: str, *, continuous: bool) -> Iterator[Answer]:
 
     def answer(asked: Sequence[Asked]) -> list[str]:
         prompts = tokenizer([each.prompt for each in asked]).input_ids
-        order = sorted(range(len(asked)), key=lambda at: (-asked[at].tokens, -len(prompts[at])))
+        answers = [each.tokens if answers_known else 0 for each in asked]
+        order = sorted(range(len(asked)), key=lambda at: (-answers[at], -len(prompts[at])))
         rows = [engine_bench.Asked(prompts[at], asked[at].tokens) for at in order]
         with torch.inference_mode():
             if continuous:
@@ -109,7 +113,8 @@ def vllm(model: str) -> Iterator[Answer]:
 
 WAYS: dict[str, Callable[[str], Any]] = {
     "bare": bare,
-    "generate": lambda model: library(model, continuous=False),
+    "generate": library,
+    "prompts": lambda model: library(model, answers_known=False),
     "continuous": lambda model: library(model, continuous=True),
     "vllm": vllm,
 }
