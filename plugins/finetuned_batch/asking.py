@@ -70,6 +70,9 @@ class Asking:
     _broken: OSError | None = None  # why no result can be kept any more
     _answered: int = 0  # results that the engine gave
     _fruitless: int = 0  # engines in a row that died and gave no result
+    _changed: anyio.Event = field(
+        default_factory=anyio.Event
+    )  # there may be something to do, or nothing any more
 
     async def run(self, rows: Iterable[Row]) -> bool:
         """Ask until each row has its result; ``False`` if the job is to stop before.
@@ -135,10 +138,10 @@ class Asking:
     async def _work(self, client: EngineClient, adapter: Adapter | None, rows: deque[Row]) -> None:
         while not self._gone and (rows or self._under_way):
             if not rows:  # what is under way may have to be asked again
-                await anyio.sleep(LOOK_S)
+                await self._changed.wait()
                 continue
             if not await self._is_there(client, alone=rows is self._alone):
-                self._gone = True
+                self._end()
                 return
             row = rows.popleft()
             self._under_way += 1
@@ -146,15 +149,26 @@ class Asking:
             try:
                 line = await self._result(client, adapter, row)
             except EngineGoneError:
-                self._gone = True
+                self._end()
                 self._lost.append(row)
             finally:
                 self._under_way -= 1
                 if line is None:  # cancelled, too
                     rows.appendleft(row)
+                if line is None or not self._under_way:
+                    self._wake()
             if line is not None:
                 self._answered += 1
                 self._keep(line)
+
+    def _end(self) -> None:
+        """Nothing more is asked of this engine."""
+        self._gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
 
     async def _is_there(self, client: EngineClient, *, alone: bool) -> bool:
         """Whether the engine lives. Before a row that is asked alone it is asked: what ends it then is that row."""
@@ -168,13 +182,16 @@ class Asking:
         return True
 
     def _look_what_it_died_of(self) -> None:
-        """The engine has died. What was asked alone has its result by that, unless it may have been somebody else's."""
-        self.suspects.engine_died([row.key for row in self._lost])
-        if not self._lost or self._lost[0] not in self._alone:
+        """The engine has died. What was asked alone has its result by that, once it is proven."""
+        was_suspected = bool(self._lost) and self._lost[0] in self._alone
+        self.suspects.engine_died(
+            [row.key for row in self._lost], alone=was_suspected and not self._beside_others
+        )
+        if not was_suspected:
             return
         row = self._lost[0]
         self._alone.remove(row)
-        if self._beside_others and not self.suspects.is_proven(row.key):
+        if not self.suspects.is_proven(row.key):
             self._alone.append(row)  # not at once again: who asked beside it may do just that
             return
         self.suspects.found()
@@ -217,7 +234,8 @@ class Asking:
         try:
             self.segment.append(answers.encode(line))
         except OSError as error:  # raised where no task group would wrap it
-            self._broken, self._gone = error, True
+            self._broken = error
+            self._end()
             return
         self.tally.add(line)
         self.told()
@@ -246,7 +264,8 @@ class Asking:
             try:
                 await anyio.to_thread.run_sync(self.segment.sync)
             except OSError as error:
-                self._broken, self._gone = error, True
+                self._broken = error
+                self._end()
                 return
 
 

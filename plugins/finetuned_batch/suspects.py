@@ -1,6 +1,7 @@
 """Which requests may be what an engine died of: those that were in flight when it did, time and again.
 
-One that was twice is asked alone. If the engine dies then too, it was that; if not, it was another, and it has its answer.
+One that was twice is asked alone. If the engine dies then too, and once more, it was that: once somebody else may have killed
+it just then. If not, it was another, and it has its answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 NAME: Final = "engine_deaths.ndjson"
 DEATHS: Final = 2  # with a request in flight, after which it is asked alone
+ALONE: Final = 2  # of one that was asked alone, after which it was the request
 BESIDE_OTHERS: Final = (
     5  # after which it was the request although somebody else has asked the engine meanwhile
 )
@@ -30,6 +32,7 @@ class Suspects:
     def __init__(self, before: Iterable[Path], path: Path) -> None:
         self._path = path
         self._deaths: Counter[bytes] = Counter()
+        self._alone: Counter[bytes] = Counter()  # of these those with nothing beside them
         for each in before:
             for note in _notes(each):
                 self._take(note)
@@ -38,13 +41,13 @@ class Suspects:
         """Whether a request is to be asked alone."""
         return self._deaths[key] >= DEATHS
 
-    def engine_died(self, keys: Collection[bytes]) -> None:
-        """The engine died with these requests in flight."""
-        self._note({"in_flight": [key.hex() for key in keys]})
+    def engine_died(self, keys: Collection[bytes], *, alone: bool = False) -> None:
+        """The engine died with these requests in flight; ``alone``: with nothing that anybody asked beside it."""
+        self._note({"in_flight": [key.hex() for key in keys], "alone": alone})
 
     def is_proven(self, key: bytes) -> bool:
-        """Whether the engine died so often with a request that nothing else is likely, whoever asked it meanwhile."""
-        return self._deaths[key] >= BESIDE_OTHERS
+        """Whether the engine died so often with a request that nothing else is likely."""
+        return self._alone[key] >= ALONE or self._deaths[key] >= BESIDE_OTHERS
 
     def found(self) -> None:
         """It is known what the engine died of: none of the others."""
@@ -61,8 +64,12 @@ class Suspects:
     def _take(self, note: dict[str, Json]) -> None:
         if "found" in note:
             self._deaths.clear()
-        else:
-            self._deaths.update(bytes.fromhex(key) for key in note["in_flight"])
+            self._alone.clear()
+            return
+        keys = [bytes.fromhex(key) for key in note["in_flight"]]
+        self._deaths.update(keys)
+        if note.get("alone"):
+            self._alone.update(keys)
 
 
 def of_attempts(attempts: Path) -> list[Path]:

@@ -253,8 +253,8 @@ def test_a_request_that_its_engine_dies_of_is_found_and_the_batch_goes_on(tmp_pa
     with dying(tmp_path, engine) as state:
         ctx = context(tmp_path, state)
         driver.run(ctx, params(tmp_path))
-    assert len(engine.deaths) == 3
-    assert engine.deaths[-1] == ["deadly"]  # alone
+    assert len(engine.deaths) == 4
+    assert engine.deaths[-2:] == [["deadly"], ["deadly"]]  # alone
     (error,) = files(ctx)["error.jsonl"]
     assert (error["custom_id"], error["error"]["code"]) == (f"row-{len(texts) - 1}", "engine_died")
     assert len(files(ctx)["output.jsonl"]) == 12
@@ -281,8 +281,26 @@ def test_what_is_known_of_an_engines_deaths_survives_the_attempt(tmp_path: Path)
         engine.gate.set()
         second = context(tmp_path, state, attempt=2)
         driver.run(second, params(tmp_path))
-    assert len(engine.deaths) == 3
+    assert len(engine.deaths) == 4
     assert files(second)["error.jsonl"][0]["error"]["code"] == "engine_died"
+
+
+def test_a_request_is_not_blamed_for_one_death_while_it_was_asked_alone(tmp_path: Path) -> None:
+    """Somebody else may have killed the engine just then, who had not asked it yet when it was looked at."""
+    prompts(tmp_path, "innocent")
+    engine = DyingEngine("innocent")
+    with dying(tmp_path, engine) as state:
+        ctx = context(tmp_path, state)
+        look = engine._before
+
+        def killed_three_times(prompt: str, count: int) -> None:
+            if len(engine.deaths) < 3:
+                look(prompt, count)
+
+        engine._before = killed_three_times
+        driver.run(ctx, params(tmp_path))
+    assert len(engine.deaths) == 3
+    assert set(files(ctx)) == {"output.jsonl"}
 
 
 def test_an_engine_that_was_told_to_stop_has_died_of_nothing(tmp_path: Path) -> None:

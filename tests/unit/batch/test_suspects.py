@@ -35,6 +35,20 @@ def test_who_asks_beside_it_takes_more_deaths_to_be_ruled_out(tmp_path: Path) ->
     assert proven == [False, False, False, False, True]
 
 
+def test_one_death_with_nothing_beside_it_may_be_chance_and_two_are_not(tmp_path: Path) -> None:
+    suspects = Suspects([], tmp_path / NAME)
+    proven = []
+    for alone in (False, False, True, True):
+        suspects.engine_died([ONE], alone=alone)
+        proven.append(suspects.is_proven(ONE))
+    assert proven == [False, False, False, True]
+
+
+def test_notes_that_do_not_say_whether_it_was_alone_are_read(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(f'{{"in_flight": ["{ONE.hex()}"]}}\n' * 2)
+    assert ONE in Suspects([tmp_path / NAME], tmp_path / "new")
+
+
 def test_earlier_attempts_count_also_with_a_torn_line(tmp_path: Path) -> None:
     for attempt in (1, 2):
         path = tmp_path / str(attempt) / "work" / NAME
