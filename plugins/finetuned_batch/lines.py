@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -11,6 +12,7 @@ Json = Any
 KEYS: Final = ("custom_id", "method", "url", "body")
 LONGEST_ID: Final = 512  # characters of a custom_id
 QUOTED: Final = 80  # characters of a value that a message quotes
+MOST_LEVELS: Final = 80  # of arrays and objects in one another, as for a request that is sent by itself
 
 
 class BadLineError(Exception):
@@ -69,6 +71,8 @@ def _object(raw: bytes) -> dict[str, Json]:
         raise BadLineError("invalid_json_line", f"it is no JSON: {error}") from None
     if not isinstance(document, dict):
         raise BadLineError("invalid_json_line", "it is no JSON object")
+    if raw.count(b"[") + raw.count(b"{") > MOST_LEVELS and _is_deeper(document, MOST_LEVELS):
+        raise BadLineError("invalid_json_line", f"it is nested deeper than {MOST_LEVELS} levels")
     missing = [key for key in KEYS if key not in document]
     if missing:
         raise BadLineError("missing_required_parameter", f"{missing[0]} is missing", missing[0])
@@ -80,6 +84,20 @@ def _object(raw: bytes) -> dict[str, Json]:
             unknown[0][:QUOTED],
         )
     return document
+
+
+def _is_deeper(value: Json, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [inner for each in level for inner in _inner(each)]
+        if not level:
+            return False
+    return True
+
+
+def _inner(value: Json) -> Iterable[Json]:
+    found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (each for each in found if isinstance(each, dict | list))
 
 
 def _custom_id(document: dict[str, Json]) -> str:

@@ -13,6 +13,10 @@ from finetuned_batch import requests
 from finetuned_batch.requests import UnreadableInputError
 
 
+def nested(levels: int) -> list[Any]:
+    return [nested(levels - 1)] if levels else []
+
+
 def problems(path: Path, **changes: Any) -> list[tuple[int | None, str]]:
     return [(each.line, each.code) for each in requests.read(path, limits(**changes)).problems]
 
@@ -22,6 +26,12 @@ def test_a_well_formed_file_has_a_row_for_each_request(tmp_path: Path) -> None:
     found = requests.read(path, limits())
     assert not found.problems
     assert list(requests.custom_ids(found)) == ["a", "b"]
+
+
+def test_a_line_of_many_lists_is_not_deep_for_that(tmp_path: Path) -> None:
+    wide = line("x", body={"model": MODEL, "wide": [[[]]] * 100, "deep": nested(76)})
+    path = written(tmp_path / "in.jsonl", [wide])
+    assert not requests.read(path, limits()).problems
 
 
 def test_a_byte_order_mark_and_a_missing_last_newline_are_no_problem(tmp_path: Path) -> None:
@@ -37,6 +47,7 @@ def test_a_byte_order_mark_and_a_missing_last_newline_are_no_problem(tmp_path: P
         ("[1]", "invalid_json_line"),
         ('{"custom_id": NaN}', "invalid_json_line"),
         ("[" * 100_000, "invalid_json_line"),
+        (line("x", body={"model": MODEL, "deep": nested(90)}), "invalid_json_line"),
         (b"\xff\xfe", "invalid_json_line"),
         ({"custom_id": "x", "method": "POST", "url": URL}, "missing_required_parameter"),
         (line("x", priority=1), "unknown_parameter"),
