@@ -12,6 +12,9 @@ from finetuned_transformers.row_sampling import MOST_TOP
 
 Json = Any
 
+MOST_COMPLETIONS: Final = 2048  # of one request: each is a row that waits
+COLD: Final = 1e-5  # temperatures below it leave nothing but the likeliest token, and overflow
+
 #: parameters that change nothing where they have these values, which clients send of themselves
 _NEUTRAL: Final[Mapping[str, tuple[Json, ...]]] = {
     "presence_penalty": (0,),
@@ -51,7 +54,9 @@ class CommonBody(BaseModel):
 
     model: str = Field("", description="The name that the answer repeats.")
     temperature: float = Field(1.0, ge=0, le=2, description="0 takes the likeliest token.")
-    top_p: float = Field(1.0, gt=0, le=1, description="The share of probability that tokens are drawn from.")
+    top_p: float = Field(
+        1.0, ge=0, le=1, description="The share of probability that tokens are drawn from; 0: the likeliest."
+    )
     top_k: int = Field(
         0, ge=-1, description="How many of the likeliest tokens are drawn from; 0 and -1: all."
     )
@@ -68,6 +73,11 @@ class CommonBody(BaseModel):
     def stops(self) -> list[str]:
         """The strings that end the text."""
         return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it is always the likeliest token that comes next."""
+        return self.temperature < COLD or self.top_p == 0
 
 
 class ChatBody(CommonBody):
@@ -112,7 +122,10 @@ def _says_nothing(name: str, value: Json) -> bool:
 
 
 def _refusal(error: ValidationError) -> RequestError:
-    first = error.errors(include_url=False)[0]
+    # Of a value that may be of more than one type: what is wrong with the type that it was meant to be.
+    errors = error.errors(include_url=False)
+    of_first = [each for each in errors if each["loc"][:1] == errors[0]["loc"][:1]]
+    first = min(of_first, key=lambda each: (each["type"].endswith("_type"), -len(each["loc"])))
     place = [str(part) for part in first["loc"]]
     param = place[0]
     match first["type"]:
@@ -138,11 +151,22 @@ def invalid(param: str, why: str) -> RequestError:
     return RequestError(f"Invalid {param!r}: {why}.", code="invalid_value", param=param)
 
 
+def _is_many(prompt: str | list[Json]) -> bool:
+    return not isinstance(prompt, str) and bool(prompt) and not isinstance(prompt[0], int)
+
+
 def _check(body: CommonBody) -> None:
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options", "it is for answers that stream; set stream, or leave it out")
     if isinstance(body, ChatBody) and body.top_logprobs and not body.logprobs:
         raise invalid("top_logprobs", "it goes with logprobs; set that, or leave it out")
+    prompts = len(body.prompt) if isinstance(body, CompletionBody) and _is_many(body.prompt) else 1
+    if prompts * body.n > MOST_COMPLETIONS:
+        raise invalid(
+            "n" if prompts == 1 else "prompt",
+            f"{prompts} prompts with n={body.n} are {prompts * body.n} completions, and a request has at most"
+            f" {MOST_COMPLETIONS}; ask for fewer at once",
+        )
     if isinstance(body, CompletionBody) and body.echo and body.logprobs is not None:
         raise RequestError(
             "This engine has no log-probabilities of an echoed prompt; leave out 'echo' or 'logprobs'.",

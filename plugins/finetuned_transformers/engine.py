@@ -21,6 +21,7 @@ from finetuned_transformers import bodies
 from finetuned_transformers.answers import Answer, usage
 from finetuned_transformers.bodies import ChatBody, CommonBody, CompletionBody
 from finetuned_transformers.decoder import Decoder, Prompt
+from finetuned_transformers.detokenizer import CONTEXT
 from finetuned_transformers.generation import Generation
 from finetuned_transformers.prompting import Prompting
 from finetuned_transformers.row_sampling import Choice, Drawn
@@ -76,21 +77,22 @@ class TransformersEngine:
             events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
             rows = self._rows(body, prompts, request, events)
             self._generation.submit(rows)
+            writings = self._writings(body, rows)
             try:
-                pieces = self._pieces(body, rows, events)
+                pieces = self._pieces(writings, rows, events)
                 if body.stream:
                     for chunk in answer.opening(len(rows)):
                         yield chunk
                     async for piece in pieces:
                         for chunk in answer.chunks(piece):
                             yield chunk
-                    for chunk in answer.closing(_usage(prompts, rows)):
+                    for chunk in answer.closing(_usage(prompts, writings)):
                         yield chunk
                 else:
                     found: list[list[Piece]] = [[] for _ in rows]
                     async for piece in pieces:
                         found[piece.place].append(piece)
-                    yield answer.body([joined(each) for each in found], _usage(prompts, rows))
+                    yield answer.body([joined(each) for each in found], _usage(prompts, writings))
             finally:
                 self._generation.abort(rows)
 
@@ -239,8 +241,8 @@ class TransformersEngine:
         sampling = Sampling(
             max_new_tokens=1,
             stop_ids=frozenset(),
-            temperature=body.temperature,
-            top_p=body.top_p,
+            temperature=0 if body.is_greedy else body.temperature,
+            top_p=1.0 if body.is_greedy else body.top_p,
             top_k=max(body.top_k, 0),
         )
         seed = secrets.randbits(64) if body.seed is None else body.seed
@@ -260,14 +262,24 @@ class TransformersEngine:
             for number in range(body.n)
         ]
 
+    def _writings(self, body: CommonBody, rows: Sequence[Row]) -> list[Writing]:
+        """A text for each row. One that goes on from a text is read with its end; an answer of a conversation begins anew."""
+        return [
+            Writing(
+                row.place,
+                self._loaded.tokenizer,
+                StopStrings(body.stops),
+                _tells(body),
+                before=row.prompt.ids[-CONTEXT:] if isinstance(body, CompletionBody) else (),
+            )
+            for row in rows
+        ]
+
     async def _pieces(
-        self, body: CommonBody, rows: Sequence[Row], events: asyncio.Queue[tuple[int, Event]]
+        self, writings: Sequence[Writing], rows: Sequence[Row], events: asyncio.Queue[tuple[int, Event]]
     ) -> AsyncIterator[Piece]:
         """The text of all rows as it comes, until the last has ended."""
-        going = {
-            row.place: Writing(row.place, self._loaded.tokenizer, StopStrings(body.stops), _tells(body))
-            for row in rows
-        }
+        going = {each.place: each for each in writings}
         while going:
             place, event = await events.get()
             if isinstance(event, Exception):
@@ -313,8 +325,9 @@ def _top(body: CommonBody) -> int:
     return top
 
 
-def _usage(prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> Mapping[str, Json]:
-    return usage(sum(map(len, prompts)), sum(row.generated for row in rows))
+def _usage(prompts: Sequence[Sequence[int]], writings: Sequence[Writing]) -> Mapping[str, Json]:
+    """Of what was written: a row may have drawn some tokens more before it was known that a string has ended it."""
+    return usage(sum(map(len, prompts)), sum(each.generated for each in writings))
 
 
 def _template_of(path: str) -> str | None:

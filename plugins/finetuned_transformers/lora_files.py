@@ -27,7 +27,10 @@ _PLAIN: Final = {
     "alora_invocation_tokens": None,
     "target_parameters": None,
     "alpha_pattern": {},
+    "layer_replication": None,
 }
+#: ways to begin a training that leave the model beneath as it is; the others take something out of its weights
+_BESIDE: Final = frozenset({"gaussian", "eva", "orthogonal"})
 _PARTS: Final = (
     ("q_proj", "k_proj", "v_proj"),
     ("o_proj",),
@@ -93,6 +96,12 @@ def _check(config: Any) -> None:
             raise unfit(
                 f"it was trained with {name}={config[name]!r}, and only plain LoRA can be mixed in a batch"
             )
+    begun = config.get("init_lora_weights")
+    if isinstance(begun, str) and begun not in _BESIDE:
+        raise unfit(
+            f"it was trained with init_lora_weights={begun!r}, which changes the model beneath it; save it as plain LoRA"
+            " (peft's path_initial_model_for_weight_conversion)"
+        )
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

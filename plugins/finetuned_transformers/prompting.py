@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ class Prompting:
         import jinja2
 
         messages = [_message(at, each) for at, each in enumerate(body.messages)]
+        self._check_told(body.chat_template_kwargs)
         if template is None and not self._tokenizer.chat_template:
             raise RequestError(
                 "The model has no chat template; ask /v1/completions, or use a model that was made for conversations.",
@@ -57,6 +59,17 @@ class Prompting:
         """A prompt as it is echoed."""
         found: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return found
+
+    def _check_told(self, told: Mapping[str, Json]) -> None:
+        """What a template is told is not to be what the library is told."""
+        own = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        for name in told:
+            if name in own:
+                raise RequestError(
+                    f"A chat template cannot be told {name!r}, which says how it is applied; leave it out.",
+                    code="unsupported_parameter",
+                    param=f"chat_template_kwargs.{name}",
+                )
 
     def _ids(self, prompt: str | Sequence[int]) -> list[int]:
         if isinstance(prompt, str):

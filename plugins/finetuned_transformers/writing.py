@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from finetuned_transformers.detokenizer import Detokenizer, Tokenizer, decoding
+from finetuned_transformers.detokenizer import Detokenizer, Tokenizer, decoding, naming
 from finetuned_transformers.row_sampling import Drawn
 from finetuned_transformers.rows import Finish
 from finetuned_transformers.stop_strings import StopStrings
@@ -49,16 +49,21 @@ class Writing:
     tokenizer: Tokenizer
     stops: StopStrings
     tells: bool = False
+    before: Sequence[int] = ()  # the tokens that it goes on from, if it does
+    generated: int = 0  # tokens that it was made of
     _length: int = 0  # characters that were told
     _read: int = 0  # characters that the tokens have become
     _tokens: list[Told] = field(default_factory=list)
     _detokenizer: Detokenizer = field(init=False)
+    _name: Callable[[int], str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._detokenizer = Detokenizer(decoding(self.tokenizer))
+        self._detokenizer = Detokenizer(decoding(self.tokenizer), self.before)
+        self._name = naming(self.tokenizer) if self.tells else str
 
     def add(self, drawn: Drawn) -> Piece | None:
         """What can be told with one token more; its ``finish`` is ``stop`` if a string has ended it."""
+        self.generated += 1
         text = self._detokenizer.add(drawn.id)
         if self.tells:
             self._tokens.append(self._told(drawn))
@@ -69,7 +74,8 @@ class Writing:
         return self._piece(told) if told else None
 
     def end(self, finish: Finish) -> Piece:
-        """The last piece."""
+        """The last piece. A completion that has not come to its length has ended itself, with a token of its own."""
+        self.generated += finish == "stop"
         told = self.stops.add(self._detokenizer.rest())
         if self.stops.found:
             return self._piece(told, "stop")
@@ -92,8 +98,7 @@ class Writing:
         return Told(self._likely(drawn.id, drawn.log_prob), self._read, top)
 
     def _likely(self, token: int, log_prob: float) -> Likely:
-        text = self.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return Likely(text, max(log_prob, _LEAST))
+        return Likely(self._name(token), max(log_prob, _LEAST))
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:

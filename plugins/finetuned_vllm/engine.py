@@ -80,6 +80,8 @@ class VLLMEngine:
                 return
             async for event in answer:
                 for chunk in _chunks(event):
+                    if "error" in chunk and self._engine.errored:  # a stream tells so of the engine's own end
+                        raise EngineGoneError(chunk["error"]["message"])
                     if "error" in chunk:
                         raise _refusal(chunk["error"])
                     yield {**chunk, "model": asked_for}
@@ -196,11 +198,13 @@ def _chunks(event: str) -> list[Json]:
 
 
 def _refusal(error: Json) -> RequestError:
-    status = error.get("code")
+    status = error.get("code") if isinstance(error.get("code"), int) else 400
+    if status >= 500:
+        return RequestError(error["message"], status=status, type="server_error", code="engine_error")
     too_long = "context length" in error["message"] or "maximum model length" in error["message"]
     return RequestError(
         error["message"],
-        status=status if isinstance(status, int) else 400,
+        status=status,
         code="context_length_exceeded" if too_long else "invalid_value",
         param=error.get("param"),
     )

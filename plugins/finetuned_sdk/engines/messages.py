@@ -28,8 +28,14 @@ Json = Any
 
 
 def encode(message: dict[str, Json]) -> bytes:
-    """A message as its line. Raises ``RequestError`` for one that is too long."""
+    """A message as its line. Raises ``RequestError`` for a request, or a part of an answer, that is too long."""
     line = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+    if len(line) > LONGEST and "part" in message:
+        raise RequestError(
+            f"The answer is {len(line)} bytes long and an engine gives {LONGEST}; ask for less of it at once: fewer"
+            " completions, tokens or log-probabilities.",
+            code="answer_too_large",
+        )
     if len(line) > LONGEST:
         raise RequestError(
             f"The request is {len(line)} bytes long and an engine takes {LONGEST}; send less.",
@@ -43,7 +49,7 @@ def decode(line: bytes) -> dict[str, Json]:
     """The message of a line. Raises ``EngineGoneError`` if it is none: the other side is not to be trusted any more."""
     try:
         message = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineGoneError(f"what the engine sent is no message: {error}") from None
     if not isinstance(message, dict):
         raise EngineGoneError("what the engine sent is no message")

@@ -257,7 +257,14 @@ async def test_an_answer_that_would_not_fit_is_refused_before_it_begins(tmp_path
         ),
         ({"temperature": -0.1}, "temperature", "invalid_value"),
         ({"temperature": "warm"}, "temperature", "invalid_value"),
-        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"top_p": -0.1}, "top_p", "invalid_value"),
+        ({"n": 129}, "n", "invalid_value"),
+        (
+            {"chat_template_kwargs": {"tokenize": False}},
+            "chat_template_kwargs.tokenize",
+            "unsupported_parameter",
+        ),
+        ({"stop": ["a"] * 17}, "stop", "invalid_value"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"n": 0}, "n", "invalid_value"),
         ({"stop": ""}, "stop", "invalid_value"),
@@ -294,6 +301,8 @@ async def test_what_a_conversation_cannot_be_asked_with_is_named(
         ({"prompt": []}, "prompt", "invalid_value"),
         ({"prompt": [3, 100_000]}, "prompt", "invalid_value"),
         ({"prompt": {"text": "x"}}, "prompt", "invalid_value"),
+        ({"prompt": ["a"] * 1025, "n": 2}, "prompt", "invalid_value"),
+        ({"prompt": [[1]] * 2049}, "prompt", "invalid_value"),
         ({"prompt": None}, "prompt", "missing_required_parameter"),
         ({"best_of": 3}, "best_of", "unsupported_parameter"),
         ({"suffix": "end"}, "suffix", "unsupported_parameter"),
@@ -740,3 +749,38 @@ async def test_a_short_row_counts_as_many_columns_as_the_longest(tmp_path: Path)
         found = list(made._generation._joining())
         made._generation._waiting.take_all()
     assert [row.prompt.limit for row in found] == [20, 60]
+
+
+async def test_too_many_completions_are_refused_with_how_many_there_may_be(tmp_path: Path) -> None:
+    async with engine(tmp_path) as made:
+        with pytest.raises(RequestError, match=r"1025 prompts with n=2 are 2050 completions.*at most 2048"):
+            await complete(made, prompt=["a"] * 1025, n=2)
+
+
+async def test_too_many_strings_are_told_as_that_and_not_as_another_type(tmp_path: Path) -> None:
+    async with engine(tmp_path) as made:
+        with pytest.raises(RequestError, match="at most 16 items"):
+            await chat(made, stop=["a"] * 17)
+
+
+@pytest.mark.parametrize("settings", [{"top_p": 0}, {"temperature": 1e-40}])
+async def test_what_leaves_the_likeliest_token_alone_takes_it(
+    tmp_path: Path, settings: dict[str, float]
+) -> None:
+    async with engine(tmp_path) as made:
+        assert contents(await chat(made, **settings)) == contents(await chat(made, temperature=0))
+
+
+async def test_usage_counts_the_tokens_of_the_text_however_many_were_drawn_behind_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row goes on in the thread that generates until it has heard that a string ended it."""
+    async with engine(tmp_path) as made:
+        whole = await complete(made, temperature=0, max_tokens=24, ignore_eos=True, logprobs=0)
+        tokens = whole["choices"][0]["logprobs"]["tokens"]
+        before = "".join(tokens[:3])
+        stop = next(each for each in tokens[3:] if each.strip() and each not in before)
+        monkeypatch.setattr(made._generation, "abort", lambda _rows: None)  # heard late: at its length
+        cut = await complete(made, temperature=0, max_tokens=24, ignore_eos=True, stop=stop)
+    assert cut["choices"][0]["finish_reason"] == "stop"
+    assert cut["usage"]["completion_tokens"] == 1 + tokens.index(stop)

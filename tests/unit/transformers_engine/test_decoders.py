@@ -137,7 +137,16 @@ def test_prompts_of_other_adapters_that_join_together_are_each_as_alone(name: st
         torch.testing.assert_close(together.step(nexts), alone.step(nexts), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", [{"use_dora": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_dora": True},
+        {"bias": "all"},
+        {"modules_to_save": ["lm_head"]},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+    ],
+)
 @pytest.mark.parametrize("name", ["llama", "llama by its forward"])
 def test_an_adapter_that_is_more_than_lora_is_refused(
     name: str, config: dict[str, Any], tmp_path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -44,7 +45,10 @@ def test_pieces_are_the_text_and_have_whole_characters() -> None:
     assert len(pieces) > 10
 
 
-@given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=30))
+BYTES = [number for number in range(len(TOKENIZER)) if len(TOKENIZER.convert_ids_to_tokens(number)) == 1]
+
+
+@given(st.lists(st.sampled_from(BYTES) | st.integers(0, len(TOKENIZER) - 1), max_size=60))
 def test_pieces_of_any_tokens_are_what_they_decode_to(ids: list[int]) -> None:
     assert "".join(told(ids)) == decoded(ids)
 
@@ -54,6 +58,49 @@ def test_bytes_that_become_no_character_are_told_at_the_end() -> None:
     pieces = told(ids)
     assert pieces[:-1] == [""] * len(ids)
     assert pieces[-1] == decoded(ids)
+
+
+def test_bytes_that_never_become_a_character_do_not_hold_the_text_up() -> None:
+    (half,) = TOKENIZER("\x80".encode("latin-1").decode("latin-1"))["input_ids"][:1]
+    pieces = told([half] * 40)
+    assert "".join(pieces) == decoded([half] * 40)
+    assert len("".join(pieces[:20])) > 10
+
+
+def test_tokens_without_text_are_decoded_once_and_not_with_each_that_follows() -> None:
+    decode = decoding(TOKENIZER)
+    lengths: list[int] = []
+
+    def watched(ids: Sequence[int]) -> str:
+        lengths.append(len(ids))
+        return decode(ids)
+
+    reader = Detokenizer(watched)
+    end = TOKENIZER.eos_token_id
+    assert [reader.add(end) for _ in range(200)] == [""] * 200
+    assert max(lengths) < 20
+    assert reader.add(TOKENIZER("the")["input_ids"][0]) == "the"
+
+
+def sentencepiece() -> Any:
+    """A tokenizer that reads as those of Llama 2 and Mistral: the space that a text begins with is dropped."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<unk>": 0, "a": 1, "\u2581world": 2, "\u2581again": 3, "\u2581Hello": 4}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+def test_a_completion_keeps_the_space_that_it_goes_on_with() -> None:
+    writing = Writing(0, sentencepiece(), StopStrings([]), tells=True, before=[4])
+    pieces = [writing.add(Drawn(token, -1.0)) for token in (2, 3)]
+    whole = joined([piece for piece in (*pieces, writing.end("length")) if piece is not None])
+    assert whole.text == " world again"
+    assert [each.token.text for each in whole.tokens] == [" world", " again"]
 
 
 @given(st.text("ab", max_size=30), st.lists(st.text("ab", min_size=1, max_size=4), max_size=3), st.randoms())
