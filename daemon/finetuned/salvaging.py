@@ -15,7 +15,7 @@ from anyio import CapacityLimiter
 from finetuned.domain import facts
 from finetuned.domain.errors import StorageFullError
 from finetuned.domain.job import Job
-from finetuned.domain.salvage import Fate, Salvage
+from finetuned.domain.salvage import NOTHING, Fate, Salvage
 from finetuned_sdk import JobError, JobKind, Registry, manifest
 from finetuned_sdk.salvage import Leftovers, Salvaged
 
@@ -47,7 +47,7 @@ class Salvager:
         Raises ``StorageFullError``.
         """
         if job is None or not self.can(job):
-            return ()
+            return NOTHING
         if job.live_attempt is not None:
             return None
         try:
@@ -64,7 +64,7 @@ class Salvager:
         """
         kind = self._kind(job)
         if kind is None:
-            return ()
+            return NOTHING
         try:
             return await anyio.to_thread.run_sync(self._made, kind, job, fate, limiter=self._one)
         except OSError as error:
@@ -75,7 +75,7 @@ class Salvager:
             log.warning("Nothing was made of what %s has left: %s", job.id, error.message)
         except Exception:  # a plugin's code: the job ends all the same
             log.exception("Nothing was made of what %s has left", job.id)
-        return ()
+        return NOTHING
 
     def _kind(self, job: Job) -> JobKind | None:
         kind = self.registry.job_kinds.get(job.kind)
@@ -94,7 +94,7 @@ class Salvager:
             reason=fate.reason,
             datasets={param: each["path"] for param, each in job.datasets.items()},
         )
-        return _facts(job, kind.salvage(left), newest)
+        return Salvage(_facts(job, kind.salvage(left), newest), fate)
 
 
 def _facts(job: Job, made: Salvaged, attempt: int) -> list[facts.Fact]:

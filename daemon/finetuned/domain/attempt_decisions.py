@@ -70,7 +70,7 @@ class Prospect:
     step: int | None = None
     reduced: Mapping[str, Json] | None = None
     jitter: float = 0.0
-    salvaged: salvage.Salvage | None = ()
+    salvaged: salvage.Salvage | None = salvage.NOTHING
 
 
 def intervene(world: World, job_id: str, fact: facts.AttemptIntervened | facts.AttemptAlert) -> Events:

@@ -68,7 +68,7 @@ def cancel(
     *,
     actor: str,
     reason: str | None = None,
-    salvaged: salvage.Salvage | None = (),
+    salvaged: salvage.Salvage | None = salvage.NOTHING,
 ) -> Events:
     """Ask a job to end. Asking twice changes nothing; an ended job is rejected.
 

@@ -13,7 +13,6 @@ from finetuned_events import NewEvent
 
 Json = Any
 Events = list[NewEvent]
-Salvage = Sequence[facts.Fact]
 
 ACTOR: Final = "salvage"
 
@@ -30,6 +29,17 @@ class Fate:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What is to be recorded before a job's end, and the end that it was made for; ``None``: it goes with any."""
+
+    facts: Sequence[facts.Fact] = ()
+    fate: Fate | None = None
+
+
+NOTHING: Final = Salvage()
+
+
 def fate(job: Job, events: Events) -> Fate | None:
     """How events end a job without success; ``None`` if they do not."""
     for each in events:
@@ -44,13 +54,14 @@ def fate(job: Job, events: Events) -> Fate | None:
 def placed(job: Job, events: Events, salvaged: Salvage | None) -> Events:
     """The events, with what was salvaged before the one that ends the job.
 
-    Raises ``SalvageDueError`` if they end it without success and ``salvaged`` is ``None``.
+    Raises ``SalvageDueError`` if they end it without success and ``salvaged`` is ``None``, or was made for another end.
     """
-    if fate(job, events) is None:
+    end = fate(job, events)
+    if end is None:
         return events
-    if salvaged is None:
+    if salvaged is None or salvaged.fate not in (None, end):
         raise SalvageDueError
     ends = {facts.JobCancelled.type, facts.JobFailed.type}
     place = next(place for place, each in enumerate(events) if each.type in ends)
-    made = [job_event(job.id, fact, actor=ACTOR) for fact in salvaged]
+    made = [job_event(job.id, fact, actor=ACTOR) for fact in salvaged.facts]
     return [*events[:place], *made, *events[place:]]

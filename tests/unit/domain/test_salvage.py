@@ -9,12 +9,12 @@ from tests.unit.domain.worlds import Scene
 
 from finetuned.domain import attempt_decisions, decisions, facts, salvage, verdicts
 from finetuned.domain.attempt_decisions import Prospect
-from finetuned.domain.salvage import Fate, SalvageDueError
+from finetuned.domain.salvage import Fate, Salvage, SalvageDueError
 
 MADE = facts.ArtifactPublished(attempt=1, name="out.jsonl", kind="file:batch_output", path="/x", bytes=3)
 FIGURES = facts.JobProgress({"current_step": 2})
 KILLED = verdicts.End(exit_code=None, signal=9, lost=None, problem=None, oom_killed=False, usage={})
-PROSPECT = Prospect(salvaged=[FIGURES, MADE])
+PROSPECT = Prospect(salvaged=Salvage([FIGURES, MADE]))
 
 
 def running() -> Scene:
@@ -53,7 +53,7 @@ def test_a_cancel_that_ends_a_job_at_once_takes_the_salvage_along() -> None:
     scene.submit()
     with pytest.raises(SalvageDueError):
         decisions.cancel(scene.world, "job-1", actor="a", salvaged=None)
-    events = decisions.cancel(scene.world, "job-1", actor="a", salvaged=[MADE])
+    events = decisions.cancel(scene.world, "job-1", actor="a", salvaged=Salvage([MADE]))
     assert [each.type for each in events] == [
         "job.cancel_requested",
         "artifact.published",
@@ -74,3 +74,14 @@ def test_the_fate_says_whether_it_was_cancelled_and_why() -> None:
     events = decisions.cancel(scene.world, "job-1", actor="a", reason="enough")
     assert salvage.fate(job, events) == Fate(was_cancelled=True, reason="enough")
     assert salvage.fate(job, []) is None
+
+
+def test_a_salvage_for_another_end_is_made_anew() -> None:
+    scene = running()
+    scene.fold(decisions.cancel(scene.world, "job-1", actor="a", reason="enough"))
+    for_failure = Salvage([MADE], Fate(was_cancelled=False, reason="it broke"))
+    with pytest.raises(SalvageDueError):
+        attempt_decisions.ended(scene.world, "job-1", 1, KILLED, replace(PROSPECT, salvaged=for_failure))
+    for_this = Salvage([MADE], Fate(was_cancelled=True, reason="enough"))
+    events = attempt_decisions.ended(scene.world, "job-1", 1, KILLED, replace(PROSPECT, salvaged=for_this))
+    assert "job.cancelled" in {each.type for each in events}
