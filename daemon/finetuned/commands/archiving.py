@@ -15,6 +15,7 @@ from finetuned.domain.errors import InvalidRequestError, Rejected
 from finetuned.domain.facts import (
     DatasetDeleted,
     DatasetRegistered,
+    FileDeleted,
     JobCancelled,
     JobDeleted,
     JobFailed,
@@ -37,6 +38,7 @@ FOLLOWED: dict[str, Collection[str]] = {
         JobFailed.type,
         JobCancelled.type,
     ),
+    "content-remover": (FileDeleted.type, JobSucceeded.type, JobFailed.type, JobCancelled.type),
 }
 
 

@@ -82,8 +82,12 @@ class FileCommands:
     async def sweep(self) -> None:
         """Remove content that no file and no live job names: what a daemon that was killed did not finish."""
         async with self.store.changing:
+            world = await self.appending.board.world()
+            # What nobody names now nobody can begin to name: a file is made under the lock, and a job takes files.
+            named = {part for path in dataset_decisions.paths_in_use(world) for part in path.split("/")}
             for file_id in await anyio.to_thread.run_sync(self.store.listed):
-                await self._remove_unused(file_id)
+                if file_id not in named:
+                    await self._remove(file_id)
 
     async def remove_unused(self, file_id: str, job: Job | None) -> None:
         """Remove a file's content if nobody names or reads it. ``job`` is the one that made it, if one did."""
@@ -142,6 +146,9 @@ class FileCommands:
             except FileNotFoundError:
                 upload.require_pending()  # it was given up meanwhile
                 raise
+            if upload.status != "pending":  # its parts went while this one came
+                await self._drop_parts(upload)
+                upload.require_pending()
             part = Part(part_id, path, received.content.bytes, self.appending.now())
             upload.parts[part_id] = part
         return part
@@ -224,7 +231,8 @@ class FileCommands:
                     file = await self._record(file_id, path, received.content, about, actor, once)
                 except FATAL:
                     raise  # whether the event is on disk is not known
-                except BaseException:
+                # Nor is it when the task is cancelled: what has no event then goes at the next start.
+                except Exception:
                     await anyio.to_thread.run_sync(self.store.remove, file_id)
                     raise
                 if file.id != file_id:  # the request was carried out before
@@ -263,9 +271,10 @@ class FileCommands:
     async def _remove_unused(self, file_id: str) -> None:
         """Hold ``store.changing``."""
         world = await self.appending.board.world()
-        home = self.store.directory / file_id
-        if any(Path(path).is_relative_to(home) for path in dataset_decisions.paths_in_use(world)):
-            return
+        if not any(f"/{file_id}/" in path for path in dataset_decisions.paths_in_use(world)):
+            await self._remove(file_id)
+
+    async def _remove(self, file_id: str) -> None:
         if await anyio.to_thread.run_sync(self.store.remove, file_id):
             log.info("Removed the content of %s, which no file and no live job needs any more", file_id)
 

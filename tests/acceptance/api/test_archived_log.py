@@ -18,7 +18,7 @@ from finetuned.cli import offline
 from finetuned.commands.archiving import FOLLOWED
 from finetuned.domain import facts
 from finetuned.domain.errors import Rejected
-from finetuned.followers import DatasetRemover, FileRemover
+from finetuned.followers import ContentRemover, DatasetRemover, FileRemover
 from finetuned_events import EventLog, LogFullError
 
 
@@ -55,7 +55,7 @@ async def refusal(client: Any, path: str, **query: Any) -> dict[str, Any]:
 
 
 def test_the_followers_that_are_waited_for_are_those_that_remove_files() -> None:
-    assert {each.name: set(each.types) for each in (FileRemover, DatasetRemover)} == {
+    assert {each.name: set(each.types) for each in (FileRemover, DatasetRemover, ContentRemover)} == {
         name: set(types) for name, types in FOLLOWED.items()
     }
 

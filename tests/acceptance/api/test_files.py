@@ -20,6 +20,7 @@ import pytest
 
 from finetuned import followers
 from finetuned.commands.archiving import FOLLOWED
+from finetuned.commands.files import FileCommands
 from finetuned.domain import attempt_decisions, decisions, facts, files
 from finetuned.files.uploads import MOST_OPEN, PART_BYTES
 from finetuned.storage.intake import Limits
@@ -614,6 +615,56 @@ async def test_what_a_killed_daemon_left_without_a_name_is_swept(house: House, c
     await (left / "data.jsonl").write_bytes(ROWS)
     await house.commands.files.sweep()
     assert on_disk(house) == [f"{kept}/data.jsonl"]
+
+
+async def test_content_stays_whose_event_may_yet_come(
+    house: House, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is cut off while its event is written does not know whether it will be on disk."""
+    record = FileCommands._record
+
+    async def cut_off(*args: Any) -> Any:
+        await record(*args)
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(FileCommands, "_record", cut_off)
+    with pytest.raises(aiohttp.ClientError):
+        await sent(client)
+    (left,) = on_disk(house)
+    await house.commands.files.sweep()
+    assert on_disk(house) == [left]
+    async with client.get(f"/v1/files/{left.partition('/')[0]}/content") as answer:
+        assert await answer.read() == ROWS
+
+
+async def test_a_part_that_was_moved_while_its_upload_was_given_up_goes_too(
+    house: House, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client.post(
+        "/v1/uploads",
+        json={
+            "purpose": "fine-tune",
+            "filename": "rows.jsonl",
+            "bytes": len(ROWS),
+            "mime_type": "text/jsonl",
+        },
+    ) as answer:
+        upload = (await answer.json())["id"]
+    uploads = house.commands.files._uploads
+    home = house.config.state_dir / "files" / "uploads" / upload
+    rename = Path.rename
+
+    def given_up(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        uploads.find(upload).status = "cancelled"
+        return moved
+
+    monkeypatch.setattr(Path, "rename", given_up)
+    form = aiohttp.FormData()
+    form.add_field("data", ROWS, filename="part")
+    async with client.post(f"/v1/uploads/{upload}/parts", data=form) as answer:
+        assert answer.status == 409
+    assert not home.exists()
 
 
 async def test_what_a_job_made_is_a_file_of_its_bundle(house: House, client: Client, until: Until) -> None:
