@@ -66,7 +66,9 @@ class TokenCommands:
 
     async def revoke(self, token_id: str, *, actor: str) -> None:
         """Close a token. Raises ``NotFoundError`` if there is none."""
-        await self.appending.log.execute(lambda world: decisions.revoke_token(world, token_id, actor=actor))
+        await self.appending.log.execute(
+            lambda world: decisions.revoke_token(world, token_id, actor=actor), necessary=True
+        )
 
     async def record_uses(self, used: Collection[str]) -> None:
         """Record that these tokens opened the door, each at most once an hour."""

@@ -81,7 +81,10 @@ class WebhookCommands:
     async def enable(
         self, webhook_id: str, *, after: int | None, actor: str, once: Once | None = None
     ) -> Webhook:
-        """Send again, from where it stopped or from beyond the position ``after``. Raises ``NotFoundError``."""
+        """Send again, from where it stopped or from beyond the position ``after``.
+
+        Raises ``NotFoundError``, and ``Rejected`` if it is enabled and ``after`` is named.
+        """
         if after is not None:
             self._require_position(after)
         await self.appending.execute(

@@ -28,10 +28,19 @@ def create(world: World, fact: facts.WebhookCreated, *, actor: str) -> Events:
 
 
 def enable(world: World, webhook_id: str, *, since: int | None, actor: str) -> Events:
-    """Send again, from where it stopped or from ``since`` on. One that is enabled changes nothing."""
+    """Send again, from where it stopped or from ``since`` on. One that is enabled changes nothing.
+
+    Rejected if it is enabled and is to go on from elsewhere: that is a replay.
+    """
     webhook = of(world, webhook_id)
-    if webhook.disabled is None:
+    if webhook.disabled is None and since is None:
         return []
+    if webhook.disabled is None:
+        raise Rejected(
+            "webhook_enabled",
+            f"The webhook {webhook_id} is enabled; to send events again, replay them"
+            f" (`finetune webhooks replay {webhook_id}`).",
+        )
     position = webhook.since if since is None else since
     return [_event(facts.WebhookEnabled(id=webhook_id, since=position), actor)]
 

@@ -26,7 +26,7 @@ from finetuned.webhooks import payload, schedule
 from finetuned.webhooks.keys import WebhookKeys
 from finetuned.webhooks.payload import Message
 from finetuned.webhooks.sender import GONE, Line, Outcome, Sender
-from finetuned_events import Event, LogError, NewEvent
+from finetuned_events import Event, LogError, LogFullError, NewEvent
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ class Endpoint:
     _recorded: int = field(init=False)  # position as the log has it
     _unrecorded: int = 0  # deliveries since
     _since: float = 0.0  # monotonic time of the first of them
+    _record_at: float = 0.0  # monotonic time before which it is not recorded how far it has come
     _wanted: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -158,7 +159,8 @@ class Endpoint:
         self.next_try_at = None
         log.warning("The webhook %s is disabled: %s", self.webhook.id, reason)
         await self._append(
-            lambda world: webhook_decisions.disable(world, fact, reason, turn=self.webhook.turn)
+            lambda world: webhook_decisions.disable(world, fact, reason, turn=self.webhook.turn),
+            necessary=True,
         )
         raise _DisabledError
 
@@ -180,10 +182,12 @@ class Endpoint:
     def _record_in_s(self) -> float | None:
         """Seconds until it is to be recorded how far deliveries have come; ``None`` if nothing is to be."""
         if self.position - self._recorded >= RECORD_SCANNED or self._unrecorded >= RECORD_EVERY:
-            return 0.0
-        if not self._unrecorded:
+            due = self._record_at
+        elif self._unrecorded:
+            due = max(self._record_at, self._since + RECORD_AFTER_S)
+        else:
             return None
-        return max(0.0, self._since + RECORD_AFTER_S - self.clock.monotonic())
+        return max(0.0, due - self.clock.monotonic())
 
     async def _record_if_due(self) -> None:
         if self._record_in_s == 0.0:
@@ -192,10 +196,26 @@ class Endpoint:
     def _decide_delivered(self, world: World) -> list[NewEvent]:
         return webhook_decisions.delivered(world, self.webhook.id, turn=self.webhook.turn, upto=self.position)
 
-    async def _append(self, decide: Callable[[World], list[NewEvent]]) -> None:
-        """Record something that says how far deliveries have come."""
-        await patiently("A webhook", lambda: self.log.execute(decide))
-        self._recorded, self._unrecorded = self.position, 0
+    async def _append(self, decide: Callable[[World], list[NewEvent]], *, necessary: bool = False) -> None:
+        """Record something that says how far deliveries have come, unless the disk is full.
+
+        Then deliveries go on unrecorded: what a full disk does to jobs is what receivers want to be told of, and a
+        daemon that ends meanwhile delivers again. What is ``necessary`` takes of the reserve, or is waited for.
+        """
+
+        async def execute() -> bool:
+            try:
+                await self.log.execute(decide, necessary=necessary)
+            except LogFullError:
+                if necessary:
+                    raise
+                return False
+            return True
+
+        if await patiently("A webhook", execute):
+            self._recorded, self._unrecorded = self.position, 0
+        else:
+            self._record_at = self.clock.monotonic() + RECORD_AFTER_S
 
     async def _record_last(self) -> None:
         """What was delivered is not to be delivered again after an orderly end."""

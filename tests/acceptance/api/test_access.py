@@ -21,6 +21,8 @@ from finetuned.api import auth
 from finetuned.api.auth import Scope
 from finetuned.api.failures import BURST
 from finetuned.api.routes import ROUTES
+from finetuned.testing import House
+from finetuned_events import LogFullError
 
 SECOND = 1_000_000
 
@@ -336,3 +338,26 @@ async def test_a_host_that_the_operator_allows_is_answered(open_house: Any, open
         headers = await bearer(house, "read")
         assert (await tcp.get("/v1/jobs", headers=headers | {"Host": "gpu.example:443"})).status == 200
         assert (await tcp.get("/v1/jobs", headers=headers | {"Host": "localhost"})).status == 421
+
+
+async def test_a_token_is_closed_also_while_the_disk_is_full(
+    house: House, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds it may be who has filled the disk."""
+    token, secret = await house.commands.tokens.create(scope="operate", name=None, actor="test")
+    execute = house.log.execute
+
+    async def full(decide: Any, **how: Any) -> Any:
+        if not how.get("necessary"):
+            raise LogFullError("The disk is full.")
+        return await execute(decide, **how)
+
+    monkeypatch.setattr(house.log, "execute", full)
+    async with client.delete(f"/v1/tokens/{token.id}") as answer:
+        assert answer.status == 200
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with (
+        aiohttp.ClientSession() as theirs,
+        theirs.get(f"{house.url}/v1/jobs", headers=headers) as answer,
+    ):
+        assert answer.status == 401

@@ -24,6 +24,7 @@ from finetuned.telemetry import exposition
 from finetuned.testing import House
 from finetuned.webhooks import endpoint, schedule, sender
 from finetuned.webhooks.endpoint import Clock
+from finetuned_events import LogFullError
 
 LOOPBACK = ("127.0.0.0/8",)
 
@@ -225,6 +226,46 @@ async def test_who_fails_for_days_is_disabled_and_goes_on_once_enabled(
         receiver.answer = lambda _received: web.Response()
         assert (await hooked.ask("POST", f"/{made['id']}/enable"))["enabled"]
         assert (await receiver.wait(11))[-1].id == receiver.received[0].id
+
+
+async def test_one_that_is_enabled_is_not_moved_by_being_enabled(open_house: Any, open_client: Any) -> None:
+    async with receiving() as receiver, opened(open_house, open_client) as hooked:
+        made = await hooked.add(receiver.url, "job.submitted")
+        assert (await hooked.ask("POST", f"/{made['id']}/enable"))["enabled"]
+        refused = await hooked.ask("POST", f"/{made['id']}/enable", {"after": 0}, status=409)
+    assert refused["error"]["code"] == "webhook_enabled"
+    assert "webhooks replay" in refused["error"]["message"]
+
+
+async def test_a_full_disk_does_not_stop_deliveries(
+    open_house: Any, open_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a full disk does to jobs is what receivers are to be told of."""
+    async with receiving() as receiver, opened(open_house, open_client) as hooked:
+        receiver.answer = lambda _received: web.Response(status=500 if len(receiver.received) == 1 else 200)
+        made = await hooked.add(receiver.url, "job.submitted")
+        execute, refused = hooked.house.log.execute, 0
+
+        async def full(decide: Any, **how: Any) -> Any:
+            nonlocal refused
+            if how.get("necessary") is False:
+                refused += 1
+                raise LogFullError("The disk is full.")
+            return await execute(decide, **how)
+
+        monkeypatch.setattr(hooked.house.log, "execute", full)
+        for _ in range(endpoint.RECORD_EVERY):
+            await hooked.house.accept_job()
+        await hooked.hands.asleep(schedule.DELAYS_S[0])  # the first failed, and that could not be recorded
+        await receiver.wait(endpoint.RECORD_EVERY + 1)
+        await hooked.hands.sleeping(
+            endpoint.RECORD_AFTER_S
+        )  # the hundredth is to be recorded, not at once again
+        assert refused == 2
+        assert (await hooked.shown(made))["next_try_at"] is None
+        monkeypatch.setattr(hooked.house.log, "execute", execute)
+        await hooked.hands.asleep(endpoint.RECORD_AFTER_S)
+        await follow(hooked, "webhook.delivered")
 
 
 async def test_who_never_answers_holds_up_nobody(open_house: Any, open_client: Any) -> None:
