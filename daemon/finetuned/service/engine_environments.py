@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetuned.service.sources import Source
-from finetuned.service.steps import Plan, Run
+from finetuned.service.steps import Plan, Run, StepError
 from finetuned_sdk import EngineEnvironment
 
 
@@ -25,10 +25,14 @@ class MakeEnvironment:
         return f"make the environment {self.path}"
 
     def run(self) -> None:
-        """Make it, unless its pip is there. Raises ``StepError``."""
+        """Make it, unless its pip is there. Raises ``StepError``, also if there is something else in its place."""
         if (self.path / "bin" / "pip").exists():
             return
         if self.path.exists():
+            if not (self.path / "pyvenv.cfg").exists() and any(self.path.iterdir()):
+                raise StepError(
+                    f"{self.path} holds files and is no environment; name a directory that is empty or not there."
+                )
             shutil.rmtree(self.path)
         python = getattr(sys, "_base_executable", None) or sys.executable
         Run((str(python), "-m", "venv", str(self.path)), "make the environment").run()

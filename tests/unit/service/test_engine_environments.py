@@ -8,6 +8,7 @@ import pytest
 
 from finetuned.service.engine_environments import MakeEnvironment, plan
 from finetuned.service.sources import Source
+from finetuned.service.steps import StepError
 from finetuned_sdk import EngineEnvironment
 
 ENVIRONMENT = EngineEnvironment(
@@ -38,12 +39,20 @@ def test_a_machine_with_a_gpu_gets_the_build_for_it_and_keeps_all_of_it() -> Non
 def test_an_environment_that_broke_off_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "env"
     home.mkdir()
+    (home / "pyvenv.cfg").touch()
     (home / "half").touch()
     ran: list[str] = []
     monkeypatch.setattr("finetuned.service.engine_environments.Run.run", lambda self: ran.append(self.text))
     MakeEnvironment(home).run()
     assert not (home / "half").exists()
     assert len(ran) == 1
+
+
+def test_a_directory_of_other_files_is_not_taken_for_an_environment(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StepError, match="holds files and is no environment"):
+        MakeEnvironment(tmp_path).run()
+    assert (tmp_path / "thesis.tex").exists()
 
 
 def test_an_environment_that_is_there_is_left_as_it_is(
