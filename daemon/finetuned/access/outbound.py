@@ -107,6 +107,13 @@ class OutboundGuard:
                 " decimal numbers, or a name.",
                 param=param,
             )
+        if (
+            literal is None and ":" in host
+        ):  # connecting code takes it for an address, and asks no guarded resolver
+            raise OutboundRefusedError(
+                f"The host {host!r} is neither a name nor an address of version 4 or 6; write one.",
+                param=param,
+            )
         named = host in self._names or (literal is not None and self._is_listed(literal))
         if parsed.scheme != "https" and not named:
             raise OutboundRefusedError(

@@ -115,6 +115,7 @@ def test_no_url_with_an_address_off_the_public_internet_is_kept(address: Address
         ("https://", "no https:// URL"),
         ("https:///path", "no https:// URL"),
         ("https://[::1", "no https:// URL"),
+        ("https://[v1.a:b.evil.example]/", "neither a name nor an address"),
         ("https://user:pass@example.org/", "must not carry a user"),
         ("https://example.org\\@127.0.0.1/", "backslash"),
         ("https://example.org/\r\nX: y", "control character"),
