@@ -18,6 +18,7 @@ from finetuned.domain.errors import (
     EngineFailedError,
     FinetunedError,
     InvalidRequestError,
+    Rejected,
     StorageFullError,
     TooLargeError,
     TooManyFailuresError,
@@ -29,7 +30,7 @@ from finetuned_events import InvalidEventError, LogError, LogFullError
 log = logging.getLogger(__name__)
 
 REFERENCE = "docs/reference/api.md lists the routes"
-SHOULD_RETRY = "X-Should-Retry"  # OpenAI's clients try a 502 again unless it says "false"
+SHOULD_RETRY = "X-Should-Retry"  # OpenAI's clients try a 409 and every 5xx again unless it says "false"
 RETRY_S = 1  # when to come again where a 503 knows no better
 
 
@@ -54,7 +55,7 @@ def response(error: FinetunedError) -> web.Response:
     if error.status == 401:
         answer.headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
     answer.headers.update(_retry_after(error))
-    if isinstance(error, EngineFailedError):
+    if isinstance(error, EngineFailedError | Rejected | StorageFullError):
         answer.headers[SHOULD_RETRY] = "false"
     if error.status == 408 or isinstance(error, TooManyFailuresError):
         # What else the client has to say is not waited for.

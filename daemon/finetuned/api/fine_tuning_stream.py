@@ -22,9 +22,9 @@ from finetuned.domain.job import Job
 from finetuned.looking import AbandonedError
 from finetuned.openai import fine_tuning_ids
 from finetuned.views import fine_tuning_events
-from finetuned_events import Event
+from finetuned_events import Event, Page
 
-PAGE: Final = 100  # events that are read and written in one go
+AT_ONCE: Final = 100  # events that are read and written in one go
 ENDS: Final = frozenset({facts.JobSucceeded.type, facts.JobFailed.type, facts.JobCancelled.type})
 
 
@@ -34,7 +34,7 @@ async def pushed(call: Call, job: Job, after: str | None) -> web.StreamResponse:
     Who comes back and has seen the end is told not to do so again (204).
     """
     begin = _begin(call, after)
-    if not job.is_live and not await _page(call, job, begin):
+    if not job.is_live and not (await _page(call, job, begin)).events:
         return web.Response(status=204)
     response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     response.content_type = sse.CONTENT_TYPE
@@ -62,14 +62,17 @@ def _begin(call: Call, after: str | None) -> int:
 
 async def _told(call: Call, job: Job, after: int) -> AsyncGenerator[bytes, None]:
     yield sse.opening()
+    if after > call.queries.head:
+        after = call.queries.head
+        yield sse.reset(after)
     while True:
         head = call.queries.head  # before the look: what comes during it is looked for again
-        events = await _page(call, job, after)
-        if events:
+        page = await _page(call, job, after)
+        after = max(after, page.scanned)
+        if page.events:
             job = await call.queries.job(job.id)
-            after = events[-1].seq
-            yield b"".join(map(partial(_frame, job), events))
-            if events[-1].type in ENDS:
+            yield b"".join(map(partial(_frame, job), page.events))
+            if page.events[-1].type in ENDS:
                 return
             continue
         with anyio.move_on_after(call.config.sse_heartbeat_s) as waiting:
@@ -78,11 +81,10 @@ async def _told(call: Call, job: Job, after: int) -> AsyncGenerator[bytes, None]
             yield sse.heartbeat(after)
 
 
-async def _page(call: Call, job: Job, after: int) -> list[Event]:
-    page = await call.queries.scan(
-        after=after, limit=PAGE, stream=f"job/{job.id}", types=fine_tuning_events.TYPES
+async def _page(call: Call, job: Job, after: int) -> Page:
+    return await call.queries.scan(
+        after=after, limit=AT_ONCE, stream=f"job/{job.id}", types=fine_tuning_events.TYPES
     )
-    return page.events
 
 
 def _frame(job: Job, each: Event) -> bytes:

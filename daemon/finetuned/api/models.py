@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from finetuned import wire
 from finetuned.api.call import Call
 from finetuned.api.lists import page_of
-from finetuned.api.parameters import At, PageQuery
+from finetuned.api.parameters import At, Limit, Query
 from finetuned.views import models as views_models
 
 
-class ModelsQuery(PageQuery):
-    """Which models, and when."""
+class ModelsQuery(Query):
+    """Which models, and when. Whoever names no ``limit`` gets all: OpenAI's clients ask for no second page."""
 
+    after: str | None = Field(default=None, description="the next_after of the page before")
+    limit: Limit | None = None
     at: At | None = None
 
 
@@ -22,7 +26,8 @@ async def listed(call: Call, query: ModelsQuery) -> wire.Page[wire.Model]:
     else:
         found, aliases = await call.queries.past.models(await call.queries.position(query.at))
     shown = views_models.models(found, aliases)
-    return page_of(shown, lambda each: each["id"], after=query.after, limit=query.limit)
+    limit = max(1, len(shown)) if query.limit is None else query.limit
+    return page_of(shown, lambda each: each["id"], after=query.after, limit=limit)
 
 
 async def show(call: Call, *, name: str) -> wire.Model:

@@ -19,6 +19,7 @@ Columns = Mapping[str, Json]
 CHAT: Final = "/v1/chat/completions"
 PROMPTED: Final = {"/v1/completions": "prompt", "/v1/embeddings": "input"}
 ID: Final = "custom_id"
+LONGEST_FIELD: Final = 32 << 20  # characters of a cell in a CSV: no request is longer
 PLACE: Final = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -142,6 +143,7 @@ def _of_lines(file: Path) -> Iterator[Columns]:
 
 
 def _of_csv(file: Path, delimiter: str) -> Iterator[Columns]:
+    csv.field_size_limit(LONGEST_FIELD)
     with file.open(newline="", encoding="utf-8-sig") as opened:
         try:
             for row in csv.DictReader(opened, delimiter=delimiter):

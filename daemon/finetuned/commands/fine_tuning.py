@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from finetuned.commands.appending import Appending
-from finetuned.domain.errors import InvalidRequestError, NotFoundError, PermissionDeniedError
+from finetuned.domain.errors import InvalidRequestError, NotFoundError, PermissionDeniedError, Rejected
 from finetuned.domain.idempotency import Once
 from finetuned.domain.job import Job
 from finetuned.job_request import JobRequest
@@ -56,5 +56,5 @@ class FineTuningCommands:
             return await self.submit(
                 request, actor=actor, may_name_paths=may_name_paths, once=once, job_id=job_id
             )
-        except (InvalidRequestError, NotFoundError, PermissionDeniedError) as error:
+        except (InvalidRequestError, NotFoundError, PermissionDeniedError, Rejected) as error:
             raise in_its_words(error, body.trains) from None

@@ -11,7 +11,7 @@ from typing import Any
 from finetuned.datasets import file, references
 from finetuned.datasets.references import Reference
 from finetuned.domain.errors import InvalidRequestError, NotFoundError, Rejected
-from finetuned.domain.files import NONE, Known
+from finetuned.domain.files import NONE, Known, unreadable
 from finetuned.domain.registers import Dataset, DatasetVersion
 
 Json = Any
@@ -85,8 +85,11 @@ class UsedDatasets:
         """A file whose content is there. What a job made has no hash yet: it is read through."""
         found = self._uploaded.find(file_id)
         path = Path(found.path)
-        with file.opened(path, found.bytes, (path.parent,)) as content:
-            version = found.sha256 or hashlib.file_digest(content, "sha256").hexdigest()
+        try:
+            with file.opened(path, found.bytes, (path.parent,)) as content:
+                version = found.sha256 or hashlib.file_digest(content, "sha256").hexdigest()
+        except Rejected as error:
+            raise unreadable(error) from None
         pinned = self._pinned.get(key)
         if pinned is not None and pinned["name"] == file_id and pinned["version"] != version:
             raise Rejected(

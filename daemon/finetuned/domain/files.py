@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from finetuned.domain import facts, ids
-from finetuned.domain.errors import NotFoundError
+from finetuned.domain.errors import NotFoundError, Rejected
 from finetuned.domain.job import Job
 from finetuned.domain.registers import File
 from finetuned.domain.streams import event
@@ -126,6 +126,13 @@ def unknown(file_id: str) -> NoSuchFileError:
         f"There is no file {file_id[:80]!r} (any more: it may have been deleted, or have expired); `finetune files`"
         " lists those there are.",
         param="file_id",
+    )
+
+
+def unreadable(error: Rejected) -> Rejected:
+    """That a file's content is not there as it was taken in, for a refusal of it as a data set's."""
+    return Rejected(
+        "file_unreadable", f"The file's content is gone or was changed ({error.message}); upload it again."
     )
 
 

@@ -36,6 +36,7 @@ from finetuned_sdk.engines.state import EngineState
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 1.0  # until an engine is looked at again whose time is over
 RETRY_S = 5.0  # until an engine that could not be submitted is tried again
 MAX_ATTEMPTS = 3  # runs of an engine that may crash before those who ask are told that there is none
 
@@ -168,7 +169,8 @@ class EngineKeeper:
 
     def _next_look_s(self) -> float:
         now = self.clock()
-        ends = [since + self.idle_s - now for since in self._unasked_since.values()]
+        # One whose time has run out since the last look, or that could not be ended then, is looked at before long.
+        ends = [max(since + self.idle_s - now, AGAIN_S) for since in self._unasked_since.values()]
         if self._retry_at is not None:
             ends.append(self._retry_at - now)
         if self._contender is not None and self._online:

@@ -126,7 +126,7 @@ def check(path: Path, size: int) -> None:
     try:
         datasets_file.check(path, size, (path.parent,))
     except Rejected as error:
-        raise unreadable(error) from None
+        raise files.unreadable(error) from None
 
 
 def read(path: Path, size: int, start: int, stop: int) -> Iterator[bytes]:
@@ -134,11 +134,4 @@ def read(path: Path, size: int, start: int, stop: int) -> Iterator[bytes]:
     try:
         yield from datasets_file.read(path, size, start, stop, (path.parent,))
     except Rejected as error:
-        raise unreadable(error) from None
-
-
-def unreadable(error: Rejected) -> Rejected:
-    """That a file's content is not there as it was taken in."""
-    return Rejected(
-        "file_unreadable", f"The file's content is gone or was changed ({error.message}); upload it again."
-    )
+        raise files.unreadable(error) from None

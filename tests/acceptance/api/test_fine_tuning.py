@@ -428,6 +428,31 @@ async def test_events_are_pushed_as_they_happen_until_the_job_has_ended(
     assert (await client.get(f"{path}?after=none", headers=headers)).status == 400
 
 
+async def test_a_client_that_knows_another_log_is_told_and_follows_from_here(
+    ask: Any, house: House, client: Any
+) -> None:
+    job = await ask()
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": str(house.log.head + 1000)}
+    async with client.get(f"/v1/fine_tuning/jobs/{job.id}/events", headers=headers) as response:
+        told = b""
+        while b"cursor_beyond_head" not in told:
+            told += await response.content.readany()
+        await house.report(job.x_finetuned["job"], facts.JobFailed(code="crash", message="It fell over."))
+        told += await response.content.read()
+    assert b"It fell over." in told
+
+
+async def test_a_file_whose_content_is_gone_is_refused_by_the_requests_own_name(
+    ask: Any, house: House, openai_client: Any
+) -> None:
+    made = await openai_client.files.create(file=("rows.jsonl", b'{"messages": []}\n'), purpose="fine-tune")
+    await anyio.Path(house.config.state_dir / "files" / made.id / "data.jsonl").unlink()
+    with pytest.raises(openai.APIStatusError, match="upload it again") as refused:
+        await ask(training_file=made.id)
+    assert (refused.value.status_code, refused.value.code) == (409, "file_unreadable")
+    assert refused.value.response.headers["X-Should-Retry"] == "false"  # it would be no use
+
+
 async def test_a_stream_of_a_job_that_does_nothing_shows_that_it_lives(
     open_house: Any, open_client: Any
 ) -> None:

@@ -57,6 +57,21 @@ async def test_every_name_of_a_model_is_listed(
     assert extra == [None, None, "bot", "bot"]
 
 
+async def test_a_list_without_a_limit_has_all_since_openais_client_asks_once(
+    asker: openai.AsyncOpenAI, house: House, tmp_path: Path
+) -> None:
+    registered = [
+        facts.ModelRegistered(name=f"m-{n}", path=str(tmp_path), kind="model", base=None, job=None)
+        for n in range(1001)
+    ]
+    await house.log.append([event(f"model/{each.name}", each, "test") for each in registered])
+    listed = [each.id async for each in asker.models.list()]
+    assert len(listed) > 1001
+    page = await asker.get("/models", cast_to=object, options={"params": {"limit": 2}})
+    assert isinstance(page, dict)
+    assert (len(page["data"]), page["has_more"]) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["bot", FT, ALIAS])
 async def test_a_model_is_retrieved_by_any_of_its_names(
     asker: openai.AsyncOpenAI, client: aiohttp.ClientSession, name: str

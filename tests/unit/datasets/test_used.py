@@ -213,8 +213,8 @@ def test_a_file_that_a_job_made_is_hashed_when_another_takes_it_and_a_retry_has_
         ("file:/etc/passwd", {}, "path_not_allowed"),
         ("file:rows", {}, "invalid_reference"),
         ("file:file-0123456789", {"expires_at": 100}, "file_expired"),
-        ("file:file-0123456789", {"bytes": 4}, "dataset_changed"),
-        ("file:file-0123456789", {"path": "/nowhere/data"}, "dataset_unreadable"),
+        ("file:file-0123456789", {"bytes": 4}, "file_unreadable"),
+        ("file:file-0123456789", {"path": "/nowhere/data"}, "file_unreadable"),
     ],
 )
 def test_a_file_that_is_not_there_is_refused_at_submission(
