@@ -44,7 +44,7 @@ class Batch:
 
 
 class Hunt:
-    """Runs batches on one daemon and kills what works for them, until there were enough kills."""
+    """Runs batches on one daemon and kills what works for them, until there were enough kills and one was cancelled."""
 
     def __init__(self, server: Server, chance: random.Random, wanted: int, scratch: Path) -> None:
         self.batches: list[Batch] = []
@@ -57,7 +57,7 @@ class Hunt:
 
     def run(self) -> None:
         """Hunt, wait for the batches' ends, and look at what they gave."""
-        while self.killed.total() < self._wanted:
+        while self.killed.total() < self._wanted or not any(each.asked_for_end for each in self.batches):
             self._look()
             while len(self._open()) < OPEN:
                 self._submit()
@@ -87,7 +87,7 @@ class Hunt:
             "window": 32,
         }
         job = self._server.ok("POST", "/v1/jobs", {"kind": "batch", "params": params, "max_attempts": 50})
-        self.batches.append(Batch(job["id"], is_cancelled=number % CANCELLED == CANCELLED - 1))
+        self.batches.append(Batch(job["id"], is_cancelled=number % CANCELLED == 0))
 
     def _look(self) -> None:
         """Note which have ended, and cancel those that are to be once they have some results."""
@@ -97,7 +97,7 @@ class Hunt:
             job = self._server.job(batch.job)
             batch.has_ended = job["state"] in ENDED
             done = (job["progress"] or {}).get("completed") or 0
-            if batch.is_cancelled and not batch.asked_for_end and done > ROWS / 3 and not batch.has_ended:
+            if batch.is_cancelled and not batch.asked_for_end and done > 0 and not batch.has_ended:
                 self._server.request("POST", f"/v1/jobs/{batch.job}/cancel", {})
                 batch.asked_for_end = True
 
