@@ -34,6 +34,9 @@ AGAIN_S: Final = 0.2  # before a request is asked again that the engine could no
 BUSY: Final = frozenset({429, 503})  # statuses of an engine that cannot take a request now
 FAILURES: Final = 3  # of the engine at one request, after which its error is the result
 PRIORITY: Final = -1  # of its requests: somebody waits for those that are asked online
+ENDING_S: Final = (
+    10.0  # that a process which was killed may take connections before the daemon knows of its end
+)
 LIVES: Final = 5  # engines in a row that may end without a single result between them
 DIED: Final = "engine_died"
 _DIED: Final = (
@@ -70,6 +73,8 @@ class Asking:
     _broken: OSError | None = None  # why no result can be kept any more
     _answered: int = 0  # results that the engine gave
     _fruitless: int = 0  # engines in a row that died and gave no result
+    _died: str | None = None  # socket of the engine that died last, each has its own
+    _died_at: float = 0.0
     _changed: anyio.Event = field(
         default_factory=anyio.Event
     )  # there may be something to do, or nothing any more
@@ -92,7 +97,11 @@ class Asking:
                 await anyio.sleep(LOOK_S)  # it takes a moment until it is known that it has ended
             if self.ctx.stop_requested is not None:
                 return False
+            if died and self._has_just_died(state.socket):
+                died = False
+                await anyio.sleep(LOOK_S)
             if died:
+                self._died, self._died_at = state.socket, time.monotonic()
                 self._look_what_it_died_of()
                 if self._broken is not None:
                     raise self._broken
@@ -107,6 +116,10 @@ class Asking:
                     code="engine_keeps_dying",
                 )
         return True
+
+    def _has_just_died(self, socket: str | None) -> bool:
+        """Whether this engine's death is known: the kernel closes what a killed process has open one after the other."""
+        return socket == self._died and time.monotonic() - self._died_at < ENDING_S
 
     async def _asked_all(self, client: EngineClient, adapter: Adapter | None) -> bool:
         """:meth:`_ask_all`; ``False`` if the engine ended before the end, and nobody had told it to."""

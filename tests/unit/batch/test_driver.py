@@ -17,6 +17,7 @@ from tests.unit.batch.inputs import MODEL, URL, line, written
 
 from finetuned_batch import driver, segments
 from finetuned_batch.params import BatchParams
+from finetuned_batch.suspects import NAME
 from finetuned_sdk.bundle import write_json
 from finetuned_sdk.engines import EngineState, Request, RequestError
 from finetuned_sdk.engines.host import SOCKET_NAME, Host, listening
@@ -200,6 +201,8 @@ class DyingEngine(WatchedEngine):
         self.host: Host | None = None
         self.deaths: list[list[str]] = []  # what was in flight
         self.leaves = False  # whether it says that it was told to stop
+        self.goes_on_listening = False  # as a process that was killed may for a moment
+        self.path = Path()
         self._deadly = deadly
         self._in_flight: list[str] = []
 
@@ -208,12 +211,21 @@ class DyingEngine(WatchedEngine):
             return
         self.deaths.append(list(self._in_flight))
         assert self.host is not None
+        if not self.goes_on_listening:
+            self._move()
         for connection in list(self.host._connections):
             if self.leaves:
                 connection.tell_leaving()
                 connection.writer.close()
             else:
                 connection.writer.transport.abort()
+
+    def _move(self) -> None:
+        """Be another life of the engine: each has a socket of its own."""
+        socket = self.path.with_name(f"{len(self.deaths)}.sock")
+        socket.symlink_to(self.path)
+        for each in self.path.parent.rglob("engine.json"):
+            write_json(each, EngineState(state="ready", socket=str(socket)).to_data())
 
     async def answer(self, request: Request) -> AsyncGenerator[Any, None]:
         prompt = request.body["messages"][-1]["content"]
@@ -232,7 +244,7 @@ def dying(directory: Path, engine: DyingEngine) -> Iterator[EngineState]:
         anyio.from_thread.start_blocking_portal() as portal,
         portal.wrap_async_context_manager(listening(path, engine)) as host,
     ):
-        engine.host = host
+        engine.host, engine.path = host, path
         yield EngineState(state="ready", socket=str(path))
 
 
@@ -259,6 +271,25 @@ def test_a_request_that_its_engine_dies_of_is_found_and_the_batch_goes_on(tmp_pa
     assert (error["custom_id"], error["error"]["code"]) == (f"row-{len(texts) - 1}", "engine_died")
     assert len(files(ctx)["output.jsonl"]) == 12
     assert (ctx.results["completed"], ctx.results["failed"]) == (12, 1)
+
+
+def test_an_engine_that_still_takes_connections_while_it_dies_has_died_once(tmp_path: Path) -> None:
+    prompts(tmp_path, "killed")
+    engine = DyingEngine("killed")
+    engine.goes_on_listening = True
+    with dying(tmp_path, engine) as state:
+        ctx = context(tmp_path, state)
+        look = engine._before
+
+        def still_there(prompt: str, count: int) -> None:
+            if len(engine.deaths) < 7:
+                look(prompt, count)
+
+        engine._before = still_there
+        driver.run(ctx, params(tmp_path))
+    assert len(engine.deaths) == 7
+    assert len((ctx.work_dir / NAME).read_text().splitlines()) == 1
+    assert set(files(ctx)) == {"output.jsonl"}
 
 
 def test_what_is_known_of_an_engines_deaths_survives_the_attempt(tmp_path: Path) -> None:
