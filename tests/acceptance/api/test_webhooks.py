@@ -321,7 +321,10 @@ async def test_a_busy_feed_is_recorded_once_for_many_deliveries(open_house: Any,
         assert shown["lag"] <= 1
 
 
-async def test_a_restart_goes_on_where_deliveries_were(open_house: Any, open_client: Any) -> None:
+async def test_a_restart_goes_on_where_deliveries_were(
+    open_house: Any, open_client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "RECORD_LAST_S", 60)
     async with receiving() as receiver:
         async with opened(open_house, open_client) as hooked:
             made = await hooked.add(receiver.url, "job.submitted")

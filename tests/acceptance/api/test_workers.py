@@ -33,8 +33,9 @@ async def listed(client: aiohttp.ClientSession) -> list[dict[str, Any]]:
 
 
 async def test_an_engine_tells_its_queue_and_a_trainer_has_none(
-    open_house: Any, open_client: Any, tmp_path: Any
+    open_house: Any, open_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("finetuned.engines.gate.STATUS_S", 60)
     async with open_house() as house, open_client(house) as client:
         await engine(house, "a")
         (worker,) = await listed(client)

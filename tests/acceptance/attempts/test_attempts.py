@@ -85,7 +85,8 @@ async def test_a_worker_that_dies_of_a_signal_ends_with_that_signal(
     assert entry.ending is not None
     assert (entry.ending.exit_code, entry.ending.signal) == (None, number)
     assert entry.ending.lost is None
-    assert [fact.data["current_step"] for fact in entry.facts if fact.type == "progress"][-1] <= 2
+    # A report that the signal came before is not written.
+    assert {fact.data["current_step"] for fact in entry.facts if fact.type == "progress"} <= {0, 1, 2}
 
 
 async def test_a_worker_killed_from_outside_takes_its_children_along(house: House) -> None:
@@ -365,7 +366,8 @@ async def test_the_runner_inherits_nothing_of_the_daemon(house: House) -> None:
     outside = [kind for kind in kinds if not kind.startswith(("pipe:", "/dev/null", str(house.jobs), own))]
     assert outside == []
     assert runner.process_group == runner.pid != os.getpgid(0)
-    assert oom_score_adj(hello.data["pid"]) == 500
+    # The runner writes it after the worker's start, which may have come further by then.
+    await house.until(lambda: oom_score_adj(hello.data["pid"]) == 500)
 
 
 async def test_secrets_reach_the_worker_and_nothing_that_it_leaves_behind(

@@ -72,7 +72,8 @@ def engine(house: House, portal: BlockingPortal) -> str:
     return portal.call(made)
 
 
-def test_an_engines_queue_is_shown(finetune: Run, engine: str) -> None:
+def test_an_engines_queue_is_shown(finetune: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetuned.engines.gate.STATUS_S", 60)
     code, out, _ = finetune("worker", "status")
     assert code == 0
     assert engine in out

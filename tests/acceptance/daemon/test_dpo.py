@@ -17,7 +17,7 @@ __all__ = ("finetune", "tiny_model")
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
 
 PATIENCE = 240  # seconds: other tests share the cores
-STEPS = 120  # some seconds: what happens is asked for in the midst of them, also by a busy machine
+STEPS = 40
 FIGURES = (
     "rewards/chosen",
     "rewards/rejected",
@@ -32,7 +32,7 @@ FIGURES = (
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
-    with running() as started:
+    with running(FINETUNED_EXTRA_PLUGINS="tests.acceptance.daemon.held_step") as started:
         monkeypatch.setenv("FINETUNED_SOCKET", str(started.socket))
         yield started
 
@@ -85,13 +85,15 @@ def phases(daemon: Daemon, job_id: str) -> list[str]:
 
 
 def interrupted(daemon: Daemon, how: str, job_id: str) -> None:
-    """The job, interrupted in the midst of its steps, goes on."""
+    """The job, interrupted in the midst of its steps, where a gate holds it, goes on."""
     eventually(lambda: daemon.job(job_id)["checkpoints"], timeout=PATIENCE, what="a checkpoint")
     if how == "kill":
         daemon.kill_attempts(job_id)
+        daemon.open_gate()
         eventually(lambda: daemon.job(job_id)["attempt"] == 2, timeout=PATIENCE, what="another attempt")
         return
     daemon.ok("POST", f"/v1/jobs/{job_id}/pause")
+    daemon.open_gate()
     daemon.wait_for(job_id, "paused", timeout=PATIENCE)
     daemon.ok("POST", f"/v1/jobs/{job_id}/resume")
 
@@ -100,7 +102,8 @@ def interrupted(daemon: Daemon, how: str, job_id: str) -> None:
 def test_an_interrupted_job_ends_as_one_that_was_left_alone_and_asks_the_reference_once(
     daemon: Daemon, tiny_model: str, pairs: str, how: str, method: str
 ) -> None:
-    given = params(tiny_model, pairs, method=method, learning_rate=1e-3)
+    held = [{"name": "held_step", "params": {"gate": str(daemon.gate), "step": STEPS // 2}}]
+    given = params(tiny_model, pairs, method=method, learning_rate=1e-3, callbacks=held)
     first_id = daemon.submit("dpo", **given)
     interrupted(daemon, how, first_id)
     first = succeeded(daemon, first_id)

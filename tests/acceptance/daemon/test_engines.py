@@ -83,6 +83,7 @@ def test_who_waits_for_an_engine_is_told_what_that_waits_for(model: Path) -> Non
         training = daemon.held()
         asking = ask(daemon, model)
         eventually(lambda: "its engine" in (daemon.job(asking)["wait_reason"] or ""), what="a reason")
+        eventually(lambda: engines(daemon), what="the engine")
         (engine,) = engines(daemon)
         eventually(
             lambda: training in (daemon.job(asking)["wait_reason"] or ""), what="the holder of the device"
@@ -94,10 +95,17 @@ def test_who_waits_for_an_engine_is_told_what_that_waits_for(model: Path) -> Non
 
 def test_who_waited_for_an_engine_is_told_to_wait_no_longer_once_it_is_there(model: Path) -> None:
     with running(FINETUNED_EXTRA_PLUGINS=PLUGINS) as daemon:
+        daemon.held(steps=4)  # it has the device: who asks looks before there is an engine
         asking = ask(daemon, model)
+
+        def phases() -> list[str]:
+            told = daemon.ok("GET", f"/v1/jobs/{asking}/events?types=job.phase")["data"]
+            return [each["data"]["phase"] for each in told]
+
+        eventually(lambda: "waiting_for_engine" in phases(), what="the wait")
+        daemon.open_gate()
         daemon.wait_for(asking)
-        told = daemon.ok("GET", f"/v1/jobs/{asking}/events?types=job.phase")["data"]
-        assert [each["data"]["phase"] for each in told][-2:] == ["waiting_for_engine", "asking"]
+        assert phases()[-2:] == ["waiting_for_engine", "asking"]
 
 
 def test_a_killed_daemon_costs_no_answer_and_no_engine(model: Path) -> None:

@@ -32,9 +32,7 @@ def model(tmp_path: Path) -> str:
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     """A daemon whose engine takes its time with each word."""
-    with running(
-        "--config", config(tmp_path, token_seconds=0.05), FINETUNED_EXTRA_PLUGINS=PLUGINS
-    ) as started:
+    with running("--config", config(tmp_path, token_seconds=0.5), FINETUNED_EXTRA_PLUGINS=PLUGINS) as started:
         yield started
 
 
@@ -75,6 +73,7 @@ def test_a_question_starts_the_engine_which_answers_the_next_one_too(daemon: Dae
         assert answer["choices"][0]["message"]["content"] == "word word word"
     (engine,) = engines(daemon)
     assert engine["state"] == "running"
+    eventually(lambda: "job" in engine_worker(daemon), what="its status")
     worker = engine_worker(daemon)
     assert (worker["job"], worker["heartbeat_s"] is not None) == (engine["id"], True)
 

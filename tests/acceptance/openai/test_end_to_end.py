@@ -136,7 +136,10 @@ def test_a_program_trains_a_model_hears_of_it_and_has_it_work(
     texts = {each["response"]["body"]["choices"][0]["message"]["content"] for each in answers}
     assert texts == {streamed}
 
-    eventually(lambda: len(inbox.received) >= 2, timeout=PATIENCE_S, what="both webhooks")
+    def ids() -> set[str]:
+        return {headers["webhook-id"] for _, headers in inbox.received}
+
+    eventually(lambda: len(ids()) >= 2, timeout=PATIENCE_S, what="both webhooks")
     # Each at least once, so by its id.
     first = {headers["webhook-id"]: (body, headers) for body, headers in reversed(inbox.received)}
     told = [client.webhooks.unwrap(*each, secret=hook["secret"]) for each in first.values()]

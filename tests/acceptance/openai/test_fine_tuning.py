@@ -119,7 +119,7 @@ def test_a_program_written_for_openai_trains_here(client: openai.OpenAI, tmp_pat
     assert third.model == f"colours-{identity}"
     assert jobs.pause(third.id).status in {"pausing", "paused"}
     wait_for(client, third, "paused")
-    (saved,) = jobs.checkpoints.list(third.id).data
+    saved, *_ = jobs.checkpoints.list(third.id).data  # the newest first
     jobs.resume(third.id)
     eventually(
         lambda: (progress(client, third)["progress"] or {})["current_step"] > saved.step_number,

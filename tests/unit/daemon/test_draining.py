@@ -79,7 +79,7 @@ async def test_a_drain_is_done_once_what_ran_has_left_and_would_go_on_by_itself(
         assert drain.closed is not None
         assert not drain.done.is_set()
         await leave(log, "job-1")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await drain.done.wait()
     assert await states(log) == {"job-1": "queued"}
 
@@ -99,7 +99,7 @@ async def test_what_was_being_started_at_the_moment_of_the_drain_leaves_too(log:
         tasks.start_soon(drain.run)
         await drain.begin("pause", actor="uid:0")
         await start(log, "job-2")  # a claim that was under way
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await until(log, "job-2", "pausing")
         tasks.cancel_scope.cancel()
 
@@ -165,7 +165,7 @@ async def test_a_drain_that_is_taken_back_before_it_is_in_the_log_begins_only_wh
         await anyio.wait_all_tasks_blocked()
         assert (drain.mode, drain.done.is_set()) == (None, False)
         await drain.begin("finish", actor="uid:0")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await drain.done.wait()
 
 
@@ -217,7 +217,7 @@ async def test_a_signal_ends_the_daemon_and_asks_no_job_to_leave(log: Log) -> No
     signals = Signals()
     stop = await stop_of(log, shutting_down=False, timeout_s=60)
     signals.send(signal.SIGTERM)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         await stop.wait(signals)
     signals.close()
     assert await states(log) == {"job-1": "running"}
@@ -232,7 +232,7 @@ async def test_while_the_system_stops_jobs_leave_first_and_the_service_manager_w
     signals.send(signal.SIGTERM)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stop.wait, signals)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await until(log, "job-1", "pausing")
             await leave(log, "job-1")
             await drain.done.wait()
@@ -259,7 +259,7 @@ async def test_the_end_of_the_system_has_jobs_leave_although_a_drain_is_under_wa
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(wait)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await until(log, "job-1", "pausing")
             await anyio.wait_all_tasks_blocked()
             assert not ended  # it is waited for
@@ -273,7 +273,7 @@ async def test_a_job_that_does_not_leave_in_time_does_not_hold_up_the_end_of_the
     signals = Signals()
     stop = await stop_of(log, shutting_down=True, timeout_s=0.01)
     signals.send(signal.SIGTERM)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         await stop.wait(signals)
     signals.close()
 
@@ -298,7 +298,7 @@ async def test_a_log_that_is_full_delays_the_end_of_the_system_and_does_not_end_
     signals.send(signal.SIGTERM)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stop.wait, signals)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await until(log, "job-1", "pausing")
         tasks.cancel_scope.cancel()
     signals.close()
@@ -311,7 +311,7 @@ async def test_a_second_signal_ends_a_drain_at_once(log: Log) -> None:
     stop = await stop_of(log, shutting_down=True, timeout_s=60)
     signals.send(signal.SIGTERM)
     signals.send(signal.SIGTERM)
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         await stop.wait(signals)
     signals.close()
     assert await states(log) == {"job-1": "pausing"} or await states(log) == {"job-1": "running"}

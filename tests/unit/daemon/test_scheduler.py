@@ -56,7 +56,7 @@ async def test_a_job_that_is_submitted_while_it_runs_is_started(log: Log) -> Non
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Scheduler(log, board).run)
         await submit(log, "job-1")
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while await state(board, "job-1") != "starting":
                 await log.wait(log.head)
         tasks.cancel_scope.cancel()
@@ -195,7 +195,7 @@ async def test_a_full_disk_delays_the_scheduler_and_does_not_end_it(
     monkeypatch.setattr("finetuned.patience.FIRST_PAUSE_S", 0.01)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(scheduler.run)
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while await state(board, "job-1") != "starting":
                 await log.wait(log.head)
         tasks.cancel_scope.cancel()
@@ -212,7 +212,7 @@ async def test_a_device_that_becomes_free_beside_the_log_is_given_out_when_someb
         assert await state(board, "job-1") == "queued"
         reserved.clear()
         scheduler.look()
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while await state(board, "job-1") != "starting":
                 await log.wait(log.head)
         tasks.cancel_scope.cancel()

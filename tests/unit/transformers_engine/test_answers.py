@@ -60,6 +60,12 @@ async def complete(made: TransformersEngine, **body: Any) -> Any:
     return answer
 
 
+def until_another_waits(made: TransformersEngine) -> None:
+    """Hold the thread that generates until there is something to join what it works at."""
+    with made._generation._changed:
+        assert made._generation._changed.wait_for(lambda: made._generation.waiting, timeout=60)
+
+
 def contents(answer: Any) -> list[str]:
     return [each["message"]["content"] for each in answer["choices"]]
 
@@ -437,6 +443,8 @@ async def test_a_step_without_memory_goes_on_with_fewer_rows(tmp_path: Path, pac
 
         def fail_beside_another(tokens: Any) -> Any:
             nonlocal most
+            if not most and len(tokens) == 1:
+                until_another_waits(made)
             if len(tokens) > 1:
                 most = max(most, len(tokens))
                 raise MemoryError
@@ -693,6 +701,14 @@ async def test_a_request_without_memory_beside_others_waits_for_their_end(tmp_pa
             return join(prompts)
 
         decoder.join = fail_beside_others
+        step = decoder.step
+
+        def held(tokens: Any) -> Any:
+            until_another_waits(made)
+            decoder.step = step
+            return step(tokens)
+
+        decoder.step = held
         found: list[Any] = []
 
         async def ask(name: str, **body: Any) -> None:
