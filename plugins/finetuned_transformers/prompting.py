@@ -22,6 +22,7 @@ class Prompting:
     def __init__(self, tokenizer: Any, vocabulary: int) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
+        self._said = frozenset(inspect.signature(tokenizer.apply_chat_template).parameters)
 
     def chat(self, body: ChatBody, template: str | None = None) -> list[int]:
         """The tokens of a conversation, an answer's beginning last. Raises ``RequestError``."""
@@ -62,9 +63,8 @@ class Prompting:
 
     def _check_told(self, told: Mapping[str, Json]) -> None:
         """What a template is told is not to be what the library is told."""
-        own = inspect.signature(self._tokenizer.apply_chat_template).parameters
         for name in told:
-            if name in own:
+            if name in self._said:
                 raise RequestError(
                     f"A chat template cannot be told {name!r}, which says how it is applied; leave it out.",
                     code="unsupported_parameter",
