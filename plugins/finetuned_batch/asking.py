@@ -34,9 +34,7 @@ AGAIN_S: Final = 0.2  # before a request is asked again that the engine could no
 BUSY: Final = frozenset({429, 503})  # statuses of an engine that cannot take a request now
 FAILURES: Final = 3  # of the engine at one request, after which its error is the result
 PRIORITY: Final = -1  # of its requests: somebody waits for those that are asked online
-ENDING_S: Final = (
-    10.0  # that a process which was killed may take connections before the daemon knows of its end
-)
+ENDING_S: Final = 10.0  # that a killed process may take connections before the daemon knows of its end
 LIVES: Final = 5  # engines in a row that may end without a single result between them
 DIED: Final = "engine_died"
 _DIED: Final = (
@@ -75,9 +73,7 @@ class Asking:
     _fruitless: int = 0  # engines in a row that died and gave no result
     _died: str | None = None  # socket of the engine that died last, each has its own
     _died_at: float = 0.0
-    _changed: anyio.Event = field(
-        default_factory=anyio.Event
-    )  # there may be something to do, or nothing any more
+    _changed: anyio.Event = field(default_factory=anyio.Event)  # there may be more to do, or nothing
 
     async def run(self, rows: Iterable[Row]) -> bool:
         """Ask until each row has its result; ``False`` if the job is to stop before.

@@ -45,7 +45,8 @@ def naming(tokenizer: Tokenizer) -> Callable[[int], str]:
             [*before, *tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
-    return lambda token: text(token)[len(text()) :]
+    begins = len(text())
+    return lambda token: text(token)[begins:]
 
 
 class Detokenizer:

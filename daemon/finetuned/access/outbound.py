@@ -107,9 +107,8 @@ class OutboundGuard:
                 " decimal numbers, or a name.",
                 param=param,
             )
-        if (
-            literal is None and ":" in host
-        ):  # connecting code takes it for an address, and asks no guarded resolver
+        # Connecting code takes it for an address, and asks no guarded resolver.
+        if literal is None and ":" in host:
             raise OutboundRefusedError(
                 f"The host {host!r} is neither a name nor an address of version 4 or 6; write one.",
                 param=param,

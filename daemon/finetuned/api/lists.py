@@ -27,9 +27,15 @@ def listing(
 
 
 def page_of(
-    items: list[Item], position: Callable[[Item], str], *, after: str | None, limit: int, key: str = "id"
+    items: list[Item],
+    position: Callable[[Item], str],
+    *,
+    after: str | None,
+    limit: int | None,
+    key: str = "id",
 ) -> wire.Page[Item]:
     """A page of a list that is in memory. ``position`` names an item in the list, and is what ``after`` takes.
+    Without a ``limit`` it has all that is left.
 
     Raises ``InvalidRequestError`` if no item is named ``after``.
     """
@@ -42,10 +48,11 @@ def page_of(
             " again without it.",
             param="after",
         )
-    page = items[first : first + limit]
+    stop = len(items) if limit is None else first + limit
+    page = items[first:stop]
     return listing(
         page,
-        has_more=first + limit < len(items),
+        has_more=stop < len(items),
         key=key,
         next_after=position(page[-1]) if page else None,
     )

@@ -26,8 +26,7 @@ async def listed(call: Call, query: ModelsQuery) -> wire.Page[wire.Model]:
     else:
         found, aliases = await call.queries.past.models(await call.queries.position(query.at))
     shown = views_models.models(found, aliases)
-    limit = max(1, len(shown)) if query.limit is None else query.limit
-    return page_of(shown, lambda each: each["id"], after=query.after, limit=limit)
+    return page_of(shown, lambda each: each["id"], after=query.after, limit=query.limit)
 
 
 async def show(call: Call, *, name: str) -> wire.Model:

@@ -170,7 +170,8 @@ class EngineKeeper:
     def _next_look_s(self) -> float:
         now = self.clock()
         # One whose time has run out since the last look, or that could not be ended then, is looked at before long.
-        ends = [max(since + self.idle_s - now, AGAIN_S) for since in self._unasked_since.values()]
+        left = [since + self.idle_s - now for since in self._unasked_since.values()]
+        ends = [each if each > 0 else AGAIN_S for each in left]
         if self._retry_at is not None:
             ends.append(self._retry_at - now)
         if self._contender is not None and self._online:

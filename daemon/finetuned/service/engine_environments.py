@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from finetuned_sdk import EngineEnvironment
 
 @dataclass(frozen=True, slots=True)
 class MakeEnvironment:
-    """Have a virtual environment, made with the running interpreter; one that broke off is made anew."""
+    """Have a virtual environment, made with the running interpreter; what one lacks that broke off is added, and nothing removed."""
 
     path: Path
 
@@ -28,12 +27,10 @@ class MakeEnvironment:
         """Make it, unless its pip is there. Raises ``StepError``, also if there is something else in its place."""
         if (self.path / "bin" / "pip").exists():
             return
-        if self.path.exists():
-            if not (self.path / "pyvenv.cfg").exists() and any(self.path.iterdir()):
-                raise StepError(
-                    f"{self.path} holds files and is no environment; name a directory that is empty or not there."
-                )
-            shutil.rmtree(self.path)
+        if self.path.exists() and not (self.path / "pyvenv.cfg").exists() and any(self.path.iterdir()):
+            raise StepError(
+                f"{self.path} holds files and is no environment; name a directory that is empty or not there."
+            )
         python = getattr(sys, "_base_executable", None) or sys.executable
         Run((str(python), "-m", "venv", str(self.path)), "make the environment").run()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,21 @@ class Outcome:
 
 
 Run = Callable[..., Outcome]
+Apart = Callable[..., tuple[int, str, str]]
+
+
+def apart(capsys: pytest.CaptureFixture[str]) -> Apart:
+    """Runs command lines beside a daemon of this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        codes: list[int] = []  # in a thread: the command has an event loop of its own
+        thread = threading.Thread(target=lambda: codes.append(execute(list(arguments))))
+        thread.start()
+        thread.join()
+        said = capsys.readouterr()
+        return codes[0], said.out, said.err
+
+    return run
 
 
 @pytest.fixture

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import io
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import pytest
+from tests.acceptance.cli.conftest import Apart, apart
 
-from finetuned.cli.main import execute
 from finetuned.domain import facts
 from finetuned.domain.streams import event
 from finetuned.testing import House, serve_house
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -41,26 +38,15 @@ def house(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def finetune(house: House, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        # In a thread: the command has an event loop of its own.
-        codes: list[int] = []
-        thread = threading.Thread(target=lambda: codes.append(execute(list(arguments))))
-        thread.start()
-        thread.join()
-        said = capsys.readouterr()
-        return codes[0], said.out, said.err
-
-    return run
+def finetune(house: House, capsys: pytest.CaptureFixture[str]) -> Apart:
+    return apart(capsys)
 
 
-def test_a_question_is_answered(finetune: Run) -> None:
+def test_a_question_is_answered(finetune: Apart) -> None:
     assert finetune("chat", "small", "one two three") == (0, "one two three\n", "")
 
 
-def test_an_answer_as_json_is_openais(finetune: Run) -> None:
+def test_an_answer_as_json_is_openais(finetune: Apart) -> None:
     import json
 
     code, out, _ = finetune("chat", "small", "one two three", "--max-tokens", "2", "--json")
@@ -68,30 +54,30 @@ def test_an_answer_as_json_is_openais(finetune: Run) -> None:
     assert json.loads(out)["choices"][0]["message"]["content"] == "one two"
 
 
-def test_a_conversation_is_read_line_by_line(finetune: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_is_read_line_by_line(finetune: Apart, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("one\n\ntwo three\n"))
     assert finetune("chat", "small") == (0, "one\ntwo three\n", "")
 
 
-def test_a_model_that_there_is_not_is_named_with_the_nearest(finetune: Run) -> None:
+def test_a_model_that_there_is_not_is_named_with_the_nearest(finetune: Apart) -> None:
     code, _, err = finetune("chat", "smal", "hello")
     assert code == 3
     assert "'small'" in err
 
 
-def test_what_the_engine_refuses_is_said(finetune: Run) -> None:
+def test_what_the_engine_refuses_is_said(finetune: Apart) -> None:
     code, _, err = finetune("chat", "small", "hello", "--temperature", "3")
     assert code == 2
     assert "temperature must be from 0 to 2" in err
 
 
-def test_json_without_a_question_is_refused(finetune: Run) -> None:
+def test_json_without_a_question_is_refused(finetune: Apart) -> None:
     code, _, err = finetune("chat", "small", "--json")
     assert code == 2
     assert "QUESTION" in err
 
 
-def test_an_alias_is_promoted_listed_rolled_back_and_freed(finetune: Run) -> None:
+def test_an_alias_is_promoted_listed_rolled_back_and_freed(finetune: Apart) -> None:
     assert finetune("models", "promote", "small", "--as", "bot@live")[1] == "bot@live stands for small.\n"
     assert "before: small" in finetune("models", "promote", "large", "--as", "bot@live")[1]
     assert "bot@live" in finetune("models", "aliases")[1]
@@ -112,7 +98,7 @@ def test_an_alias_is_promoted_listed_rolled_back_and_freed(finetune: Run) -> Non
         ("models", "unalias", "x@y"),
     ],
 )
-def test_everything_about_aliases_is_json_too(finetune: Run, arguments: tuple[str, ...]) -> None:
+def test_everything_about_aliases_is_json_too(finetune: Apart, arguments: tuple[str, ...]) -> None:
     import json
 
     finetune("models", "promote", "small", "--as", "x@y")

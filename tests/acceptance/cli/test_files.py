@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio.from_thread
 import pytest
+from tests.acceptance.cli.conftest import Apart, apart
 
-from finetuned.cli.main import execute
 from finetuned.client import SyncClient
 from finetuned.client.endpoint import Endpoint
 from finetuned.domain.errors import FinetunedError
 from finetuned.testing import House, serve_house
 
 ROWS = b'{"custom_id": "a"}\n'
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -35,19 +33,8 @@ def house(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
 
 
 @pytest.fixture
-def finetune(house: House, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        # In a thread: the command has an event loop of its own.
-        codes: list[int] = []
-        thread = threading.Thread(target=lambda: codes.append(execute(list(arguments))))
-        thread.start()
-        thread.join()
-        said = capsys.readouterr()
-        return codes[0], said.out, said.err
-
-    return run
+def finetune(house: House, capsys: pytest.CaptureFixture[str]) -> Apart:
+    return apart(capsys)
 
 
 @pytest.fixture
@@ -59,7 +46,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return file
 
 
-def test_a_file_is_sent_listed_shown_brought_back_and_removed(finetune: Run, rows: Path) -> None:
+def test_a_file_is_sent_listed_shown_brought_back_and_removed(finetune: Apart, rows: Path) -> None:
     code, out, _ = finetune("files", "upload", str(rows), "--purpose", "batch", "--json")
     assert code == 0
     file = json.loads(out)
@@ -84,14 +71,16 @@ def test_a_file_is_sent_listed_shown_brought_back_and_removed(finetune: Run, row
     assert "finetune files" in err
 
 
-def test_how_long_a_file_is_kept_can_be_said(finetune: Run, rows: Path) -> None:
+def test_how_long_a_file_is_kept_can_be_said(finetune: Apart, rows: Path) -> None:
     code, out, _ = finetune("files", "upload", str(rows), "--purpose", "evals", "--keep", "2", "--json")
     assert code == 0
     file = json.loads(out)
     assert file["expires_at"] - file["created_at"] == 2 * 86_400
 
 
-def test_what_is_no_file_or_no_purpose_is_refused_before_anything_is_sent(finetune: Run, rows: Path) -> None:
+def test_what_is_no_file_or_no_purpose_is_refused_before_anything_is_sent(
+    finetune: Apart, rows: Path
+) -> None:
     code, _, err = finetune("files", "upload", "nowhere.jsonl", "--purpose", "batch")
     assert (code, "no file of this machine" in err) == (2, True)
     code, _, err = finetune("files", "upload", str(rows), "--purpose", "assistants")

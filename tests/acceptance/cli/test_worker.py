@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio.from_thread
 import pytest
 from anyio.from_thread import BlockingPortal
+from tests.acceptance.cli.conftest import Apart, apart
 
-from finetuned.cli.main import execute
 from finetuned.domain import decisions, facts
 from finetuned.telemetry.testing import FakeGpu, FakeMemory, FakeNvml
 from finetuned.testing import House, serve_house
-
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -41,18 +38,8 @@ def house(portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch) -> Iterator[H
 
 
 @pytest.fixture
-def finetune(house: House, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        codes: list[int] = []  # in a thread: the command has an event loop of its own
-        thread = threading.Thread(target=lambda: codes.append(execute(list(arguments))))
-        thread.start()
-        thread.join()
-        said = capsys.readouterr()
-        return codes[0], said.out, said.err
-
-    return run
+def finetune(house: House, capsys: pytest.CaptureFixture[str]) -> Apart:
+    return apart(capsys)
 
 
 @pytest.fixture
@@ -72,7 +59,7 @@ def engine(house: House, portal: BlockingPortal) -> str:
     return portal.call(made)
 
 
-def test_an_engines_queue_is_shown(finetune: Run, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engines_queue_is_shown(finetune: Apart, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetuned.engines.gate.STATUS_S", 60)
     code, out, _ = finetune("worker", "status")
     assert code == 0
@@ -81,17 +68,17 @@ def test_an_engines_queue_is_shown(finetune: Run, engine: str, monkeypatch: pyte
     assert json.loads(finetune("worker", "status", "--json")[1])["data"][0]["engine"]["waiting"] == 0
 
 
-def test_no_worker_is_said(finetune: Run) -> None:
+def test_no_worker_is_said(finetune: Apart) -> None:
     assert "No worker lives" in finetune("worker", "status")[2]
 
 
-def test_a_worker_is_asked_to_leave_or_killed(finetune: Run, engine: str) -> None:
+def test_a_worker_is_asked_to_leave_or_killed(finetune: Apart, engine: str) -> None:
     assert "asked to leave" in finetune("worker", "restart", engine)[1]
     assert "being killed" in finetune("worker", "kill", engine)[1]
     assert finetune("worker", "kill", "job-none")[0] == 3
 
 
-def test_a_gpu_is_cleared_with_its_figures(finetune: Run) -> None:
+def test_a_gpu_is_cleared_with_its_figures(finetune: Apart) -> None:
     code, out, _ = finetune("worker", "clear-gpu")
     assert code == 0
     assert "0 idle engines ended" in out
@@ -99,5 +86,5 @@ def test_a_gpu_is_cleared_with_its_figures(finetune: Run) -> None:
     assert json.loads(finetune("worker", "clear-gpu", "--json")[1])["freed_bytes"] == 0
 
 
-def test_a_workers_output_is_that_of_its_job(finetune: Run, engine: str) -> None:
+def test_a_workers_output_is_that_of_its_job(finetune: Apart, engine: str) -> None:
     assert finetune("worker", "logs", engine, "--tail", "5")[0] == 0

@@ -36,7 +36,9 @@ def test_a_machine_with_a_gpu_gets_the_build_for_it_and_keeps_all_of_it() -> Non
     assert not any("uninstall" in step for step in steps)
 
 
-def test_an_environment_that_broke_off_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_broke_off_is_completed_and_what_is_in_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = tmp_path / "env"
     home.mkdir()
     (home / "pyvenv.cfg").touch()
@@ -44,7 +46,7 @@ def test_an_environment_that_broke_off_is_made_anew(tmp_path: Path, monkeypatch:
     ran: list[str] = []
     monkeypatch.setattr("finetuned.service.engine_environments.Run.run", lambda self: ran.append(self.text))
     MakeEnvironment(home).run()
-    assert not (home / "half").exists()
+    assert (home / "half").exists()  # it may be somebody's who has no pip in it
     assert len(ran) == 1
 
 
